@@ -1,0 +1,224 @@
+"""Settings: defaults < models.toml < environment (`PILOTLIGHT_*`) < flags, resolved once into a `Config`.
+
+The only file that reads `os.environ`. Unknown keys and bad values stop the start, naming file, key and
+the nearest valid name. Knows what settings mean, not how anything is done.
+"""
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from pilotlight import sources
+from pilotlight.core import Model
+from pilotlight.errors import ConfigError
+
+BUILTIN = "pilot"
+
+
+def _anchor(path: Path, info: ValidationInfo) -> Path:
+    """A relative path belongs to the folder of the file it is written in, given as validation context."""
+    folder: Path = info.context or Path()
+    return folder / os.path.expanduser(path)
+
+
+AnchoredPath = Annotated[Path, AfterValidator(_anchor)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class ServerSettings(_Section):
+    """[server]: where it listens and what it takes."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8710, ge=0, le=65535)
+    state_dir: AnchoredPath = Field(default_factory=lambda: platformdirs.user_state_path("pilotlight"))
+    builtin: bool = True
+    body_limit: int = Field(8 * 2**20, ge=1024)
+    queue: int = Field(64, ge=0)
+    unknown_fields: Literal["refuse", "warn"] = "refuse"
+    drain_s: float = Field(30.0, ge=0)
+    accept_s: float = Field(10.0, ge=0)
+    keepalive_s: float = Field(10.0, gt=0)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("host")
+    @classmethod
+    def _is_loopback(cls, host: str) -> str:
+        if host == "localhost" or _is_loopback_address(host):
+            return host
+        raise ValueError(
+            "must be a loopback address (127.0.0.1, ::1 or localhost): "
+            "any other needs an API key, which this version does not have yet"
+        )
+
+
+class DefaultsSettings(_Section):
+    """[defaults]: what a model that says nothing gets. 0 lets the worker choose."""
+
+    context: int = Field(0, ge=0, le=2**24)
+    parallel: int = Field(0, ge=0, le=64)
+    threads: int = Field(0, ge=0, le=1024)
+    load_s: float = Field(300.0, gt=0)
+
+
+class SamplingSettings(_Section):
+    """[model.sampling]: values for the sampling fields a request leaves out; see `core.Sampling`."""
+
+    temperature: float = Field(0.8, ge=0, le=2)
+    top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(40, ge=0)
+    min_p: float = Field(0.05, ge=0, le=1)
+    typical_p: float = Field(1.0, gt=0, le=1)
+    repeat_penalty: float = Field(1.0, gt=0, le=10)
+
+
+class ModelSettings(_Section):
+    """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
+
+    name: str = Field(min_length=1, max_length=256)
+    path: AnchoredPath
+    runtime: Literal["llamacpp", "echo"] = "llamacpp"
+    context: int | None = Field(None, ge=0, le=2**24)
+    parallel: int | None = Field(None, ge=0, le=64)
+    threads: int | None = Field(None, ge=0, le=1024)
+    chat_template: str | None = None
+    sampling: SamplingSettings = SamplingSettings()
+
+
+class Document(_Section):
+    """What models.toml may hold. Keys of [server] and [defaults] are unique across both (see `sources`)."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    defaults: DefaultsSettings = DefaultsSettings()
+    model: tuple[ModelSettings, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings, resolved; nobody else looks at files, the environment or flags.
+
+    `models` are the built-in one, those of models.toml and the paths given by `--model`; `preload` names
+    the ones `--model` chose, to be loaded at start; `file` is the configuration file that was read.
+    """
+
+    server: ServerSettings = field(default_factory=ServerSettings)
+    defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
+    models: tuple[ModelSettings, ...] = ()
+    preload: tuple[str, ...] = ()
+    file: Path | None = None
+
+    @property
+    def state_dir(self) -> Path:
+        return self.server.state_dir
+
+    @classmethod
+    def resolve(
+        cls,
+        flags: Mapping[str, Any] | None = None,
+        *,
+        config_file: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> "Config":
+        """Read every source once. `flags` are settings by key (None: not given), and `model`, a sequence.
+
+        Raises `ConfigError` for anything unknown or wrong.
+        """
+        given = {key: value for key, value in (flags or {}).items() if value not in (None, ())}
+        found = sources.from_environment(os.environ if environ is None else environ, Document)
+        chosen = given.pop("model", None) or found.models
+        file = _find_file(config_file or found.config)
+        document = sources.merge(Document, file, found.values, given)
+        known = _with_builtin(document)
+        picked = [_pick(value, known) for value in chosen]
+        preload = tuple(entry.name for entry in _unique(picked))
+        return cls(document.server, document.defaults, _unique([*known, *picked]), preload, file)
+
+
+def models(config: Config) -> list[Model]:
+    """The models to serve, each with the limits of [defaults] it did not set itself."""
+    return [_model(entry, config.defaults) for entry in config.models]
+
+
+def reference() -> Path:
+    """The commented reference models.toml: inside the package, or above it in a source checkout."""
+    packaged = Path(__file__).with_name("models.toml")
+    return packaged if packaged.is_file() else Path(__file__).parents[2] / "models.toml"
+
+
+def user_file() -> Path:
+    """Where the user's own models.toml is looked for."""
+    return platformdirs.user_config_path("pilotlight") / "models.toml"
+
+
+def _find_file(chosen: Path | None) -> Path:
+    if chosen is not None:
+        return Path(os.path.expanduser(chosen)).absolute()
+    return user_file() if user_file().is_file() else reference()
+
+
+def _with_builtin(document: Document) -> list[ModelSettings]:
+    if not document.server.builtin:
+        return list(document.model)
+    path = Path(str(resources.files("pilotlight"))) / "builtin" / "pilot.gguf"
+    return [ModelSettings(name=BUILTIN, path=path, sampling=SamplingSettings(temperature=0)), *document.model]
+
+
+def _pick(value: str, entries: list[ModelSettings]) -> ModelSettings:
+    """The entry a `--model` value means: a known name, else a path, served under its file name.
+
+    What the file holds is the worker's business: a damaged one must not stop the other models.
+    """
+    named = {entry.name: entry for entry in entries}
+    if value in named:
+        return named[value]
+    path = Path(os.path.expanduser(value)).absolute()
+    if not path.exists():
+        raise ConfigError(
+            f"--model {value}: no such file, and no model has that name{sources.near(value, named)}"
+        )
+    name = path.name.removesuffix(".gguf")
+    return named[name] if name in named and named[name].path == path else ModelSettings(name=name, path=path)
+
+
+def _unique(entries: list[ModelSettings]) -> tuple[ModelSettings, ...]:
+    """The entries without repetitions. Two different ones of one name are a `ConfigError`."""
+    by_name: dict[str, ModelSettings] = {}
+    for entry in entries:
+        if by_name.setdefault(entry.name, entry) != entry:
+            raise ConfigError(
+                f"two models are named {entry.name!r}: {by_name[entry.name].path} and {entry.path}; "
+                "give one of them another name in a [[model]] table"
+            )
+    return tuple(by_name.values())
+
+
+def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
+    return Model(
+        name=entry.name,
+        path=entry.path,
+        runtime=entry.runtime,
+        context=defaults.context if entry.context is None else entry.context,
+        parallel=defaults.parallel if entry.parallel is None else entry.parallel,
+        threads=defaults.threads if entry.threads is None else entry.threads,
+        chat_template=entry.chat_template,
+        sampling=entry.sampling.model_dump(),
+        created=int(entry.path.stat().st_mtime) if entry.path.exists() else 0,
+    )
+
+
+def _is_loopback_address(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

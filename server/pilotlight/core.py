@@ -1,0 +1,180 @@
+"""The values every part speaks in: requests, chunks, models, notices.
+
+Frozen and free of behaviour beyond what follows from their own fields. Knows nothing of HTTP,
+processes, clocks or runtimes; everything else may import it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended."""
+
+    STOP = "stop"
+    """The model ended its turn, or a stop string matched."""
+    LENGTH = "length"
+    """`max_tokens` or the end of the context was reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen; defaults leave the model's distribution as it is.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 switch that filter
+    off. `repeat_penalty` divides the logits of the last `repeat_last_n` prompt and answer tokens;
+    `presence_penalty` and `frequency_penalty` count answer tokens only, as OpenAI defines them.
+    `seed` None draws a fresh one.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repeat_penalty: float = 1.0
+    repeat_last_n: int = 64
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model is asked: exactly one of chat `messages`, plain `text` or `tokens`.
+
+    `template_kwargs` are extra variables for the model's chat template (`enable_thinking`, ...).
+    """
+
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    text: str | None = None
+    tokens: tuple[int, ...] | None = None
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One validated request of a client; `n` answers (sequences) share its prompt."""
+
+    id: str
+    model: str
+    prompt: Prompt
+    sampling: Sampling
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    n: int = 1
+    ignore_eos: bool = False
+    cache_prompt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """First thing a request hears: it passed the worker's checks and has `prompt_tokens` tokens."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of answer number `index`: `text` made of `tokens` new tokens (text may lag behind tokens)."""
+
+    index: int
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Answer number `index` ended. `cached_tokens` of the prompt were reused instead of computed."""
+
+    index: int
+    reason: FinishReason
+    completion_tokens: int
+    cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Something the daemon can serve: a name, a file, a runtime and limits (0: chosen by the worker)."""
+
+    name: str
+    path: Path
+    runtime: str = "llamacpp"
+    context: int = 0
+    parallel: int = 0
+    threads: int = 0
+    chat_template: str | None = None
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Values for `Sampling` fields that a request leaves out."""
+    created: int = 0
+    """Unix seconds; the file's modification time."""
+
+
+class WorkerState(StrEnum):
+    """The life of one worker; see `worker.handle` for who moves it."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker that finished loading says of itself. `context` is in tokens, `bytes_model` of the
+    file."""
+
+    pid: int
+    runtime: str
+    version: str
+    mode: str
+    context: int
+    context_trained: int
+    parallel: int
+    threads: int
+    vocab: int
+    description: str
+    bytes_model: int
+    num_parameters: int
+    has_chat_template: bool
+    load_s: float
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A health remark that one part raised; `since` is Unix seconds. `code` names it, one notice per code."""
+
+    code: str
+    severity: Severity
+    text: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """A snapshot of one model for people and metrics; it informs and never gates."""
+
+    model: Model
+    state: WorkerState
+    info: WorkerInfo | None
+    progress: float
+    """Of the load, 0 to 1."""
+    active: int
+    """Sequences running."""
+    queued: int
+    """Requests waiting in the daemon."""
+    bytes_resident: int | None
+    restarts: int
+    error: str | None
+    """Why the last load or worker failed."""

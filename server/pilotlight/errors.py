@@ -1,0 +1,155 @@
+"""Every error a client or the person at the machine can see.
+
+    Error
+    ├── ConfigError            a setting or flag is wrong; the start stops
+    ├── BadRequest             400, the request cannot mean anything
+    │   ├── UnknownField       400, a field nobody knows, with the nearest one that exists
+    │   ├── Unsupported        400, a known field or value this server does not do
+    │   └── ContextOverflow    400, prompt (plus max_tokens) is longer than the context
+    ├── BodyTooLarge           413
+    ├── NotAllowed             403, Host or Origin is not one of ours
+    ├── ModelNotFound          404, with the nearest name
+    ├── NotFound               404, no such path
+    ├── MethodNotAllowed       405
+    ├── Busy                   429, the queue is full; Retry-After
+    ├── WorkerFailed           500, the worker died or could not load the model
+    ├── RuntimeMissing         501, the runtime's library is not installed
+    ├── ShuttingDown           503, Retry-After
+    └── Internal               500, our own bug
+
+Each class carries the HTTP status, OpenAI's `type` and `code`, and who failed (`daemon` or `worker`).
+"""
+
+from typing import Any, ClassVar
+
+
+class Error(Exception):
+    """Base of all; `message` says what, which, the numbers, and what to try next."""
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = None
+    source: ClassVar[str] = "daemon"
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def body(self) -> dict[str, Any]:
+        """The OpenAI error object, plus `source`."""
+        return {
+            "error": {
+                "message": self.message,
+                "type": self.type,
+                "param": self.param,
+                "code": self.code,
+                "source": self.source,
+            }
+        }
+
+
+class ConfigError(Error):
+    """A setting or flag is wrong: the message names file, key and what would be right."""
+
+    code = "config_error"
+
+
+class BadRequest(Error):
+    """The body is not what the endpoint takes; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class UnknownField(BadRequest):
+    """A field nobody knows; send it without, or with the name the message suggests."""
+
+    code = "unknown_parameter"
+
+
+class Unsupported(BadRequest):
+    """A field or value OpenAI knows and this server does not do; nothing is silently ignored."""
+
+    code = "unsupported_parameter"
+
+
+class ContextOverflow(BadRequest):
+    """The prompt does not fit the model's context; shorten it or raise `context`."""
+
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(Error):
+    """The request body passes `server.body_limit`."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "request_too_large"
+
+
+class NotAllowed(Error):
+    """The Host or Origin header is not one of ours: a web page tried to reach the daemon."""
+
+    status = 403
+    type = "permission_error"
+    code = "origin_not_allowed"
+
+
+class NotFound(Error):
+    """No such path."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No model of that name; the message gives the nearest."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(Error):
+    """The path exists, the method does not."""
+
+    status = 405
+    type = "invalid_request_error"
+    code = "method_not_allowed"
+
+
+class Busy(Error):
+    """The queue is full; try again after `Retry-After` seconds."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "queue_full"
+
+
+class WorkerFailed(Error):
+    """The worker died or could not load the model; the next request starts a fresh one."""
+
+    code = "worker_failed"
+    source = "worker"
+
+
+class RuntimeMissing(Error):
+    """The runtime's library is not installed; the message names the extra to install."""
+
+    status = 501
+    code = "runtime_missing"
+
+
+class ShuttingDown(Error):
+    """The daemon is stopping and takes no new requests."""
+
+    status = 503
+    code = "shutting_down"
+
+
+class Internal(Error):
+    """A bug of ours; the log has the traceback."""
+
+    code = "internal_error"

@@ -1,0 +1,50 @@
+"""The log: events with fields on stderr, coloured lines for a terminal, logfmt for everything else.
+
+Libraries that use `logging` are heard from warning up. Knows nothing of what is logged.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+from structlog.typing import Processor
+
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Send events of at least `level` to the stream (stderr); call once, before anything logs."""
+    stream = stream or sys.stderr
+    structlog.configure(
+        processors=_processors(is_terminal=stream.isatty()),
+        # Methods below the level become no-ops: a filtered event costs one call.
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(handlers=[_Bridge()], level=max(_LEVELS[level], logging.WARNING), force=True)
+
+
+class _Bridge(logging.Handler):
+    """Hands the records of `logging` to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger()
+        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def _processors(is_terminal: bool) -> list[Processor]:
+    shared: list[Processor] = [structlog.contextvars.merge_contextvars, structlog.processors.add_log_level]
+    if is_terminal:
+        return [
+            *shared,
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
+        ]
+    return [
+        *shared,
+        structlog.processors.TimeStamper(fmt="iso"),
+        structlog.processors.format_exc_info,
+        structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"]),
+    ]

@@ -1,0 +1,122 @@
+"""Counters, histograms and gauges for Prometheus, in a registry of their own.
+
+Gauges are read from a snapshot at scrape time, so nothing ticks while nobody looks. Labels are bounded:
+a model that is not in the catalog counts as `unknown`. Knows nothing of HTTP.
+"""
+
+from collections import Counter as Tally
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.registry import Collector
+
+from pilotlight import __version__
+from pilotlight.core import ModelStatus, WorkerState
+
+UNKNOWN: Final = "unknown"
+
+_FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """Owns the registry; `status` gives the models as they are when somebody scrapes."""
+
+    def __init__(self, status: Callable[[], Sequence[ModelStatus]]) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry.register(_Snapshot(status))
+        self._meters: dict[str, ModelMeter] = {}
+        self._requests = Counter(
+            "pilotlight_requests",
+            "HTTP requests by endpoint, model and outcome; 499: the client left first.",
+            ("endpoint", "model", "status"),
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "pilotlight_tokens",
+            "Tokens of prompts, those of them reused from the cache, and tokens of answers.",
+            ("model", "kind"),
+            registry=self.registry,
+        )
+        self._first = Histogram(
+            "pilotlight_time_to_first_token_seconds",
+            "From the request's arrival to its first token.",
+            ("model",),
+            registry=self.registry,
+            buckets=_FIRST_TOKEN_S,
+        )
+        self._gap = Histogram(
+            "pilotlight_inter_token_seconds",
+            "Between two tokens of one sequence.",
+            ("model",),
+            registry=self.registry,
+            buckets=_GAP_S,
+        )
+
+    def count_request(self, endpoint: str, model: str, status: int) -> None:
+        """One HTTP request ended. `endpoint` is a route's path, `model` one of the catalog or `UNKNOWN`."""
+        self._requests.labels(endpoint, model, status).inc()
+
+    def meter(self, model: str) -> "ModelMeter":
+        """The bound children of a model of the catalog."""
+        if (meter := self._meters.get(model)) is None:
+            meter = self._meters[model] = ModelMeter(model, self._tokens, self._first, self._gap)
+        return meter
+
+    def text(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+
+class ModelMeter:
+    """What one model's requests observe, with labels bound once: observing costs a microsecond."""
+
+    def __init__(self, model: str, tokens: Counter, first: Histogram, gap: Histogram) -> None:
+        self._prompt, self._cached, self._completion = (
+            tokens.labels(model, kind) for kind in ("prompt", "cached", "completion")
+        )
+        self.observe_first_token: Callable[[float], None] = first.labels(model).observe
+        self.observe_gap: Callable[[float], None] = gap.labels(model).observe
+
+    def count_tokens(self, prompt: int, cached: int, completion: int) -> None:
+        self._prompt.inc(prompt)
+        self._cached.inc(cached)
+        self._completion.inc(completion)
+
+
+class _Snapshot(Collector):
+    """Gauges computed from the models' status when scraped."""
+
+    def __init__(self, status: Callable[[], Sequence[ModelStatus]]) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
+        models = self._status()
+        queue = GaugeMetricFamily(
+            "pilotlight_queue_requests", "Requests waiting in the daemon.", labels=["model"]
+        )
+        active = GaugeMetricFamily("pilotlight_active_sequences", "Sequences running.", labels=["model"])
+        resident = GaugeMetricFamily(
+            "pilotlight_resident_bytes", "Memory the model's worker holds.", labels=["model"]
+        )
+        restarts = CounterMetricFamily(
+            "pilotlight_worker_restarts", "Workers started again after one failed.", labels=["model"]
+        )
+        for model in models:
+            name = [model.model.name]
+            queue.add_metric(name, model.queued)
+            active.add_metric(name, model.active)
+            resident.add_metric(name, model.bytes_resident or 0)
+            restarts.add_metric(name, model.restarts)
+        yield from (queue, active, resident, restarts, _workers(models))
+        yield InfoMetricFamily("pilotlight_build", "The running version.", value={"version": __version__})
+
+
+def _workers(models: Sequence[ModelStatus]) -> GaugeMetricFamily:
+    workers = GaugeMetricFamily("pilotlight_workers", "Models by their worker's state.", labels=["state"])
+    counts = Tally(model.state for model in models)
+    for state in WorkerState:
+        workers.add_metric([state.value], counts[state])
+    return workers
