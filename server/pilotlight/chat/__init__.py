@@ -1,0 +1,1 @@
+"""Messages to text: knows nothing of HTTP or workers."""

@@ -1,0 +1,16 @@
+"""The native libraries that run models, each in its own file and imported only when it is chosen."""
+
+from pilotlight.runtimes.base import Runtime
+
+
+def create(name: str) -> Runtime:
+    """The runtime of that name; heavy imports happen here, in the worker."""
+    if name == "llamacpp":
+        from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
+
+        return LlamaCpp()
+    if name == "echo":
+        from pilotlight.runtimes.echo import Echo
+
+        return Echo()
+    raise ValueError(f"no runtime is named {name!r}")

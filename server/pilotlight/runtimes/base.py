@@ -1,0 +1,45 @@
+"""What a worker asks of a runtime. A runtime is one-shot: it loads one model, serves it, and ends with its
+process."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from pilotlight.core import WorkerInfo
+from pilotlight.worker.protocol import Event, Generate, Load, State
+
+
+class LoadError(Exception):
+    """The model cannot be loaded; the message is for the person who asked for it."""
+
+
+class MissingLibraryError(LoadError):
+    """The runtime's library is not installed."""
+
+
+class Runtime(Protocol):
+    """One loaded model. `prepare` may run on another thread; everything else is called by the step loop."""
+
+    def load(self, load: Load, progress: Callable[[float], None]) -> WorkerInfo:
+        """Load and warm up; blocks. Raises `LoadError`."""
+
+    def prepare(self, generate: Generate) -> Any:
+        """Render and tokenize the prompt and check it. Raises `errors.BadRequest`. Touches no sequence."""
+
+    def start(self, prepared: Any) -> Event:
+        """Queue the request's sequences; the event says it is admitted."""
+
+    def cancel(self, request_id: int) -> None:
+        """Free its sequences now; unknown ids are fine."""
+
+    def step(self) -> Sequence[Event]:
+        """One decode step over everything that runs; blocks for its length."""
+
+    @property
+    def has_work(self) -> bool:
+        """A `step` would do something."""
+
+    def set_threads(self, threads: int) -> None:
+        """From the next step on."""
+
+    def state(self) -> State:
+        """Count what is held, checking the invariants."""

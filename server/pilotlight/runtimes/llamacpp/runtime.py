@@ -1,0 +1,416 @@
+"""The llama.cpp runtime: continuous batching with prefix reuse over one unified memory.
+
+A request becomes `n` running sequences. They wait until their prompt has room, take a slot, share what a kept
+or running sequence already computed, are decoded together, and leave their tokens behind for the next
+request.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pilotlight.chat.template import ChatTemplate
+from pilotlight.core import FinishReason, WorkerInfo
+from pilotlight.errors import BadRequest, ContextOverflow
+from pilotlight.runtimes import batching
+from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.batching import Pace, num_padding, plan, shares_prefix
+from pilotlight.runtimes.llamacpp.memory import NUM_KEPT, Memory, Source
+from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
+from pilotlight.runtimes.llamacpp.sampler import Sampler
+from pilotlight.runtimes.text import TextStream
+from pilotlight.runtimes.transcripts import Transcript, Transcripts
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
+
+DEFAULT_CONTEXT = 8192
+"""Tokens when neither the request nor the model's training asks for less: memory is taken for all of them at
+once."""
+
+DEFAULT_PARALLEL = 8
+
+LARGEST_BATCH = 512
+"""Tokens per decode step: larger ones compute no faster on a CPU and delay cancels and new prompts."""
+
+STEP_S = 0.6
+"""Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
+
+BUSY_STEP_S = 0.25
+"""The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
+
+WARM_UP_TOKENS = batching.SMALLEST_CHUNK
+
+HEADROOM = 64
+"""Tokens of answer that must fit beside the running sequences before one more starts."""
+
+WORTH_WAITING = 32
+"""Tokens of a running prompt worth waiting for instead of computing them a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that passed the checks, tokenized."""
+
+    generate: Generate
+    text: str | None
+    """The prompt as text, where it came as text or messages."""
+    tokens: list[int]
+    max_tokens: int
+
+
+class Running(batching.Sequence):
+    """One sequence of a request."""
+
+    __slots__ = ("index", "prepared", "said", "sampler", "sent_tokens", "text")
+
+    def __init__(self, prepared: Prepared, index: int, arrival: int, sampler: Sampler) -> None:
+        super().__init__(prepared.tokens, arrival)
+        self.prepared = prepared
+        self.index = index
+        self.sampler = sampler
+        self.text = TextStream(prepared.generate.stop)
+        self.said: list[str] = []
+        """Text that went to the client, piece by piece."""
+        self.sent_tokens = 0
+
+    def say(self, text: str, events: list[Event]) -> None:
+        """Send text, with the tokens that became text since the last time."""
+        if text:
+            self.said.append(text)
+            events.append(Delta(self.id, self.index, text, self.num_generated - self.sent_tokens))
+            self.sent_tokens = self.num_generated
+
+    @property
+    def id(self) -> int:
+        return self.prepared.generate.id
+
+    @property
+    def keeps(self) -> bool:
+        """Its tokens may be shared with other requests."""
+        return self.prepared.generate.cache_prompt
+
+
+class LlamaCpp:
+    """`base.Runtime` on llama.cpp. The step loop owns everything; `prepare` only reads the vocabulary."""
+
+    def load(self, load: Load, progress: Callable[[float], None]) -> WorkerInfo:
+        started = time.perf_counter()
+        path = Path(load.path)
+        _check_file(path)
+        self._llama = llama = Llama(path, MODES[load.mode], progress)
+        self._parallel = load.parallel or DEFAULT_PARALLEL
+        self._threads = load.threads or _num_cores()
+        num_slots = self._parallel + NUM_KEPT
+        llama.open(
+            context=load.context or min(DEFAULT_CONTEXT, llama.context_trained or DEFAULT_CONTEXT),
+            num_slots=num_slots + 1,
+            largest_batch=LARGEST_BATCH,
+            threads=self._threads,
+        )
+        self._template = _template(llama, load.chat_template)
+        self._end_tokens = llama.end_tokens
+        self._filler = llama.warmup_token()
+        self._memory = Memory(llama, num_slots)
+        self._padding_slot = num_slots
+        self._transcripts = Transcripts()
+        self._pace = Pace(STEP_S, BUSY_STEP_S, llama.largest_batch - self._parallel)
+        self._sequences: list[Running] = []
+        self._work_done = 0
+        self._is_full = False
+        """Memory ran out; no sequence starts until one has ended."""
+        self._warm_up()
+        return self._info(load, time.perf_counter() - started)
+
+    def _warm_up(self) -> None:
+        started = time.perf_counter()
+        self._llama.warm_up(WARM_UP_TOKENS)
+        self._pace.observe(WARM_UP_TOKENS, time.perf_counter() - started)
+
+    def _info(self, load: Load, load_s: float) -> WorkerInfo:
+        llama = self._llama
+        return WorkerInfo(
+            pid=os.getpid(),
+            runtime="llamacpp",
+            version=library_version(),
+            mode=load.mode,
+            context=llama.context,
+            context_trained=llama.context_trained,
+            parallel=self._parallel,
+            threads=self._threads,
+            vocab=llama.num_vocab,
+            description=llama.description,
+            bytes_model=llama.bytes_model,
+            num_parameters=llama.num_parameters,
+            has_chat_template=self._template is not None,
+            load_s=load_s,
+        )
+
+    # --- requests ---
+
+    def prepare(self, generate: Generate) -> Prepared:
+        text = self._prompt_text(generate)
+        tokens = self._tokenize(generate, text)
+        limit = self._llama.context
+        if not tokens:
+            raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
+        if len(tokens) >= limit:
+            raise ContextOverflow(
+                f"the prompt has {len(tokens)} tokens; the context of this model holds {limit}, "
+                "and the answer needs at least one of them",
+                param="messages" if generate.prompt.messages is not None else "prompt",
+            )
+        self._check_tokens("logit_bias", [token for token, _ in generate.sampling.logit_bias])
+        if generate.n > self._parallel:
+            raise BadRequest(f"n is {generate.n}; this model runs {self._parallel} at a time", param="n")
+        room = limit - len(tokens)
+        return Prepared(generate, text, tokens, min(generate.max_tokens or room, room))
+
+    def _prompt_text(self, generate: Generate) -> str | None:
+        prompt = generate.prompt
+        if prompt.messages is None:
+            return prompt.text
+        if self._template is None:
+            raise BadRequest(
+                "this model has no chat template; use /v1/completions, or set chat_template in models.toml",
+                param="messages",
+            )
+        return self._template.render(prompt.messages, prompt.template_kwargs)
+
+    def _tokenize(self, generate: Generate, text: str | None) -> list[int]:
+        if text is None:
+            tokens = generate.prompt.tokens or ()
+            self._check_tokens("prompt", tokens)
+            return list(tokens)
+        if generate.cache_prompt and (known := self._transcripts.find(text)) is not None:
+            rest = self._llama.tokenize(text[len(known.text) :], add_special=False)
+            # Only at a control token are the two sides of the cut certain to be tokenized apart.
+            if rest and self._llama.is_control(rest[0]):
+                return [*known.tokens, *rest]
+        # Many templates write the token that the tokenizer would add itself.
+        bos = self._llama.special_text("bos")
+        doubled = bool(bos) and self._llama.adds_bos and text.startswith(bos)
+        return self._llama.tokenize(text, add_special=not doubled)
+
+    def _check_tokens(self, param: str, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            if not 0 <= token < self._llama.num_vocab:
+                raise BadRequest(
+                    f"{param}: there is no token {token}; this model's are 0 to {self._llama.num_vocab - 1}",
+                    param=param,
+                )
+
+    def start(self, prepared: Prepared) -> Event:
+        generate = prepared.generate
+        banned = self._end_tokens if generate.ignore_eos else ()
+        for index in range(generate.n):
+            sampler = Sampler(self._llama, generate.sampling, index, prepared.tokens, tuple(banned))
+            self._sequences.append(Running(prepared, index, self._work_done, sampler))
+        return Admitted(generate.id, len(prepared.tokens))
+
+    def cancel(self, request_id: int) -> None:
+        for sequence in [s for s in self._sequences if s.id == request_id]:
+            self._end(sequence)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._sequences)
+
+    def set_threads(self, threads: int) -> None:
+        self._threads = threads
+        self._llama.set_threads(threads)
+
+    # --- the step ---
+
+    def step(self) -> list[Event]:
+        self._admit()
+        is_busy = any(sequence.is_generating for sequence in self._sequences)
+        batch = plan(self._sequences, self._work_done, self._pace.chunk(is_busy), self._llama.largest_batch)
+        started = time.perf_counter()
+        if not self._compute(batch):
+            return self._make_room()
+        self._pace.observe(sum(count for _, count in batch), time.perf_counter() - started)
+        sampled = self._advance(batch)
+        rows = self._llama.logits(len(sampled)) if sampled else ()
+        events: list[Event] = []
+        for output, sequence in enumerate(sampled):
+            self._take(sequence, sequence.sampler.pick(rows[output], output), events)
+        return events
+
+    def _compute(self, batch: list[tuple[Running, int]]) -> bool:
+        """Decode the batch, padded if that is faster; False if the memory is full."""
+        padding = num_padding(sum(count for _, count in batch))
+        self._fill(batch, padding)
+        done = self._llama.decode()
+        if padding and not done:
+            self._fill(batch, 0)
+            return self._llama.decode()
+        if padding:
+            self._llama.clear(self._padding_slot)
+        return done
+
+    def _fill(self, batch: list[tuple[Running, int]], padding: int) -> None:
+        target = self._llama.batch
+        target.clear()
+        for sequence, count in batch:
+            assert sequence.slot is not None
+            done = sequence.num_computed
+            target.add(
+                sequence.tokens[done : done + count],
+                position=done,
+                slot=sequence.slot,
+                wants_logits=count == sequence.num_pending,
+            )
+        target.add([self._filler] * padding, position=0, slot=self._padding_slot, wants_logits=False)
+
+    def _advance(self, batch: list[tuple[Running, int]]) -> list[Running]:
+        """Note what was computed; return the sequences that have logits now, in output order."""
+        sampled = []
+        for sequence, count in batch:
+            if not sequence.is_generating:
+                self._work_done += count
+            sequence.num_computed += count
+            if sequence.num_pending == 0:
+                sampled.append(sequence)
+        return sampled
+
+    def _take(self, sequence: Running, token: int, events: list[Event]) -> None:
+        """A sequence got its next token: emit text, or end it."""
+        sequence.tokens.append(token)
+        generated = sequence.num_generated
+        if token in self._end_tokens:
+            self._finish(sequence, FinishReason.STOP, events)
+            return
+        sequence.say(sequence.text.push(self._llama.piece(token)), events)
+        if sequence.text.stopped:
+            self._finish(sequence, FinishReason.STOP, events)
+        elif generated >= sequence.prepared.max_tokens:
+            self._finish(sequence, FinishReason.LENGTH, events)
+
+    def _finish(self, sequence: Running, reason: FinishReason, events: list[Event]) -> None:
+        sequence.say(sequence.text.flush(), events)
+        if sequence.text.stopped:
+            reason = FinishReason.STOP
+        generated, cached = sequence.num_generated, sequence.cached_tokens
+        events.append(Done(sequence.id, sequence.index, reason, generated, cached))
+        self._remember(sequence)
+        self._end(sequence)
+
+    def _remember(self, sequence: Running) -> None:
+        """Let the conversation's next turn find these tokens. After a stop string they are more than the
+        text."""
+        prompt = sequence.prepared.text
+        if prompt is None or not sequence.keeps or sequence.text.stopped:
+            return
+        ended = sequence.tokens[-1] in self._end_tokens
+        tokens = sequence.tokens[:-1] if ended else sequence.tokens
+        self._transcripts.add(Transcript(prompt + "".join(sequence.said), tuple(tokens)))
+
+    def _end(self, sequence: Running) -> None:
+        """The one place a sequence leaves: its slot becomes a kept prefix, or free."""
+        self._sequences.remove(sequence)
+        sequence.sampler.free()
+        if sequence.slot is None:
+            return
+        self._is_full = False
+        if sequence.keeps:
+            self._memory.keep(sequence)
+        else:
+            self._memory.release(sequence)
+
+    # --- room ---
+
+    def _admit(self) -> None:
+        """Give waiting sequences a slot, the most urgent first, while they fit beside those that run."""
+        waiting = sorted(
+            (s for s in self._sequences if s.slot is None), key=lambda s: s.urgency(self._work_done)
+        )
+        for sequence in waiting:
+            running = [s for s in self._sequences if s.slot is not None]
+            if running and (self._is_full or len(running) >= self._parallel):
+                return
+            source = Source()
+            if sequence.keeps:
+                # Its last token is always computed, for the logits.
+                sharers = (other for other in running if other.keeps)
+                source = self._memory.find(sequence.tokens[:-1], sharers)
+            held = sum(len(s.tokens) - s.cached_tokens for s in running)
+            needed = len(sequence.tokens) - source.shared + HEADROOM
+            if running and held + needed > self._llama.context:
+                return
+            if not self._is_being_computed(sequence, running, source.shared):
+                self._memory.enter(sequence, source)
+
+    def _is_being_computed(self, sequence: Running, running: list[Running], shared: int) -> bool:
+        """A longer part of its prompt than the `shared` one is on its way in somebody else's: wait for
+        that."""
+        if not (sequence.keeps and self._llama.can_share_prefixes):
+            return False
+        return any(
+            shares_prefix(other.tokens, sequence.tokens[:-1])
+            >= max(shared, other.num_computed) + WORTH_WAITING
+            for other in running
+            if other.keeps and not other.is_generating
+        )
+
+    def _make_room(self) -> list[Event]:
+        """The memory is full: give up a prefix at rest, else the newest sequence's state, which starts
+        over."""
+        if self._memory.make_room():
+            return []
+        started = [sequence for sequence in self._sequences if sequence.slot is not None]
+        newest = max(started, key=lambda sequence: sequence.arrival)
+        events: list[Event] = []
+        if len(started) > 1:
+            # Its tokens are computed again when there is room. Nothing is lost but time.
+            self._memory.release(newest)
+            self._is_full = True
+        else:
+            self._finish(newest, FinishReason.LENGTH, events)
+        return events
+
+    # --- invariants ---
+
+    def state(self) -> State:
+        fault = None
+        try:
+            self._memory.check(self._sequences)
+        except AssertionError as exc:
+            fault = str(exc)
+        running = [sequence for sequence in self._sequences if sequence.slot is not None]
+        return State(
+            active=len(running),
+            waiting=len(self._sequences) - len(running),
+            cached=self._memory.num_kept,
+            cells_used=sum(s.num_computed for s in running) + self._memory.num_kept_tokens,
+            threads=self._threads,
+            fault=fault,
+        )
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no GGUF before native code sees it."""
+    if not path.exists():
+        raise LoadError(f"{path} does not exist")
+    if not path.is_file():
+        raise LoadError(f"{path} is not a file")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise LoadError(f"{path} is not a GGUF file: {size} bytes, starting with {magic!r}")
+
+
+def _template(llama: Llama, override: str | None) -> ChatTemplate | None:
+    source = override or llama.chat_template
+    if source is None:
+        return None
+    return ChatTemplate(source, bos=llama.special_text("bos"), eos=llama.special_text("eos"))
+
+
+def _num_cores() -> int:
+    """Physical cores this process may use: a second thread on the same core only heats it."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

@@ -1,0 +1,61 @@
+"""Prefixes moved out of the runtime's memory: cells of a sequence that rests slow down those that run.
+
+Holds computed state as opaque values, at most `max_tokens` tokens of them; the least recently used goes
+first. Pure bookkeeping: the caller copies in and out.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pilotlight.runtimes.batching import shares_prefix
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parked:
+    """Tokens, and what the runtime needs to go on from them."""
+
+    tokens: list[int]
+    state: Any
+
+
+class Parking:
+    """The parked prefixes, least recently used first."""
+
+    def __init__(self, max_tokens: int) -> None:
+        self._max_tokens = max_tokens
+        self._parked: list[Parked] = []
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(parked.tokens) for parked in self._parked)
+
+    def fits(self, num_tokens: int) -> bool:
+        """So many could be parked, if others made way."""
+        return num_tokens <= self._max_tokens
+
+    def put(self, tokens: list[int], state: Any) -> None:
+        """Park it as the most recently used; what it covers, and the oldest that no longer fit, go."""
+        self.drop_covered_by(tokens)
+        self._parked.append(Parked(tokens, state))
+        while self.num_tokens > self._max_tokens:
+            del self._parked[0]
+
+    def match(self, prompt: list[int]) -> tuple[Parked | None, int]:
+        """The one that shares most with `prompt`, and how many tokens."""
+        best, most = None, 0
+        for parked in self._parked:
+            if (shared := shares_prefix(parked.tokens, prompt)) > most:
+                best, most = parked, shared
+        return best, most
+
+    def touch(self, parked: Parked) -> None:
+        """It was of use just now."""
+        self._parked.remove(parked)
+        self._parked.append(parked)
+
+    def drop_covered_by(self, tokens: list[int]) -> None:
+        """Forget those that say nothing `tokens` does not say as well."""
+        self._parked = [one for one in self._parked if one.tokens != tokens[: len(one.tokens)]]

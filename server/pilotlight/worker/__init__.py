@@ -1,0 +1,1 @@
+"""One child process per loaded model: its handle here, its entry there, and the messages between them."""

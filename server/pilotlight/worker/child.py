@@ -1,0 +1,189 @@
+"""The worker process: one model, one loop. Started as `python -m pilotlight.worker.child RUNTIME`.
+
+Two threads. The intake reads frames, renders and tokenizes, and ends the process when stdin closes, even
+while native code computes or loads. The main thread owns the runtime: it takes what the intake prepared,
+steps, and writes one frame per step.
+"""
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable
+from typing import BinaryIO
+
+from pilotlight.errors import BadRequest
+from pilotlight.runtimes import create
+from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
+from pilotlight.worker.protocol import (
+    PROTOCOL_VERSION,
+    Cancel,
+    Event,
+    Generate,
+    Hello,
+    Inspect,
+    Load,
+    LoadFailed,
+    Progress,
+    Ready,
+    Refused,
+    SetThreads,
+    Splitter,
+    Step,
+    ToDaemon,
+    ToWorker,
+    decode_to_worker,
+    encode,
+)
+
+READ_BYTES = 1 << 16
+
+SWITCH_INTERVAL_S = 0.0005
+"""How long the intake may hold the interpreter when the step loop wants it; Python's own 5 ms is a decode
+step."""
+
+PROGRESS_STEP = 0.01
+
+Task = Callable[[Runtime], Event | ToDaemon | None]
+
+
+def main() -> None:
+    """Run until stdin closes or the model cannot be loaded."""
+    output = _take_stdout()
+    # ggml would start a debugger to print a backtrace before it aborts: seconds of waiting, and memory in a
+    # log.
+    os.environ["GGML_NO_BACKTRACE"] = "1"
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+
+    def send(message: ToDaemon) -> None:
+        _write(output, encode(message))
+
+    send(Hello(PROTOCOL_VERSION, os.getpid()))
+    threading.excepthook = _end_process
+    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    intake = Intake(sys.stdin.buffer, tasks)
+    load = intake.read_load()
+    threading.Thread(target=intake.run, name="intake", daemon=True).start()
+    try:
+        runtime = create(sys.argv[1])
+        info = runtime.load(load, _throttled(send))
+    except LoadError as exc:
+        send(LoadFailed(str(exc), missing=isinstance(exc, MissingLibraryError)))
+        return
+    intake.runtime = runtime
+    send(Ready(info))
+    serve(runtime, tasks, send)
+
+
+def serve(runtime: Runtime, tasks: "queue.SimpleQueue[Task]", send: Callable[[ToDaemon], None]) -> None:
+    """The step loop; waits without a timer when there is nothing to do."""
+    while True:
+        events: list[Event] = []
+        while not tasks.empty() or not runtime.has_work:
+            reply = tasks.get()(runtime)
+            if isinstance(reply, Event):
+                events.append(reply)
+            elif reply is not None:
+                send(reply)
+            if events and not runtime.has_work:
+                break
+        if events:
+            # Before the step: an admission or refusal must not wait for a long prompt to be computed.
+            send(Step(tuple(events)))
+        if runtime.has_work and (produced := runtime.step()):
+            send(Step(tuple(produced)))
+
+
+class Intake:
+    """Reads frames from the daemon and turns each into a task for the step loop."""
+
+    def __init__(self, source: BinaryIO, tasks: "queue.SimpleQueue[Task]") -> None:
+        self._fd = source.fileno()
+        self._splitter = Splitter()
+        self._tasks = tasks
+        self.runtime: Runtime | None = None
+        """Set once loaded; the daemon sends requests only after `Ready`."""
+
+    def read_load(self) -> Load:
+        """The first message; nothing follows it before `Ready`."""
+        while not (bodies := self._splitter.feed(self._read())):
+            pass
+        (message,) = map(decode_to_worker, bodies)
+        assert isinstance(message, Load), f"the first message is {type(message).__name__}, not Load"
+        return message
+
+    def run(self) -> None:
+        """Until stdin closes."""
+        while True:
+            for body in self._splitter.feed(self._read()):
+                self._tasks.put(self._task(decode_to_worker(body)))
+
+    def _read(self) -> bytes:
+        data = os.read(self._fd, READ_BYTES)
+        if not data:
+            # The daemon is gone or wants us gone. Nothing here outlives the process, so there is nothing to
+            # clean up, and the main thread may be deep in native code.
+            os._exit(0)
+        return data
+
+    def _task(self, message: ToWorker) -> Task:
+        match message:
+            case Generate():
+                return self._prepare(message)
+            case Cancel(request_id):
+                return lambda runtime: runtime.cancel(request_id)
+            case SetThreads(threads):
+                return lambda runtime: runtime.set_threads(threads)
+            case Inspect():
+                return lambda runtime: runtime.state()
+            case Load():
+                raise AssertionError("a worker loads one model once")
+
+    def _prepare(self, generate: Generate) -> Task:
+        assert self.runtime is not None, "the daemon sent a request before Ready"
+        try:
+            prepared = self.runtime.prepare(generate)
+        except BadRequest as exc:
+            refused = Refused(generate.id, type(exc).__name__, exc.message, exc.param)
+            return lambda runtime: refused
+        return lambda runtime: runtime.start(prepared)
+
+
+def _end_process(failed: threading.ExceptHookArgs) -> None:
+    """A bug in the intake: without it nobody hears requests, nor that stdin closed."""
+    sys.excepthook(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _take_stdout() -> int:
+    """Keep the pipe to the daemon to ourselves: what native code prints goes to stderr."""
+    output = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return output
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _throttled(send: Callable[[ToDaemon], None]) -> Callable[[float], None]:
+    """Progress in steps of a percent: llama.cpp calls once per tensor."""
+    last = -1.0
+
+    def progress(fraction: float) -> None:
+        nonlocal last
+        if fraction - last >= PROGRESS_STEP:
+            last = fraction
+            send(Progress(fraction))
+
+    return progress
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BrokenPipeError:
+        sys.exit(0)

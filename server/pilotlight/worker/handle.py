@@ -1,0 +1,205 @@
+"""The daemon's end of one worker process: start it, load it, talk to it, see it end.
+
+Owns the process and its pipes. Knows nothing of requests beyond their frames, and never decides whether a
+worker should live.
+"""
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator, Callable
+from typing import Self
+
+import anyio
+import structlog
+
+from pilotlight.core import Model, WorkerInfo
+from pilotlight.worker.protocol import (
+    PROTOCOL_VERSION,
+    FrameError,
+    Hello,
+    Load,
+    LoadFailed,
+    Progress,
+    Ready,
+    Splitter,
+    State,
+    Step,
+    ToDaemon,
+    ToWorker,
+    decode_to_daemon,
+    encode,
+)
+
+HELLO_S = 20.0
+"""A worker says hello before it imports anything heavy; a cold disk is the only excuse for seconds."""
+
+STOP_S = 2.0
+"""From closing stdin to killing: a worker ends at once, unless native code is stuck in the kernel."""
+
+READ_BYTES = 1 << 18
+
+CRASH_SIGNALS = frozenset(
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGILL", "SIGABRT", "SIGFPE", "SIGBUS")
+    if hasattr(signal, name)
+)
+"""Signals a process gets for what its own native code did; SIGKILL is somebody else's doing."""
+
+log = structlog.get_logger()
+
+
+class WorkerEndedError(Exception):
+    """The process ended or broke the protocol. `crash` names the signal if native code died of it."""
+
+    def __init__(self, message: str, crash: str | None = None) -> None:
+        super().__init__(message)
+        self.crash = crash
+
+
+class LoadRefusedError(Exception):
+    """The worker says it cannot load the model; `missing` if its library is not installed."""
+
+    def __init__(self, reason: str, missing: bool) -> None:
+        super().__init__(reason)
+        self.missing = missing
+
+
+class Worker:
+    """One child process holding one model."""
+
+    def __init__(self, model: Model, process: Process) -> None:
+        self.model = model
+        self.info: WorkerInfo | None = None
+        self._process = process
+        self._splitter = Splitter()
+        # One generator for the worker's whole life: a second one would lose what the first has read.
+        self._messages = self._receive()
+        self._stderr = asyncio.ensure_future(self._drain_stderr())
+        self._last_words = ""
+
+    @classmethod
+    async def spawn(cls, model: Model) -> Self:
+        """Start the process; it has not loaded anything yet."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            # Not the working directory first on the path: a file there must not become a module here.
+            "-P",
+            "-m",
+            "pilotlight.worker.child",
+            model.runtime,
+            stdin=PIPE,
+            stdout=PIPE,
+            stderr=PIPE,
+            limit=READ_BYTES,
+            # Ctrl-C in a terminal goes to the whole group, and draining needs the workers alive.
+            start_new_session=True,
+        )
+        return cls(model, process)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def load(self, mode: str, progress: Callable[[float], None], load_s: float) -> WorkerInfo:
+        """Wait for the hello, then for the loaded model. Raises `LoadRefusedError`, `WorkerEndedError`,
+        `TimeoutError`."""
+        model = self.model
+        with anyio.fail_after(min(HELLO_S, load_s)):
+            hello = await anext(self._messages)
+        if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
+            raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
+        self.send(
+            Load(str(model.path), mode, model.context, model.parallel, model.threads, model.chat_template)
+        )
+        with anyio.fail_after(load_s):
+            async for message in self._messages:
+                match message:
+                    case Progress(fraction):
+                        progress(fraction)
+                    case LoadFailed(reason, missing):
+                        raise LoadRefusedError(reason, missing)
+                    case Ready(info):
+                        self.info = info
+                        return info
+                    case _:
+                        raise WorkerEndedError(f"worker sent {type(message).__name__} while loading")
+        raise AssertionError("the messages end with an error")
+
+    async def run(self, on_message: Callable[[Step | State], None]) -> WorkerEndedError:
+        """Hand every message over until the process ends; returns how it ended."""
+        try:
+            async for message in self._messages:
+                if not isinstance(message, Step | State):
+                    return WorkerEndedError(f"worker sent {type(message).__name__} after it was ready")
+                on_message(message)
+        except WorkerEndedError as end:
+            return end
+        raise AssertionError("the messages end with an error")
+
+    def send(self, message: ToWorker) -> None:
+        """Queue a frame. A worker that has ended ignores it: its end is told by `run`."""
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(encode(message))
+
+    async def stop(self) -> None:
+        """End the process and wait: ask by closing stdin, then kill. Safe to call again, and when it ended
+        itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(STOP_S):
+                await self._process.wait()
+            self.kill()
+            await self._process.wait()
+            await self._stderr
+
+    def kill(self) -> None:
+        """End it now, without waiting."""
+        if self._process.returncode is None:
+            self._process.kill()
+
+    async def _receive(self) -> AsyncGenerator[ToDaemon, None]:
+        """Every message; then raises `WorkerEndedError`."""
+        assert self._process.stdout is not None
+        while data := await self._process.stdout.read(READ_BYTES):
+            try:
+                for body in self._splitter.feed(data):
+                    yield decode_to_daemon(body)
+            except FrameError as exc:
+                self.kill()
+                raise WorkerEndedError(str(exc)) from exc
+        raise await self._ended()
+
+    async def _ended(self) -> WorkerEndedError:
+        """How the process ended, once its stdout closed."""
+        with anyio.move_on_after(STOP_S):
+            await self._process.wait()
+        self.kill()
+        code = await self._process.wait()
+        await self._stderr
+        words = f": {self._last_words}" if self._last_words else ""
+        if code >= 0:
+            return WorkerEndedError(f"worker exited with {code}{words}")
+        name = signal.Signals(-code).name
+        return WorkerEndedError(
+            f"worker died of {name}{words}", crash=name if -code in CRASH_SIGNALS else None
+        )
+
+    async def _drain_stderr(self) -> None:
+        """Into the log, line by line; a full pipe would stop the worker."""
+        assert self._process.stderr is not None
+        rest = b""
+        while data := await self._process.stderr.read(1 << 16):
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._note(line)
+            rest = rest[-4096:]
+        self._note(rest)
+
+    def _note(self, line: bytes) -> None:
+        if text := line.decode(errors="replace").strip()[:500]:
+            self._last_words = text
+            log.info("worker stderr", model=self.model.name, pid=self.pid, line=text)

@@ -1,0 +1,212 @@
+"""The messages between the daemon and a worker, and how they become bytes.
+
+A frame is a 4-byte little-endian length and a msgpack message of that many bytes. Each message is a
+tagged array; a worker opens with `Hello`, whose `protocol` must be ours. Knows no process, no pipe
+and no runtime.
+"""
+
+import struct
+
+import msgspec
+
+from pilotlight.core import FinishReason, Prompt, Sampling, WorkerInfo
+
+PROTOCOL_VERSION = 1
+
+MAX_FRAME_BYTES = 256 * 2**20
+"""Longer than any legal message (bodies are limited far below); a longer frame is a broken peer."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class _Message(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    pass
+
+
+# --- daemon to worker ---
+
+
+class Load(_Message, frozen=True, tag=True, array_like=True):
+    """The first message a worker gets: what to load, and how carefully (`mode`, see `registry.ladder`)."""
+
+    path: str
+    mode: str
+    context: int
+    parallel: int
+    threads: int
+    chat_template: str | None = None
+
+
+class Generate(_Message, frozen=True, tag=True, array_like=True):
+    """Start a request; `id` is the daemon's and is never used again in this worker's life."""
+
+    id: int
+    prompt: Prompt
+    sampling: Sampling
+    max_tokens: int | None
+    stop: tuple[str, ...]
+    n: int
+    ignore_eos: bool
+    cache_prompt: bool
+
+
+class Cancel(_Message, frozen=True, tag=True, array_like=True):
+    """Free the request's sequences before the next decode step. Unknown ids are fine: it may have ended."""
+
+    id: int
+
+
+class SetThreads(_Message, frozen=True, tag=True, array_like=True):
+    """Compute with this many threads from the next decode step on."""
+
+    threads: int
+
+
+class Inspect(_Message, frozen=True, tag=True, array_like=True):
+    """Ask for a `State`."""
+
+
+# --- worker to daemon ---
+
+
+class Hello(_Message, frozen=True, tag=True, array_like=True):
+    """Sent before any native code is loaded."""
+
+    protocol: int
+    pid: int
+
+
+class Progress(_Message, frozen=True, tag=True, array_like=True):
+    """Loading has come this far, 0 to 1."""
+
+    fraction: float
+
+
+class Ready(_Message, frozen=True, tag=True, array_like=True):
+    """Loaded and warmed up; `Generate` may follow."""
+
+    info: WorkerInfo
+
+
+class LoadFailed(_Message, frozen=True, tag=True, array_like=True):
+    """The model cannot be loaded, for the reason given; `missing` if the runtime's library is not
+    installed."""
+
+    reason: str
+    missing: bool = False
+
+
+class Admitted(_Message, frozen=True, tag=True, array_like=True):
+    """The request passed the checks; its prompt has this many tokens."""
+
+    id: int
+    prompt_tokens: int
+
+
+class Refused(_Message, frozen=True, tag=True, array_like=True):
+    """The request cannot be done: `code` names a class of `errors`, `param` the field."""
+
+    id: int
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Delta(_Message, frozen=True, tag=True, array_like=True):
+    """New text of answer `index`; `tokens` counts the tokens behind it since the last one."""
+
+    id: int
+    index: int
+    text: str
+    tokens: int
+
+
+class Done(_Message, frozen=True, tag=True, array_like=True):
+    """Answer `index` of the request ended; after `n` of these the request is over."""
+
+    id: int
+    index: int
+    reason: FinishReason
+    completion_tokens: int
+    cached_tokens: int
+
+
+Event = Admitted | Refused | Delta | Done
+
+
+class Step(_Message, frozen=True, tag=True, array_like=True):
+    """Everything that happened in one turn of the worker's loop, in order."""
+
+    events: tuple[Event, ...]
+
+
+class State(_Message, frozen=True, tag=True, array_like=True):
+    """The worker's own count of what it holds, after its invariants were checked (`fault` if one broke)."""
+
+    active: int
+    waiting: int
+    cached: int
+    cells_used: int
+    threads: int
+    fault: str | None = None
+
+
+ToWorker = Load | Generate | Cancel | SetThreads | Inspect
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | State
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
+_to_daemon: msgspec.msgpack.Decoder[ToDaemon] = msgspec.msgpack.Decoder(ToDaemon)
+
+
+class FrameError(Exception):
+    """Bytes that are no frame of this protocol, or a message that cannot become one."""
+
+
+def encode(message: ToWorker | ToDaemon) -> bytes:
+    """One frame. Raises `FrameError` on a value that msgpack cannot carry: free JSON may hold one."""
+    try:
+        body = _encoder.encode(message)
+    except (OverflowError, UnicodeEncodeError, RecursionError) as exc:
+        raise FrameError(f"{type(message).__name__} cannot be sent: {exc}") from exc
+    return _LENGTH.pack(len(body)) + body
+
+
+def decode_to_worker(body: bytes | bytearray | memoryview) -> ToWorker:
+    """Raises `FrameError`."""
+    try:
+        return _to_worker.decode(body)
+    except msgspec.DecodeError as exc:
+        raise FrameError(f"bad message from the daemon: {exc}") from exc
+
+
+def decode_to_daemon(body: bytes | bytearray | memoryview) -> ToDaemon:
+    """Raises `FrameError`."""
+    try:
+        return _to_daemon.decode(body)
+    except msgspec.DecodeError as exc:
+        raise FrameError(f"bad message from the worker: {exc}") from exc
+
+
+class Splitter:
+    """Cuts a byte stream into frame bodies; holds the bytes of the frame that is not complete yet."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The bodies completed by `data`. Raises `FrameError` on an impossible length."""
+        buffer = self._buffer
+        buffer += data
+        bodies, start = [], 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            if length > MAX_FRAME_BYTES:
+                raise FrameError(f"frame of {length} bytes; at most {MAX_FRAME_BYTES} are allowed")
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            bodies.append(bytes(buffer[start + _LENGTH.size : end]))
+            start = end
+        del buffer[:start]
+        return bodies
