@@ -1,0 +1,76 @@
+"""The file by which other programs find a running daemon, and who holds a port if it is not us.
+
+Knows nothing of what the daemon serves.
+"""
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from pilotlight import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A daemon that said where it is; `started` is Unix seconds."""
+
+    url: str
+    pid: int
+    version: str
+    started: float
+
+
+class Discovery:
+    """Owns `daemon.json` in the state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file = state_dir / "daemon.json"
+
+    def write(self, url: str) -> None:
+        """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        running = Running(url, os.getpid(), __version__, time.time())
+        descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=".daemon-")  # mkstemp makes it 0600
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(running), file)
+        os.replace(name, self._file)
+
+    def remove(self) -> None:
+        """Take our own entry back; a daemon that started after us keeps its own."""
+        if (running := self._load()) is not None and running.pid == os.getpid():
+            self._file.unlink(missing_ok=True)
+
+    def read(self) -> Running | None:
+        """The daemon that wrote the file, if it still lives; a damaged file counts as none."""
+        running = self._load()
+        return running if running is not None and _is_alive(running) else None
+
+    def _load(self) -> Running | None:
+        try:
+            return Running(**json.loads(self._file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+
+def holder(port: int) -> str | None:
+    """Who listens on a TCP port, as "name (pid 123)"; None when the system does not tell."""
+    try:
+        listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+        pid = next((c.pid for c in listening if c.laddr and c.laddr.port == port), None)
+        return None if pid is None else f"{psutil.Process(pid).name()} (pid {pid})"
+    except (psutil.Error, OSError):
+        return None
+
+
+def _is_alive(running: Running) -> bool:
+    """The process lives and is older than its entry: a reused pid belongs to a younger one."""
+    try:
+        # A minute of slack: the clock may have been set since.
+        return psutil.Process(running.pid).create_time() < running.started + 60
+    except (psutil.Error, ValueError, TypeError):
+        return False

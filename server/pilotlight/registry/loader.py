@@ -1,0 +1,79 @@
+"""Turns a model into a loaded worker, down the crash ladder if it must."""
+
+from collections.abc import Callable
+
+import structlog
+
+from pilotlight.core import Model, Severity
+from pilotlight.errors import Error, RuntimeMissing, WorkerFailed
+from pilotlight.notices import Notices
+from pilotlight.registry.ladder import COSTS, Ladder
+from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
+
+log = structlog.get_logger()
+
+
+class Loader:
+    """Starts workers. Holds none: whoever asked owns what it gets."""
+
+    def __init__(self, ladder: Ladder, notices: Notices, load_s: float) -> None:
+        self._ladder = ladder
+        self._notices = notices
+        self._load_s = load_s
+
+    async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
+        """A worker with the model loaded. Raises `WorkerFailed` or `RuntimeMissing`; leaves no process
+        then."""
+        crashes: list[str] = []
+        for mode in self._ladder.modes(model.runtime):
+            try:
+                worker = await self._try(model, mode, progress)
+            except WorkerEndedError as end:
+                if end.crash is None:
+                    raise WorkerFailed(f"{model.name}: {end} while loading") from end
+                log.error("worker crashed while loading", model=model.name, mode=mode, crash=end.crash)
+                crashes.append(f"{mode}: {end.crash}")
+                continue
+            if crashes:
+                self._ladder.remember(model.runtime, mode, f"{', '.join(crashes)} while loading {model.name}")
+            self._tell(model.runtime)
+            return worker
+        raise WorkerFailed(
+            f"{model.name}: native code crashed while loading, in every mode ({', '.join(crashes)}); "
+            "the file is damaged or not supported by this version of the runtime"
+        )
+
+    async def _try(self, model: Model, mode: str, progress: Callable[[float], None]) -> Worker:
+        worker = await Worker.spawn(model)
+        try:
+            await worker.load(mode, progress, self._load_s)
+        except LoadRefusedError as refusal:
+            await worker.stop()
+            raise _error(model, refusal) from refusal
+        except TimeoutError as exc:
+            worker.kill()
+            await worker.stop()
+            raise WorkerFailed(f"{model.name}: the worker did not answer in time while loading") from exc
+        except BaseException:
+            worker.kill()
+            await worker.stop()
+            raise
+        return worker
+
+    def _tell(self, runtime: str) -> None:
+        """Raise the notice of a safe mode as long as it stands."""
+        code = f"safe_mode_{runtime}"
+        outcome = self._ladder.outcome(runtime)
+        if outcome is None:
+            self._notices.clear(code)
+            return
+        text = (
+            f"{runtime} runs in mode {outcome.mode}: native code crashed ({outcome.reason}). "
+            f"Cost: {COSTS[outcome.mode]}. `pilotlight doctor` prints how to rebuild it for this machine."
+        )
+        self._notices.raise_(code, Severity.WARNING, text)
+
+
+def _error(model: Model, refusal: LoadRefusedError) -> Error:
+    kind = RuntimeMissing if refusal.missing else WorkerFailed
+    return kind(f"{model.name}: {refusal}")

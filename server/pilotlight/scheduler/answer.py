@@ -1,0 +1,86 @@
+"""The stream of one request's answer, from whoever produces it to the one route that reads it.
+
+Knows neither HTTP nor workers. Single event loop, one reader.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+import anyio
+
+from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.errors import Error
+
+Item = Accepted | Chunk | Finished
+
+
+class Answer:
+    """What a request hears: `Accepted`, then `Chunk`s and one `Finished` per sequence, then the end.
+
+    Iterating raises the `Error` that ended the request, if one did. Leaving the `async with` block, by
+    whatever way, releases the request exactly once: it is cancelled if it still runs.
+    """
+
+    def __init__(self, request_id: str, release: Callable[[], None]) -> None:
+        self.request_id = request_id
+        self._release: Callable[[], None] | None = release
+        self._items: deque[Item] = deque()
+        self._error: Error | None = None
+        self._ended = False
+        self._wake: anyio.Event | None = None
+
+    @property
+    def is_released(self) -> bool:
+        return self._release is None
+
+    def put(self, item: Item) -> None:
+        """Producer: add an item. What comes after the release is dropped: nobody listens."""
+        if not self.is_released:
+            self._items.append(item)
+            self._notify()
+
+    def end(self, error: Error | None = None) -> None:
+        """Producer: nothing more comes, because of `error` if given."""
+        self._ended = True
+        self._error = error
+        self._notify()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the request; safe to call again."""
+        release, self._release = self._release, None
+        self._items.clear()
+        if release is not None:
+            release()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        while not self._items:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            self._wake = anyio.Event()
+            await self._wake.wait()
+        return self._items.popleft()
+
+    def queued(self) -> list[Item]:
+        """Reader: take what is there already, without waiting."""
+        items = list(self._items)
+        self._items.clear()
+        return items
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake.set()

@@ -1,0 +1,318 @@
+"""The one task that owns the scheduler: takes events from an inbox, and carries out what it decides.
+
+Loading and reading workers are tasks beside it that come back as events. Chunks go from a worker straight to
+the answer they belong to; they are no decision.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import anyio
+import psutil
+import structlog
+from anyio.abc import TaskGroup
+
+from pilotlight import errors
+from pilotlight.core import (
+    Accepted,
+    Chunk,
+    Finished,
+    Model,
+    ModelStatus,
+    Request,
+    Severity,
+    WorkerInfo,
+)
+from pilotlight.errors import Error, WorkerFailed
+from pilotlight.notices import Notices
+from pilotlight.registry.catalog import Catalog
+from pilotlight.registry.loader import Loader
+from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.scheduler import Scheduler
+from pilotlight.worker.handle import Worker
+from pilotlight.worker.protocol import (
+    Admitted,
+    Cancel,
+    Delta,
+    Done,
+    Event,
+    FrameError,
+    Generate,
+    Inspect,
+    Refused,
+    State,
+    Step,
+)
+
+REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow)}
+"""What a worker may refuse a request with."""
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Residence:
+    """What is known of a model's worker beside the scheduler's own state."""
+
+    worker: Worker | None = None
+    info: WorkerInfo | None = None
+    progress: float = 0.0
+    restarts: int = 0
+    error: str | None = None
+    state: State | None = None
+
+
+@dataclass(slots=True)
+class Dispatched:
+    """A request in a worker, under the number the worker knows it by."""
+
+    request: Request
+    number: int
+    unfinished: int
+
+
+class Loop:
+    """`Effects` and event source of one `Scheduler`."""
+
+    def __init__(self, catalog: Catalog, loader: Loader, notices: Notices, max_queued: int) -> None:
+        self._catalog = catalog
+        self._loader = loader
+        self._notices = notices
+        self._scheduler = Scheduler(self, max_queued)
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = anyio.Event()
+        self._answers: dict[str, Answer] = {}
+        self._dispatched: dict[int, Dispatched] = {}
+        self._numbers: dict[str, int] = {}
+        self._last_number = 0
+        self._residences = {model.name: Residence() for model in catalog}
+        self._tasks: TaskGroup | None = None
+        self._is_stopping = False
+
+    # --- for the API ---
+
+    def submit(self, request: Request) -> Answer:
+        """Queue a request of a known model; refusals come out of the answer."""
+        answer = Answer(request.id, release=lambda: self._release(request.id))
+        self._answers[request.id] = answer
+        self._post(lambda: self._scheduler.on_request(request))
+        return answer
+
+    def status(self) -> Sequence[ModelStatus]:
+        """A snapshot per model; wakes nothing."""
+        return tuple(self._status(model) for model in self._catalog)
+
+    def _status(self, model: Model) -> ModelStatus:
+        line = self._scheduler.line(model.name)
+        at = self._residences[model.name]
+        resident = _bytes_resident(at.worker) if at.worker else None
+        return ModelStatus(
+            model=model,
+            state=line.state,
+            info=at.info if at.worker else None,
+            progress=at.progress,
+            active=line.active,
+            queued=len(line.queue),
+            bytes_resident=resident,
+            restarts=at.restarts,
+            error=at.error,
+        )
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Handle events until cancelled. A bug in the scheduler comes out of here and ends the daemon."""
+        async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
+            while True:
+                while self._inbox:
+                    self._inbox.popleft()()
+                self._wake = anyio.Event()
+                if not self._inbox:
+                    await self._wake.wait()
+
+    def preload(self, model: str) -> None:
+        """Load it before anybody asks."""
+        self._post(lambda: self._scheduler.on_preload(model))
+
+    def shut_down(self) -> None:
+        """Take no new requests; what runs goes on."""
+        self._post(self._scheduler.on_shutdown)
+
+    def end_drain(self) -> None:
+        """End what still runs."""
+        self._post(self._scheduler.on_drain_limit)
+
+    async def stop_workers(self) -> None:
+        """End every worker process and wait for it; their ends are no news then."""
+        self._is_stopping = True
+        async with anyio.create_task_group() as tasks:
+            for worker in self._workers():
+                tasks.start_soon(worker.stop)
+
+    def kill_workers(self) -> None:
+        """End them without waiting."""
+        for worker in self._workers():
+            worker.kill()
+
+    def _workers(self) -> list[Worker]:
+        return [at.worker for at in self._residences.values() if at.worker]
+
+    def _post(self, event: Callable[[], None]) -> None:
+        self._inbox.append(event)
+        self._wake.set()
+
+    # --- effects ---
+
+    def start(self, model: str) -> None:
+        assert self._tasks is not None, "the loop runs before the first request comes in"
+        self._tasks.start_soon(self._serve_model, self._catalog.get(model))
+
+    def dispatch(self, request: Request) -> None:
+        worker = self._residences[request.model].worker
+        assert worker is not None, f"{request.model} is ready without a worker"
+        self._last_number += 1
+        number = self._last_number
+        self._dispatched[number] = Dispatched(request, number, request.n)
+        self._numbers[request.id] = number
+        generate = Generate(
+            id=number,
+            prompt=request.prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            n=request.n,
+            ignore_eos=request.ignore_eos,
+            cache_prompt=request.cache_prompt,
+        )
+        try:
+            worker.send(generate)
+        except FrameError as exc:
+            self._done(request, errors.BadRequest(f"the request holds what no worker can be sent: {exc}"))
+
+    def cancel(self, request: Request) -> None:
+        number = self._forget(request)
+        worker = self._residences[request.model].worker
+        if worker is not None and number is not None:
+            worker.send(Cancel(number))
+
+    def fail(self, request: Request, error: Error) -> None:
+        self._forget(request)
+        self._end(request.id, error)
+
+    def idle(self, model: str) -> None:
+        """A good moment to let the worker check its invariants: it has nothing better to do."""
+        self._scheduler.check()
+        if (worker := self._residences[model].worker) is not None:
+            worker.send(Inspect())
+
+    # --- workers ---
+
+    async def _serve_model(self, model: Model) -> None:
+        """Load the model, serve it until its worker ends, and say so."""
+        at = self._residences[model.name]
+        at.progress, at.error = 0.0, None
+
+        def progress(fraction: float) -> None:
+            at.progress = fraction
+
+        log.info("loading model", model=model.name, path=str(model.path))
+        try:
+            worker = await self._loader.load(model, progress)
+        except Error as exc:
+            self._gone(model, exc)
+            return
+        try:
+            await self._serve_worker(model, worker)
+        finally:
+            await worker.stop()
+
+    async def _serve_worker(self, model: Model, worker: Worker) -> None:
+        info = worker.info
+        assert info is not None, "a loaded worker has said what it is"
+        at = self._residences[model.name]
+        at.worker, at.info, at.progress = worker, info, 1.0
+        self._notices.clear(f"worker_failed_{model.name}")
+        log.info(
+            "worker ready", model=model.name, pid=worker.pid, mode=info.mode, load_s=round(info.load_s, 3)
+        )
+        self._post(lambda: self._scheduler.on_worker_ready(model.name, info.parallel))
+        end = await worker.run(lambda message: self._on_message(model, message))
+        at.worker = None
+        if self._is_stopping:
+            return
+        at.restarts += 1
+        self._gone(model, WorkerFailed(f"{model.name}: {end}; the next request starts a fresh worker"))
+
+    def _gone(self, model: Model, error: Error) -> None:
+        log.error("worker gone", model=model.name, error=error.message)
+        self._residences[model.name].error = error.message
+        self._notices.raise_(f"worker_failed_{model.name}", Severity.ERROR, error.message)
+        self._post(lambda: self._scheduler.on_worker_gone(model.name, error))
+
+    def _on_message(self, model: Model, message: Step | State) -> None:
+        if isinstance(message, State):
+            self._on_state(model, message)
+            return
+        for event in message.events:
+            dispatched = self._dispatched.get(event.id)
+            if dispatched is not None:  # else cancelled while the frame was on its way
+                self._on_event(dispatched, event)
+
+    def _on_event(self, dispatched: Dispatched, event: Event) -> None:
+        answer = self._answers.get(dispatched.request.id)
+        if answer is None:
+            return
+        match event:
+            case Delta(_, index, text, tokens):
+                answer.put(Chunk(index, text, tokens))
+            case Admitted(_, prompt_tokens):
+                answer.put(Accepted(prompt_tokens))
+            case Done(_, index, reason, completion_tokens, cached_tokens):
+                answer.put(Finished(index, reason, completion_tokens, cached_tokens))
+                dispatched.unfinished -= 1
+                if not dispatched.unfinished:
+                    self._done(dispatched.request)
+            case Refused(_, code, text, param):
+                self._done(dispatched.request, REFUSALS.get(code, errors.BadRequest)(text, param=param))
+
+    def _on_state(self, model: Model, state: State) -> None:
+        """It counted when its last request had ended and before the next one came, so nothing may run."""
+        self._residences[model.name].state = state
+        left = state.active + state.waiting
+        fault = state.fault or (f"{left} sequences belong to no request" if left else None)
+        if fault:
+            log.error("worker broke an invariant", model=model.name, fault=fault)
+            self._notices.raise_(f"worker_fault_{model.name}", Severity.ERROR, fault)
+
+    # --- ends ---
+
+    def _done(self, request: Request, error: Error | None = None) -> None:
+        self._forget(request)
+        self._end(request.id, error)
+        self._post(lambda: self._scheduler.on_request_done(request.id))
+
+    def _end(self, request_id: str, error: Error | None) -> None:
+        """The answer is complete; its reader may still be behind, and its release is then nobody's
+        business."""
+        if (answer := self._answers.pop(request_id, None)) is not None:
+            answer.end(error)
+
+    def _release(self, request_id: str) -> None:
+        """The reader has left. If the request has not ended by itself, it is cancelled."""
+        if self._answers.pop(request_id, None) is not None:
+            self._post(lambda: self._scheduler.on_cancel(request_id))
+
+    def _forget(self, request: Request) -> int | None:
+        number = self._numbers.pop(request.id, None)
+        if number is not None:
+            del self._dispatched[number]
+        return number
+
+
+def _bytes_resident(worker: Worker) -> int | None:
+    with suppress(psutil.Error):
+        return int(psutil.Process(worker.pid).memory_info().rss)
+    return None
