@@ -1,0 +1,66 @@
+"""`create_app`: the routes and what stands in front of them. Knows the paths; holds no state."""
+
+from collections.abc import Awaitable, Callable
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from pilotlight import __version__
+from pilotlight.api import chat, completions, health, models
+from pilotlight.api.document import Route, describe
+from pilotlight.api.edge import Edge, Exchange, error_response
+from pilotlight.api.service import Service
+from pilotlight.errors import BadRequest, Error, MethodNotAllowed, NotFound
+
+ROUTES = (
+    Route("/v1/chat/completions", chat.chat, chat.ChatBody),
+    Route("/v1/completions", completions.complete, completions.CompletionBody),
+    Route("/v1/models", models.models),
+    Route("/v1/models/{id:path}", models.model),
+    Route("/health", health.health),
+    Route("/ready", health.ready),
+    Route("/metrics", health.metrics),
+)
+
+
+def create_app(service: Service) -> FastAPI:
+    """The ASGI application over `service`."""
+    app = FastAPI(
+        title="Pilotlight",
+        version=__version__,
+        docs_url=None,  # these pages would load their scripts from a CDN
+        redoc_url=None,
+        exception_handlers={HTTPException: _refused_by_router},
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        redirect_slashes=False,
+    )
+    # Plain routes: bodies are parsed by `body`, so FastAPI's own layers would only cost time.
+    for route in ROUTES:
+        app.add_route(route.path, _bound(route, service), route.methods)
+    app.openapi = lambda: describe(ROUTES)  # type: ignore[method-assign]  # the documented way to replace it
+    app.add_middleware(Edge, service=service)
+    return app
+
+
+def _bound(route: Route, service: Service) -> Callable[[HttpRequest], Awaitable[Response]]:
+    async def handle(http: HttpRequest) -> Response:
+        Exchange.of(http.scope).endpoint = route.path
+        return await route.endpoint(http, service)
+
+    return handle
+
+
+async def _refused_by_router(http: HttpRequest, exc: Exception) -> Response:
+    """What no route takes, in our shape."""
+    assert isinstance(exc, HTTPException)
+    method, path, headers = http.method[:20], http.url.path[:200], dict(exc.headers or {})
+    error: Error
+    if exc.status_code == 404:
+        error = NotFound(f"there is no {path!r}; OpenAI's API is under /v1")
+    elif exc.status_code == 405:
+        error = MethodNotAllowed(f"{method} is not for {path!r}, which takes {headers.get('Allow', '')}")
+    else:
+        error = BadRequest(str(exc.detail))
+    return error_response(error, headers)

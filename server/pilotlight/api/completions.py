@@ -1,0 +1,105 @@
+"""POST /v1/completions: OpenAI's plain-text dialect."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from pilotlight.api import body, fields
+from pilotlight.api.edge import Exchange
+from pilotlight.api.reply import Reply
+from pilotlight.api.schema import MAX_COUNT, GenerateBody, invalid, unsupported
+from pilotlight.api.service import Service
+from pilotlight.api.writer import Shape, Writer
+from pilotlight.core import Model, Prompt, Request
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's, for this endpoint only."""
+
+_Token = Annotated[int, Field(ge=0, le=MAX_COUNT)]
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<text>"
+    if not isinstance(value, list):
+        return None
+    if value and isinstance(value[0], str | list):
+        return "<texts>" if isinstance(value[0], str) else "<batches>"
+    return "<tokens>"
+
+
+def _one(prompts: list[Any]) -> list[Any]:
+    if len(prompts) != 1:
+        raise unsupported(f"holds {len(prompts)} prompts; send one per request")
+    return prompts
+
+
+def _not_empty(tokens: list[int]) -> list[int]:
+    if not tokens:
+        raise invalid("must not be empty")
+    return tokens
+
+
+_Tokens = Annotated[list[_Token], AfterValidator(_not_empty)]
+_Prompt = Annotated[
+    Annotated[str, Tag("<text>")]
+    | Annotated[_Tokens, Tag("<tokens>")]
+    | Annotated[list[str], AfterValidator(_one), Tag("<texts>")]
+    | Annotated[list[_Tokens], AfterValidator(_one), Tag("<batches>")],
+    Discriminator(_kind, "invalid", "must be a string or an array of token ids"),
+]
+
+
+class CompletionBody(GenerateBody):
+    """The body of a completion request."""
+
+    prompt: _Prompt
+
+    def request(self, request_id: str, model: Model) -> Request:
+        """What is asked of the model."""
+        return Request(
+            id=request_id,
+            model=model.name,
+            prompt=_prompt(self.prompt),
+            sampling=self.sampling(model),
+            max_tokens=self.max_tokens or DEFAULT_MAX_TOKENS,
+            stop=self.stops,
+            n=self.n or 1,
+            ignore_eos=bool(self.ignore_eos),
+            cache_prompt=self.cache_prompt is not False,
+        )
+
+
+def _prompt(value: str | list[int] | list[str] | list[list[int]]) -> Prompt:
+    """Lists of prompts hold exactly one by now."""
+    first = value if isinstance(value, str) else value[0]
+    if isinstance(first, str):
+        return Prompt(text=first)
+    return Prompt(tokens=tuple(first if isinstance(first, list) else value))  # type: ignore[arg-type]  # ints by now
+
+
+DIALECT = body.Dialect(CompletionBody, fields.COMPLETIONS)
+
+SHAPE = Shape(
+    id_prefix="cmpl-",
+    object="text_completion",
+    chunk_object="text_completion",
+    before_text=b',"text":',
+    after_text=b"",
+    no_text=b',"text":""',
+    role=None,
+    message=lambda text: {"text": text},
+)
+
+
+async def complete(http: HttpRequest, service: Service) -> Response:
+    """Answer one completion request."""
+    exchange = Exchange.of(http.scope)
+    asked, warnings = await body.read(http, DIALECT, service.config.server)
+    model = service.catalog.get(asked.model)
+    exchange.model = model.name
+    writer = Writer(SHAPE, exchange.id, model, include_usage=asked.include_usage, warnings=warnings)
+    request = asked.request(exchange.id, model)
+    return Reply(service, request, writer, stream=bool(asked.stream), warnings=warnings)

@@ -1,0 +1,58 @@
+"""/openapi.json: the paths and the bodies they take, for tools that generate clients."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from pilotlight import __version__
+from pilotlight.api.service import Service
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A path, what answers it, and the body it takes if it takes one."""
+
+    path: str
+    endpoint: Callable[[HttpRequest, Service], Awaitable[Response]]
+    body: type[BaseModel] | None = None
+
+    @property
+    def methods(self) -> list[str]:
+        return ["GET", "HEAD"] if self.body is None else ["POST"]
+
+
+def describe(routes: Sequence[Route]) -> dict[str, Any]:
+    """The OpenAPI document of these routes."""
+    bodies = [route.body for route in routes if route.body is not None]
+    _, schemas = models_json_schema(
+        [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pilotlight", "version": __version__},
+        "paths": {
+            route.path.replace(":path", ""): {route.methods[0].lower(): _operation(route)} for route in routes
+        },
+        "components": {"schemas": schemas.get("$defs", {})},
+    }
+
+
+def _operation(route: Route) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": inspect.getdoc(route.endpoint),
+        "responses": {"200": {"description": "OK"}, "4XX": {"description": "An error in OpenAI's shape"}},
+    }
+    if "{id" in route.path:
+        operation["parameters"] = [
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    if route.body is not None:
+        schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+    return operation

@@ -1,0 +1,113 @@
+"""Who may talk to the daemon: Host and Origin rules, and the CORS answers that follow from them.
+
+Pure: headers in, headers out. A web page must not reach a server on the visitor's own machine, neither
+by naming another Origin nor by rebinding its DNS name to 127.0.0.1. Knows no paths and no keys.
+
+`Origin: null` is refused unless `server.allowed_origins` lists it: webviews send it, but so does a
+sandboxed iframe of any hostile page, and nothing in the request tells them apart.
+"""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from pilotlight.config import ServerSettings
+from pilotlight.errors import NotAllowed
+
+Headers = list[tuple[bytes, bytes]]
+
+_APP_SCHEMES = frozenset({"app", "file", "vscode-webview"})
+"""Schemes no web page can have: Obsidian and other Electron apps, local files, VS Code panels."""
+_APP_ORIGINS = frozenset({"tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"})
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~,\- ]*")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(:\d*)?")
+
+
+class Guard:
+    """Decides from the headers of one request; holds only what the settings say."""
+
+    def __init__(self, server: ServerSettings) -> None:
+        self._hosts = frozenset(_bare(host) for host in (server.host, *server.allowed_hosts))
+        self._origins = frozenset(origin.lower().rstrip("/") for origin in server.allowed_origins)
+
+    def admit(self, headers: Headers) -> Headers:
+        """The CORS headers its response needs. Raises `NotAllowed`."""
+        host, origin = _one(headers, b"host"), _one(headers, b"origin")
+        self._check_host(host)
+        if origin is None:
+            return [(b"vary", b"Origin")]
+        self._check_origin(origin, host)
+        return [
+            (b"vary", b"Origin"),
+            (b"access-control-allow-origin", origin),
+            (b"access-control-expose-headers", b"x-request-id, retry-after, x-pilotlight-warnings"),
+        ]
+
+    def preflight(self, headers: Headers) -> Headers | None:
+        """What an admitted CORS preflight is answered; None when the request is not one."""
+        asked = dict(headers)
+        if b"origin" not in asked or b"access-control-request-method" not in asked:
+            return None
+        names = asked.get(b"access-control-request-headers", b"")
+        answer = [
+            (b"access-control-allow-methods", b"GET, HEAD, POST, OPTIONS"),
+            (b"access-control-allow-headers", names if _HEADER_NAMES.fullmatch(names) else b"content-type"),
+            (b"access-control-max-age", b"600"),
+        ]
+        if asked.get(b"access-control-request-private-network") == b"true":
+            answer.append((b"access-control-allow-private-network", b"true"))
+        return answer
+
+    def _check_host(self, host: bytes | None) -> None:
+        match = _HOST.fullmatch((host or b"").decode("latin-1").lower())
+        name = _bare(match[1]) if match else ""
+        if name not in self._hosts and not _is_local(name):
+            raise NotAllowed(
+                f"the Host header {_shown(host)} is not this machine; call http://127.0.0.1, "
+                "or add the name to server.allowed_hosts"
+            )
+
+    def _check_origin(self, origin: bytes, host: bytes | None) -> None:
+        text = origin.decode("latin-1").lower()
+        if text in self._origins or text in _APP_ORIGINS:
+            return
+        scheme, _, rest = text.partition("://")
+        if scheme in _APP_SCHEMES:
+            return
+        # A page that the daemon itself served is same-origin: its Host was checked before.
+        is_own = rest == (host or b"").decode("latin-1").lower()
+        if scheme not in ("http", "https") or not (is_own or _is_local(_hostname(text))):
+            raise NotAllowed(
+                f"web pages of {_shown(origin)} may not use this server; add the origin to "
+                "server.allowed_origins to let them"
+            )
+
+
+def _one(headers: Headers, name: bytes) -> bytes | None:
+    """The header's value. Two of them are an attempt to be read differently by two readers."""
+    values = [value for key, value in headers if key == name]
+    if len(values) > 1:
+        raise NotAllowed(f"the request has {len(values)} {name.decode().title()} headers")
+    return values[0] if values else None
+
+
+def _bare(host: str) -> str:
+    return host.lower().strip("[]").rstrip(".")
+
+
+def _hostname(origin: str) -> str:
+    try:
+        return _bare(urlsplit(origin).hostname or "")
+    except ValueError:
+        return ""
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(value: bytes | None) -> str:
+    return repr((value or b"").decode("latin-1")[:100])

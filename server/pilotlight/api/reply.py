@@ -1,0 +1,134 @@
+"""The life of one generating request: submit, wait for its acceptance, then one JSON body or a stream.
+
+Everything happens inside `async with answer`, so whatever ends it releases the request, once. Knows no
+dialect: its `Writer` makes the bytes.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import anyio
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from pilotlight.api import sse
+from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
+from pilotlight.api.service import Service
+from pilotlight.api.tally import Tally
+from pilotlight.api.writer import Choice, Writer
+from pilotlight.core import Chunk, Finished, FinishReason, Request
+from pilotlight.errors import Error
+from pilotlight.scheduler.answer import Answer, Item
+
+T = TypeVar("T")
+
+
+class Reply(Response):
+    """Runs `request` and answers it. Errors before the first byte are raised; later ones are an event."""
+
+    def __init__(
+        self,
+        service: Service,
+        request: Request,
+        writer: Writer,
+        *,
+        stream: bool,
+        warnings: Sequence[str] = (),
+    ) -> None:
+        self._service = service
+        self._request = request
+        self._writer = writer
+        self._is_stream = stream
+        self._extra_headers = {"x-pilotlight-warnings": _header(warnings)} if warnings else {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange.of(scope)
+        meter = self._service.metrics.meter(self._request.model)
+        tally = Tally(meter, self._request.n, exchange.arrived)
+        try:
+            async with self._service.submit(self._request) as answer:
+                if self._is_stream:
+                    await self._stream(answer, tally, scope, receive, send)
+                else:
+                    content = await _unless_gone(receive, lambda: self._collect(answer, tally))
+                    response = Response(content, 200, self._extra_headers, "application/json")
+                    await response(scope, receive, send)
+        finally:
+            tally.report()
+
+    async def _collect(self, answer: Answer, tally: Tally) -> bytes:
+        texts: list[list[str]] = [[] for _ in range(self._request.n)]
+        reasons = [FinishReason.STOP] * self._request.n
+        async for item in answer:
+            for shown in tally.add([item, *answer.queued()]):
+                if isinstance(shown, Chunk):
+                    texts[shown.index].append(shown.text)
+                else:
+                    reasons[shown.index] = shown.reason
+        choices = [Choice("".join(text), reason) for text, reason in zip(texts, reasons, strict=True)]
+        return self._writer.whole(choices, tally.usage)
+
+    async def _stream(self, answer: Answer, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
+        server = self._service.config.server
+        first: Item | None = None
+        with anyio.move_on_after(server.accept_s):
+            first = await _unless_gone(receive, answer.__anext__)
+        exchange = Exchange.of(scope)
+        events = self._events(answer, tally, first, exchange)
+        await sse.EventStream(events, self._extra_headers, server.keepalive_s)(scope, receive, send)
+
+    async def _events(
+        self, answer: Answer, tally: Tally, first: Item | None, exchange: Exchange
+    ) -> AsyncIterator[bytes]:
+        """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
+        ended, exchange.status = exchange.status, CLIENT_GONE
+        if first is None:
+            yield sse.WAITING
+        else:
+            list(tally.add([first]))
+        try:
+            async for item in answer:
+                if data := b"".join(map(self._event, tally.add([item, *answer.queued()]))):
+                    yield data
+            yield self._writer.ending(tally.usage)
+            exchange.status = ended
+        except Error as error:
+            yield sse.event(msgspec.json.encode(error.body()))
+            exchange.status = error.status
+
+    def _event(self, shown: Chunk | Finished) -> bytes:
+        if isinstance(shown, Chunk):
+            return self._writer.chunk(shown.index, shown.text)
+        return self._writer.finish(shown.index, shown.reason)
+
+
+async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`; it is cancelled, and `ClientGone` raised, when the client leaves first."""
+    results: list[T] = []
+    errors: list[Error] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(watch)
+        try:
+            results.append(await work())
+        except Error as error:
+            # Kept out of the task group, which would wrap it in an ExceptionGroup.
+            errors.append(error)
+        tasks.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+    if not results:
+        raise ClientGone
+    return results[0]
+
+
+def _header(warnings: Sequence[str]) -> str:
+    """Names from the body, as one header value: printable ASCII, bounded."""
+    text = "; ".join(f"unknown field {name}" for name in warnings)
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:500])

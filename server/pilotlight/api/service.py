@@ -1,0 +1,33 @@
+"""What the HTTP routes need of the daemon; `daemon.Daemon` is the real one."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from pilotlight.config import Config
+from pilotlight.core import ModelStatus, Request
+from pilotlight.metrics import Metrics
+from pilotlight.notices import Notices
+from pilotlight.registry.catalog import Catalog
+from pilotlight.scheduler.answer import Answer
+
+
+class Service(Protocol):
+    """The seam between HTTP and the rest."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def notices(self) -> Notices: ...
+    @property
+    def metrics(self) -> Metrics: ...
+    @property
+    def is_ready(self) -> bool:
+        """Able to serve: started and not stopping."""
+
+    def submit(self, request: Request) -> Answer:
+        """Queue a request of a known model. Refusals (`Busy`, `ShuttingDown`, ...) come out of the answer."""
+
+    def status(self) -> Sequence[ModelStatus]:
+        """One per model of the catalog, in its order. Wakes nothing."""

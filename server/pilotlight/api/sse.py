@@ -1,0 +1,47 @@
+"""Server-sent events over sse-starlette, without what an idle daemon must not have.
+
+Knows bytes and connections, not what the events say.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+
+import anyio
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Send
+
+DONE = b"data: [DONE]\n\n"
+WAITING = b": waiting\n\n"
+
+
+def event(data: bytes) -> bytes:
+    """One event. `data` is JSON, which has no line breaks."""
+    return b"data: " + data + b"\n\n"
+
+
+class EventStream(EventSourceResponse):
+    """Streams ready-made events; a comment every `keepalive_s` keeps proxies and impatient clients."""
+
+    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str], keepalive_s: float) -> None:
+        super().__init__(
+            events, headers=headers, ping=keepalive_s, sep="\n", ping_message_factory=_keep_alive
+        )
+
+    async def _stream_response(self, send: Send) -> None:
+        """As the base class, less a cancel scope and a log call per event: 6 µs instead of 18."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for data in self.body_iterator:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+        async with self._send_lock:
+            self.active = False
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _listen_for_exit_signal_with_grace(self) -> None:
+        """Never ends a stream: the daemon drains by itself.
+
+        The base class would start a task that polls twice a second until the process ends.
+        """
+        await anyio.Event().wait()
+
+
+def _keep_alive() -> ServerSentEvent:
+    return ServerSentEvent(comment="keep-alive", sep="\n")

@@ -1,0 +1,91 @@
+"""What one request was given so far: tokens, ends, and the times between. Knows no events and no bytes."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.metrics import ModelMeter
+from pilotlight.scheduler.answer import Item
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of a whole request: its prompt once, its answers summed."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+    def body(self) -> dict[str, Any]:
+        """OpenAI's usage object."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+        }
+
+
+class Tally:
+    """Counts one request's items as they are read, and tells the model's meter."""
+
+    def __init__(self, meter: ModelMeter, n: int, arrived: float) -> None:
+        self._meter = meter
+        self._arrived = arrived
+        self._prompt = 0
+        self._completion = [0] * n
+        self._cached: list[int] = []
+        self._last = [0.0] * n
+
+    @property
+    def usage(self) -> Usage:
+        # The sequences after the first share the prompt it computed: only the least was there before.
+        return Usage(self._prompt, sum(self._completion), min(self._cached, default=0))
+
+    def add(self, items: list[Item]) -> Iterator[Chunk | Finished]:
+        """Count the items; yields what is to be shown, queued chunks of one answer joined into one."""
+        now = time.perf_counter()
+        for item in items if len(items) == 1 else _joined(items):
+            if isinstance(item, Chunk):
+                self._count(item, now)
+                if item.text:
+                    yield item
+            elif isinstance(item, Finished):
+                self._completion[item.index] = item.completion_tokens
+                self._cached.append(item.cached_tokens)
+                yield item
+            else:
+                self._prompt = item.prompt_tokens
+
+    def report(self) -> None:
+        """Add the counts to the model's; once, when the request is over."""
+        usage = self.usage
+        self._meter.count_tokens(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
+
+    def _count(self, chunk: Chunk, now: float) -> None:
+        if not chunk.tokens:
+            return
+        last = self._last[chunk.index]
+        if last:
+            self._meter.observe_gap((now - last) / chunk.tokens)
+        elif not any(self._last):
+            self._meter.observe_first_token(now - self._arrived)
+        self._last[chunk.index] = now
+        self._completion[chunk.index] += chunk.tokens
+
+
+def _joined(items: list[Item]) -> list[Item]:
+    """Under load several chunks of one answer wait for the writer; they may go out as one."""
+    chunks: dict[int, Chunk] = {}
+    rest: list[Item] = []
+    for item in items:
+        if not isinstance(item, Chunk):
+            rest.append(item)
+        elif (old := chunks.get(item.index)) is None:
+            chunks[item.index] = item
+        else:
+            chunks[item.index] = Chunk(item.index, old.text + item.text, old.tokens + item.tokens)
+    accepted = [item for item in rest if isinstance(item, Accepted)]
+    return [*accepted, *chunks.values(), *(item for item in rest if isinstance(item, Finished))]

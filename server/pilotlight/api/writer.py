@@ -1,0 +1,112 @@
+"""OpenAI's response objects for one request, as bytes. What differs between dialects is a `Shape`.
+
+The constant parts of a streamed chunk are encoded once per request, so a token costs one JSON string
+and a concatenation. Knows no connections.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pilotlight import __version__
+from pilotlight.api import sse
+from pilotlight.api.tally import Usage
+from pilotlight.core import FinishReason, Model
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A whole answer: its text and why it ended."""
+
+    text: str
+    reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """How a dialect writes a choice. The bytes are JSON members of a streamed choice, after its index."""
+
+    id_prefix: str
+    object: str
+    chunk_object: str
+    before_text: bytes
+    after_text: bytes
+    no_text: bytes
+    role: bytes | None
+    """What an answer opens with, if it opens with anything."""
+    message: Callable[[str], dict[str, Any]]
+    """The members of a whole choice that hold the text."""
+
+
+class Writer:
+    """Writes one request's answers in one dialect; events are complete server-sent events."""
+
+    def __init__(
+        self, shape: Shape, request_id: str, model: Model, *, include_usage: bool, warnings: Sequence[str]
+    ) -> None:
+        self._shape = shape
+        self._head = {
+            "id": shape.id_prefix + request_id,
+            "object": shape.object,
+            "created": int(time.time()),
+            "model": model.name,
+            "system_fingerprint": fingerprint(model),
+        }
+        self._warnings = {"warnings": warnings} if warnings else {}
+        self._include_usage = include_usage
+        self._event = b"data: " + _encode({**self._head, "object": shape.chunk_object})[:-1]
+        self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._after_text = shape.after_text + b',"logprobs":null,"finish_reason":null}]' + self._end
+        self._opened: dict[int, bytes] = {}
+
+    def chunk(self, index: int, text: str) -> bytes:
+        """Some text of answer `index`."""
+        opening = b"" if index in self._opened else self._open(index)
+        return opening + self._opened[index] + self._shape.before_text + _encode(text) + self._after_text
+
+    def finish(self, index: int, reason: FinishReason) -> bytes:
+        """The end of answer `index`."""
+        opening = b"" if index in self._opened else self._open(index)
+        close = b',"logprobs":null,"finish_reason":"%s"}]' % reason.value.encode()
+        warnings = b"," + _encode(self._warnings)[1:-1] if self._warnings else b""
+        return opening + self._opened[index] + self._shape.no_text + close + warnings + self._end
+
+    def ending(self, usage: Usage) -> bytes:
+        """The end of the stream."""
+        if not self._include_usage:
+            return sse.DONE
+        return self._event + b',"choices":[],"usage":' + _encode(usage.body()) + b"}\n\n" + sse.DONE
+
+    def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
+        """Everything at once."""
+        return _encode(
+            {
+                **self._head,
+                "choices": [self._whole_choice(index, choice) for index, choice in enumerate(choices)],
+                "usage": usage.body(),
+                **self._warnings,
+            }
+        )
+
+    def _open(self, index: int) -> bytes:
+        """The event that opens answer `index`, if the dialect has one; from now on it is open."""
+        start = self._opened[index] = self._event + b',"choices":[{"index":%d' % index
+        if self._shape.role is None:
+            return b""
+        return start + self._shape.role + b',"logprobs":null,"finish_reason":null}]' + self._end
+
+    def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
+        message = self._shape.message(choice.text)
+        return {"index": index, **message, "logprobs": None, "finish_reason": choice.reason}
+
+
+def fingerprint(model: Model) -> str:
+    """The same as long as the model's file and this server are; our dependencies pin the runtimes."""
+    identity = f"{__version__} {model.runtime} {model.name} {model.path} {model.created}"
+    return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:12]
