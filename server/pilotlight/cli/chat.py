@@ -1,0 +1,91 @@
+"""A conversation on the terminal: lines in, streamed answers out, history in memory only."""
+
+from collections.abc import Generator
+from contextlib import closing, suppress
+
+import click
+
+from pilotlight.cli.client import Client
+from pilotlight.cli.loading import loading
+from pilotlight.errors import Error
+
+HELP = """\
+/clear  forget the conversation
+/bye    leave (or Ctrl-D)
+/help   this text
+Ctrl-C  stop the answer"""
+
+
+class Chat:
+    """Owns the history of one conversation with one model; nothing of it is written to disk."""
+
+    def __init__(self, client: Client, model: str) -> None:
+        self._client = client
+        self._model = model
+        self._history: list[dict[str, str]] = []
+
+    def ask(self, question: str) -> None:
+        """Print the answer as it comes and remember both, also what was said before Ctrl-C or an `Error`."""
+        said: list[str] = []
+        messages = [*self._history, {"role": "user", "content": question}]
+        try:
+            with closing(self._answer(messages)) as pieces:
+                for piece in pieces:
+                    said.append(piece)
+                    click.echo(piece, nl=False)
+        finally:
+            if said:
+                click.echo()
+                self._history = [*messages, {"role": "assistant", "content": "".join(said)}]
+
+    def clear(self) -> None:
+        self._history = []
+
+    def _answer(self, messages: list[dict[str, str]]) -> Generator[str]:
+        body = {"model": self._model, "messages": messages, "stream": True}
+        with closing(self._client.chat(body)) as pieces, loading(self._client, self._model) as bar:
+            for piece in pieces:
+                bar.stop()
+                yield piece
+
+
+def talk(chat: Chat) -> None:
+    """Questions from the terminal until Ctrl-D or /bye."""
+    with suppress(ImportError):
+        import readline  # noqa: F401  line editing for input(); Windows' console has its own
+    click.echo("/help for help, Ctrl-D to leave", err=True)
+    while (line := _line()) is not None:
+        match line.strip():
+            case "":
+                continue
+            case "/bye":
+                return
+            case "/clear":
+                chat.clear()
+            case "/help":
+                click.echo(HELP, err=True)
+            case question if question.startswith("/") and " " not in question:
+                click.echo(f"pilotlight: no command {question}; /help lists them", err=True)
+            case question:
+                _ask(chat, question)
+
+
+def _ask(chat: Chat, question: str) -> None:
+    try:
+        chat.ask(question)
+    except KeyboardInterrupt:
+        click.echo("stopped", err=True)
+    except Error as error:
+        click.echo(f"pilotlight: {error.message}", err=True)
+
+
+def _line() -> str | None:
+    """The next line; None at the end of input. Ctrl-C on the prompt drops what was typed."""
+    try:
+        return input(">>> ")
+    except KeyboardInterrupt:
+        click.echo()
+        return ""
+    except EOFError:
+        click.echo()
+        return None

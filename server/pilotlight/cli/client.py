@@ -1,0 +1,89 @@
+"""One HTTP conversation with a daemon, and finding the daemon to have it with.
+
+Knows the routes it calls; knows nothing of terminals.
+"""
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import httpx
+
+from pilotlight.config import Config
+from pilotlight.errors import Error
+from pilotlight.registry.discovery import Discovery
+
+
+class Client:
+    """Calls the daemon at `url`. Every failure is an `Error` with a sentence for a person."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        # A proxy from the environment must not get what is said to this machine.
+        self._http = httpx.Client(base_url=url, trust_env=False, timeout=httpx.Timeout(5, read=120))
+
+    def models(self) -> list[dict[str, Any]]:
+        data: list[dict[str, Any]] = self._get("/v1/models")["data"]
+        return data
+
+    def notices(self) -> list[dict[str, Any]]:
+        notices: list[dict[str, Any]] = self._get("/health").get("notices", [])
+        return notices
+
+    def chat(self, body: Mapping[str, Any]) -> Generator[str]:
+        """The pieces of a streamed answer; closing the iterator ends the request."""
+        with _mapped(self.url), self._http.stream("POST", "/v1/chat/completions", json=body) as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            for line in response.iter_lines():
+                if line.startswith("data: ") and line != "data: [DONE]":
+                    yield from _pieces(json.loads(line.removeprefix("data: ")))
+
+    def _get(self, path: str) -> dict[str, Any]:
+        with _mapped(self.url):
+            response = self._http.get(path)
+            if response.is_error:
+                raise _refusal(response)
+            body: dict[str, Any] = response.json()
+            return body
+
+
+def find(config: Config, *, is_address_given: bool) -> Client | None:
+    """The daemon that answers: at the given address, else where one of this state directory says it is.
+
+    The configured address comes last, for a daemon that runs with another state directory.
+    """
+    running = None if is_address_given else Discovery(config.state_dir).read()
+    urls = [running.url] if running is not None else []
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    for url in [*urls, f"http://{host}:{config.server.port}"]:
+        client = Client(url)
+        with suppress(Error):
+            client.notices()
+            return client
+    return None
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise Error(f"the daemon at {url} does not answer: {error or type(error).__name__}") from error
+    except ValueError as error:
+        raise Error(f"what answers at {url} is no Pilotlight: {error}") from error
+
+
+def _refusal(response: httpx.Response) -> Error:
+    try:
+        return Error(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return Error(f"{response.url} answered {response.status_code} {response.reason_phrase}")
+
+
+def _pieces(event: Mapping[str, Any]) -> Iterator[str]:
+    if "error" in event:
+        raise Error(event["error"]["message"])
+    yield from filter(None, (choice["delta"].get("content") for choice in event["choices"]))

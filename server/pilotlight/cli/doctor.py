@@ -1,0 +1,104 @@
+"""`pilotlight doctor`: what was found on this machine, and what to do about it."""
+
+import json
+import platform
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pilotlight import __version__
+from pilotlight.cli.options import daemon_options, is_address_given, resolve
+
+if TYPE_CHECKING:
+    from pilotlight.config import Config
+    from pilotlight.registry.ladder import Ladder
+
+EPILOG = """\b
+Exit codes:
+  0  fine
+  1  something is wrong; the advice says what to do
+"""
+
+
+@click.command("doctor", epilog=EPILOG)
+@daemon_options
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.option("--reset", is_flag=True, help="Forget which safe modes crashes at load led to.")
+@click.pass_context
+def command(ctx: click.Context, /, as_json: bool, reset: bool, **arguments: Any) -> None:
+    """Look at the machine, the runtimes and the daemon, and give advice."""
+    from pilotlight import log
+    from pilotlight.registry.ladder import Ladder
+
+    log.configure("warning")
+    config = resolve(**arguments)
+    ladder = Ladder(config.state_dir)
+    if reset:
+        ladder.forget()
+    findings = _find(config, ladder, is_address_given(arguments))
+    click.echo(json.dumps(findings, indent=2) if as_json else "\n".join(_lines(findings)))
+    is_wrong = findings["advice"] or any(notice["severity"] != "info" for notice in findings["notices"])
+    ctx.exit(1 if is_wrong else 0)
+
+
+def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from pilotlight.cli import client, machine
+    from pilotlight.cli.advice import advise
+    from pilotlight.registry.ladder import MODES
+
+    cpu, libraries = machine.cpu(), machine.libraries()
+    climbed = [ladder.outcome(library.runtime) for library in libraries if library.runtime in MODES]
+    outcomes = [outcome for outcome in climbed if outcome is not None]
+    daemon = client.find(config, is_address_given=is_address_given)
+    return {
+        "pilotlight": __version__,
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "platform": platform.platform(),
+        "cpu": asdict(cpu),
+        "memory": asdict(machine.memory()),
+        "runtimes": [asdict(library) for library in libraries],
+        "config": str(config.file),
+        "state_dir": str(config.state_dir),
+        "daemon": daemon.url if daemon else None,
+        "outcomes": [asdict(outcome) for outcome in ladder.outcomes()],
+        "notices": daemon.notices() if daemon else [],
+        "advice": list(advise(cpu, libraries, outcomes, sys.executable)),
+    }
+
+
+def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
+    for key in ("pilotlight", "python", "platform"):
+        yield _line(key, findings[key])
+    cpu, memory = findings["cpu"], findings["memory"]
+    yield _line("cpu", f"{cpu['name']}, {cpu['cores'] or '?'} cores, {cpu['threads'] or '?'} threads")
+    yield _line("features", "unknown" if cpu["features"] is None else " ".join(cpu["features"]))
+    yield _line("memory", f"{_gib(memory['bytes_available'])} available of {_gib(memory['bytes_total'])}")
+    for library in findings["runtimes"]:
+        missing = f"not installed: pip install '{library['install']}'"
+        version = library["version"]
+        yield _line(library["runtime"], f"{library['package']} {version}" if version else missing)
+    yield _line("config", findings["config"])
+    yield _line("state", findings["state_dir"])
+    yield _line("daemon", findings["daemon"] or "not running")
+    for outcome in findings["outcomes"]:
+        mode = (
+            f"{outcome['runtime']} {outcome['build']} needs the mode {outcome['mode']}: {outcome['reason']}"
+        )
+        yield _line("crashes", mode)
+    for notice in findings["notices"]:
+        yield _line(notice["severity"], notice["text"])
+    for advice in findings["advice"]:
+        yield "\n" + advice
+
+
+def _line(label: str, text: str) -> str:
+    return textwrap.fill(f"{label:<11} {text}", width=110, subsequent_indent=" " * 12)
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.1f} GiB"

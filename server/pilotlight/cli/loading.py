@@ -1,0 +1,69 @@
+"""A progress bar on stderr while a model loads, for somebody who waits for its first word."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+from pilotlight.cli.client import Client
+from pilotlight.errors import Error
+
+PERIOD_S = 0.1
+
+
+class Bar:
+    """Watches one model from a thread of its own until `stop`; draws only while it loads, on a terminal."""
+
+    def __init__(self, url: str, model: str) -> None:
+        self._client = Client(url)
+        self._model = model
+        self._is_over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Take the bar off the screen; returns once it is gone."""
+        self._is_over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._is_over.wait(PERIOD_S):
+            if (done := self._progress()) is not None:
+                self._draw(done)
+
+    def _draw(self, done: float | None) -> None:
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("loading {task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task(self._model, total=1.0)
+            while done is not None and not self._is_over.wait(PERIOD_S):
+                progress.update(task, completed=done)
+                done = self._progress()
+
+    def _progress(self) -> float | None:
+        """Of the load, 0 to 1; None when nothing loads."""
+        try:
+            entry = next(entry for entry in self._client.models() if entry["id"] == self._model)
+        except (Error, StopIteration):
+            return None
+        return entry.get("progress", 0.0) if entry.get("state") == "starting" else None
+
+
+@contextmanager
+def loading(client: Client, model: str) -> Iterator[Bar]:
+    """Show the bar until it is stopped or the block ends."""
+    bar = Bar(client.url, model)
+    bar.start()
+    try:
+        yield bar
+    finally:
+        bar.stop()

@@ -1,0 +1,51 @@
+"""The options that several commands share, and how they become a `Config`."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pilotlight.errors import Error
+
+if TYPE_CHECKING:
+    from pilotlight.config import Config
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def daemon_options(command: F) -> F:
+    """--config, --host, --port and --state-dir: where the daemon is."""
+    for option in (
+        click.option("--state-dir", metavar="DIR", help="Where the daemon keeps its state."),
+        click.option(
+            "--port", type=int, metavar="N", help="TCP port; 0 takes any free one.  [default: 8710]"
+        ),
+        click.option("--host", metavar="ADDRESS", help="Loopback address.  [default: 127.0.0.1]"),
+        click.option(
+            "--config", metavar="FILE", type=click.Path(path_type=Path), help="The models.toml to read."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def resolve(config: Path | None, **flags: Any) -> "Config":
+    """The configuration with these flags on top. Raises `ConfigError`."""
+    from pilotlight.config import Config
+
+    return Config.resolve(flags, config_file=config)
+
+
+def is_address_given(arguments: Mapping[str, Any]) -> bool:
+    """The person named the daemon's address on the command line: no other daemon will do."""
+    return arguments["host"] is not None or arguments["port"] is not None
+
+
+def model_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion of a model's name, from the configuration."""
+    try:
+        config = resolve(ctx.params.get("config"))
+    except Error:
+        return []
+    return [entry.name for entry in config.models if entry.name.startswith(incomplete)]

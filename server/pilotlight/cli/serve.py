@@ -1,0 +1,53 @@
+"""`pilotlight serve`: arguments -> `Config` -> `daemon.main`."""
+
+from typing import Any
+
+import click
+
+from pilotlight.cli.options import daemon_options, model_names, resolve
+
+EPILOG = """\b
+Every option is also a setting of models.toml and a variable: PILOTLIGHT_PORT=0 is --port 0.
+Flags win over the environment, which wins over models.toml.
+
+\b
+Exit codes:
+  0  stopped as asked
+  1  internal failure
+  2  bad configuration or arguments
+  3  the address is in use
+  4  forced by a second signal
+
+\b
+Examples:
+  pilotlight serve
+  pilotlight serve --model ~/models/qwen3-4b.gguf --context 8192
+  pilotlight serve --port 0 --state-dir ./state
+"""
+
+
+@click.command("serve", epilog=EPILOG)
+@daemon_options
+@click.option(
+    "--model",
+    multiple=True,
+    shell_complete=model_names,
+    metavar="NAME|PATH",
+    help="Load this model at start: one of models.toml, or a file, served under its name. Repeatable.",
+)
+@click.option(
+    "--context", type=int, metavar="TOKENS", help="Context of each model; 0 lets the worker choose."
+)
+@click.option(
+    "--parallel", type=int, metavar="N", help="Sequences per model at once; 0 lets the worker choose."
+)
+@click.option("--threads", type=int, metavar="N", help="Threads per worker; 0 lets the worker choose.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
+@click.pass_context
+def command(ctx: click.Context, /, **arguments: Any) -> None:
+    """Serve models on http://127.0.0.1:8710/v1 until SIGTERM or Ctrl-C."""
+    config = resolve(**arguments)
+    from pilotlight import daemon, log
+
+    log.configure(config.server.log_level)
+    ctx.exit(daemon.main(config))
