@@ -1,0 +1,220 @@
+"""The load generator: five scenarios against one running server, each giving named figures.
+
+It knows the HTTP API and the server's process id, not which server it is.
+"""
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from client import CallFailed, Client, Message, Reply
+from processes import cpu_s, pss_mib
+
+Figures = dict[str, float]
+
+WORDS = (
+    *("time", "river", "stone", "light", "paper", "garden", "window", "music", "letter"),
+    *("forest", "number", "silver", "orange", "market", "bridge", "winter", "story", "travel"),
+)
+NUM_PROMPT_WORDS = 64
+NUM_SYSTEM_WORDS = 400
+NUM_TURN_WORDS = 20
+NUM_TURNS = 4
+TURN_TOKENS = 16
+WARM_UP_CALLS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of each scenario is run."""
+
+    num_calls: int
+    num_tokens: int
+    num_single: int
+    num_concurrent: int
+
+
+# Tokens of a micro model take a millisecond, so much of them is needed for a steady figure.
+MICRO_PLAN = Plan(num_calls=300, num_tokens=256, num_single=5, num_concurrent=3)
+REAL_PLAN = Plan(num_calls=30, num_tokens=64, num_single=3, num_concurrent=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One server, and the round that makes its prompts fresh: the same round, the same prompts."""
+
+    url: str
+    model: str
+    pid: int
+    plan: Plan
+    round: int = 0
+
+    def client(self) -> Client:
+        return Client(self.url, self.model)
+
+    def words(self, num_words: int, *place: object) -> str:
+        """Words that no other place in this round and no other round gets."""
+        source = random.Random(repr((self.round, *place)))
+        return " ".join(source.choices(WORDS, k=num_words))
+
+
+async def measure(load: Load, scenarios: Sequence[str]) -> Figures:
+    """Warm the server up, then run the scenarios one after another; raises CallFailed."""
+    async with load.client() as client:
+        await client.chat(_ask("warm up"), 8)
+    figures: Figures = {}
+    for name in scenarios:
+        figures |= await SCENARIOS[name](load)
+    return figures
+
+
+async def overhead(load: Load) -> Figures:
+    """Non-streamed one-token chats on one connection: what the server adds to the model."""
+    async with load.client() as client:
+        for _ in range(WARM_UP_CALLS):
+            await client.chat(_ask("hi"), 1, is_streamed=False)
+        spent_s = cpu_s(load.pid)
+        replies = [await client.chat(_ask("hi"), 1, is_streamed=False) for _ in range(load.plan.num_calls)]
+        spent_s = cpu_s(load.pid) - spent_s
+    times = [reply.total_s for reply in replies]
+    return {
+        "overhead p50 ms": _ms(statistics.median(times)),
+        "overhead p95 ms": _ms(_quantile(times, 0.95)),
+        "overhead CPU ms/call": _ms(spent_s / len(replies)),
+    }
+
+
+async def one_stream(load: Load) -> Figures:
+    """One stream at a time."""
+    spent_s = cpu_s(load.pid)
+    async with load.client() as client:
+        replies = [
+            await client.chat(_ask(load.words(NUM_PROMPT_WORDS, "single", number)), load.plan.num_tokens)
+            for number in range(load.plan.num_single)
+        ]
+    spent_s = cpu_s(load.pid) - spent_s
+    return {
+        "1 stream tok/s": statistics.median(reply.tokens_per_s for reply in replies),
+        "1 stream TTFT ms": _ms(statistics.median(reply.ttft_s for reply in replies)),
+        **_gaps("1 stream", replies),
+        "1 stream CPU ms/tok": _ms(spent_s / sum(reply.num_tokens for reply in replies)),
+    }
+
+
+async def concurrent(load: Load) -> Figures:
+    """4 and 8 streams at once; the rate is all their tokens over the time until the last one ends."""
+    return await _streams(load, 4) | await _streams(load, 8)
+
+
+async def prefix(load: Load) -> Figures:
+    """A chat of four turns under a long system prompt: later turns cost little where prefixes are kept."""
+    messages: list[Message] = [{"role": "system", "content": load.words(NUM_SYSTEM_WORDS, "system")}]
+    figures: Figures = {}
+    for turn in range(1, NUM_TURNS + 1):
+        messages += _ask(load.words(NUM_TURN_WORDS, "turn", turn))
+        async with load.client() as client:
+            reply = await client.chat(messages, TURN_TOKENS)
+        messages.append({"role": "assistant", "content": reply.text})
+        figures[f"chat turn {turn} TTFT ms"] = _ms(reply.ttft_s)
+        figures[f"chat turn {turn} cached tok"] = reply.num_cached
+    return figures
+
+
+async def memory(load: Load) -> Figures:
+    """The process tree, after all the work before it."""
+    return {"memory PSS MiB": pss_mib(load.pid)}
+
+
+SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
+    "overhead": overhead,
+    "stream1": one_stream,
+    "conc": concurrent,
+    "prefix": prefix,
+    "memory": memory,
+}
+
+
+async def _streams(load: Load, num_streams: int) -> Figures:
+    name = f"{num_streams} streams"
+    rates: list[float] = []
+    replies: list[Reply] = []
+    failures: list[CallFailed] = []
+    spent_s = cpu_s(load.pid)
+    for repeat in range(load.plan.num_concurrent):
+        started_s = time.perf_counter()
+        outcomes = await asyncio.gather(*(_stream(load, num_streams, repeat, i) for i in range(num_streams)))
+        took_s = time.perf_counter() - started_s
+        failures += [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
+        arrived = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+        rates.append(sum(reply.num_tokens for reply in arrived) / took_s)
+        replies += arrived
+    spent_s = cpu_s(load.pid) - spent_s
+    if not replies:
+        raise CallFailed(f"all of {name} failed; the first: {failures[0]}")
+    return {
+        f"{name} tok/s": statistics.median(rates),
+        f"{name} TTFT p50 ms": _ms(statistics.median(reply.ttft_s for reply in replies)),
+        f"{name} TTFT max ms": _ms(max(reply.ttft_s for reply in replies)),
+        **_gaps(name, replies),
+        f"{name} CPU ms/tok": _ms(spent_s / sum(reply.num_tokens for reply in replies)),
+        f"{name} errors": len(failures),
+    }
+
+
+async def _stream(load: Load, num_streams: int, repeat: int, number: int) -> Reply | CallFailed:
+    """One of many: its failure is counted and must not end the others."""
+    prompt = load.words(NUM_PROMPT_WORDS, num_streams, repeat, number)
+    try:
+        async with load.client() as client:
+            reply = await client.chat(_ask(prompt), load.plan.num_tokens)
+            if not reply.times_s:
+                raise CallFailed("the answer streamed no text")
+            return reply
+    except CallFailed as failure:
+        return failure
+
+
+def _gaps(name: str, replies: list[Reply]) -> Figures:
+    gaps = [gap for reply in replies for gap in reply.gaps_s]
+    if not gaps:
+        return {}
+    return {
+        f"{name} ITL p50 ms": _ms(statistics.median(gaps)),
+        f"{name} ITL p99 ms": _ms(_quantile(gaps, 0.99)),
+    }
+
+
+def _ask(text: str) -> list[Message]:
+    return [{"role": "user", "content": text}]
+
+
+def _quantile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def _ms(seconds: float) -> float:
+    return seconds * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Put load on a running OpenAI-compatible server.")
+    parser.add_argument("url", help="such as http://127.0.0.1:8710")
+    parser.add_argument("model")
+    parser.add_argument("pid", type=int, help="the server's process, whose tree is measured")
+    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument(
+        "--micro", action="store_true", help="the amounts that suit a model of the micro shape"
+    )
+    parser.add_argument("--round", type=int, default=0, help="another number, other prompts")
+    args = parser.parse_args()
+    load = Load(args.url, args.model, args.pid, MICRO_PLAN if args.micro else REAL_PLAN, args.round)
+    print(json.dumps(asyncio.run(measure(load, args.scenarios)), indent=2))
+
+
+if __name__ == "__main__":
+    main()

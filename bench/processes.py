@@ -1,0 +1,43 @@
+"""What a process and its children cost: memory, processor time, wake-ups.
+
+It reads the operating system's counters and knows nothing about servers.
+"""
+
+from pathlib import Path
+
+import psutil
+
+MIB = 2**20
+
+
+def tree(pid: int) -> list[psutil.Process]:
+    """The process and all that descend from it."""
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds of the tree so far, user and system."""
+    times = [process.cpu_times() for process in tree(pid)]
+    return sum(spent.user + spent.system for spent in times)
+
+
+def pss_mib(pid: int) -> float:
+    """Proportional set size of the tree: pages that processes share count once. Linux only."""
+    num_bytes: int = sum(process.memory_full_info().pss for process in tree(pid))
+    return num_bytes / MIB
+
+
+def rss_mb(pid: int) -> float:
+    """Resident set size of the one process."""
+    num_bytes: int = psutil.Process(pid).memory_info().rss
+    return num_bytes / 1e6
+
+
+def voluntary_switches(pid: int) -> int:
+    """Voluntary context switches of all threads of the one process: each is a wake-up. Linux only."""
+    total = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        fields = dict(line.split(":\t", 1) for line in status.read_text().splitlines())
+        total += int(fields["voluntary_ctxt_switches"])
+    return total
