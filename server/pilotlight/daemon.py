@@ -36,16 +36,22 @@ log = structlog.get_logger()
 
 
 class ExitCode(IntEnum):
-    """What the process ends with; 2 (bad configuration) is given before a daemon exists."""
+    """What the process ends with."""
 
     STOPPED = 0
     FAILED = 1
+    BAD_CONFIG = 2
     ADDRESS_IN_USE = 3
     FORCED = 4
 
 
 def main(config: Config) -> int:
     """Serve until a signal; returns the exit code. A second signal ends the process at once."""
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        print(f"pilotlight: state_dir {config.state_dir} cannot be used: {exc.strerror}", file=sys.stderr)
+        return ExitCode.BAD_CONFIG
     try:
         sock = _bind(config)
     except OSError as exc:

@@ -9,6 +9,7 @@ from pilotlight.errors import Error, RuntimeMissing, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry.ladder import COSTS, Ladder
 from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
+from pilotlight.worker.protocol import FrameError
 
 log = structlog.get_logger()
 
@@ -44,19 +45,22 @@ class Loader:
         )
 
     async def _try(self, model: Model, mode: str, progress: Callable[[float], None]) -> Worker:
-        worker = await Worker.spawn(model)
+        try:
+            worker = await Worker.spawn(model)
+        except OSError as exc:
+            raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
         try:
             await worker.load(mode, progress, self._load_s)
-        except LoadRefusedError as refusal:
-            await worker.stop()
-            raise _error(model, refusal) from refusal
-        except TimeoutError as exc:
+        except BaseException as exc:
             worker.kill()
             await worker.stop()
-            raise WorkerFailed(f"{model.name}: the worker did not answer in time while loading") from exc
-        except BaseException:
-            worker.kill()
-            await worker.stop()
+            match exc:
+                case LoadRefusedError():
+                    raise _refused(model, exc) from exc
+                case TimeoutError():
+                    raise WorkerFailed(f"{model.name}: the worker did not answer in time") from exc
+                case FrameError():
+                    raise WorkerFailed(f"{model.name}: its settings cannot be sent: {exc}") from exc
             raise
         return worker
 
@@ -74,6 +78,6 @@ class Loader:
         self._notices.raise_(code, Severity.WARNING, text)
 
 
-def _error(model: Model, refusal: LoadRefusedError) -> Error:
+def _refused(model: Model, refusal: LoadRefusedError) -> Error:
     kind = RuntimeMissing if refusal.missing else WorkerFailed
     return kind(f"{model.name}: {refusal}")

@@ -61,7 +61,6 @@ class Residence:
     progress: float = 0.0
     restarts: int = 0
     error: str | None = None
-    state: State | None = None
 
 
 @dataclass(slots=True)
@@ -280,7 +279,6 @@ class Loop:
 
     def _on_state(self, model: Model, state: State) -> None:
         """It counted when its last request had ended and before the next one came, so nothing may run."""
-        self._residences[model.name].state = state
         left = state.active + state.waiting
         fault = state.fault or (f"{left} sequences belong to no request" if left else None)
         if fault:

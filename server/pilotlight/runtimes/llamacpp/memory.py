@@ -63,9 +63,9 @@ class Memory:
     def enter(self, sequence: Sequence, source: Source) -> None:
         """Give the sequence a slot that begins with the source; what is at rest beside it makes way."""
         self._touch(source)
+        self._park_idle(source)
         slot = self._free_slot()
         shared = self._copy(source, slot)
-        self._park_idle(source)
         if not sequence.num_generated:
             sequence.cached_tokens = shared
         sequence.slot = slot
@@ -129,9 +129,10 @@ class Memory:
         if source.slot is not None:
             self._llama.copy(source.slot, slot, source.shared)
         elif source.parked is not None:
-            if not self._llama.restore(slot, source.parked.state):
+            while not self._llama.restore(slot, source.parked.state):
                 self._llama.clear(slot)
-                return 0
+                if not self.make_room():
+                    return 0
             self._llama.cut(slot, source.shared)
         return source.shared
 

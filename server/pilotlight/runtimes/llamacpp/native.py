@@ -6,6 +6,7 @@ streams. Not thread-safe, except `tokenize`, `piece` and the properties, which o
 
 import ctypes
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class Llama:
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mode.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.progress_callback = self._progress_callback
         self._mode = mode
-        self._model = lib.llama_model_load_from_file(str(path).encode(), params)
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self._said()}")
         self._vocab = lib.llama_model_get_vocab(self._model)
