@@ -1,0 +1,108 @@
+"""A fake `Service` that obeys the `Answer` contract; a script answers each request."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from pilotlight.config import Config, ServerSettings
+from pilotlight.core import (
+    Accepted,
+    Chunk,
+    Finished,
+    FinishReason,
+    Model,
+    ModelStatus,
+    Request,
+    WorkerState,
+)
+from pilotlight.errors import Error
+from pilotlight.metrics import Metrics
+from pilotlight.notices import Notices
+from pilotlight.registry.catalog import Catalog
+from pilotlight.scheduler.answer import Answer
+
+MODELS = (
+    Model("tiny", Path("/models/tiny.gguf"), sampling={"temperature": 0.25}, created=1_700_000_000),
+    Model("org/large", Path("/models/large.gguf"), context=4096),
+)
+
+Script = Callable[[Request, Answer], None]
+
+
+def say(*texts: str, reason: FinishReason = FinishReason.STOP, cached: int = 0) -> Script:
+    """Answer every choice with these texts, at once."""
+
+    def script(request: Request, answer: Answer) -> None:
+        answer.put(Accepted(prompt_tokens=7))
+        for index in range(request.n):
+            for text in texts:
+                answer.put(Chunk(index, text, 1))
+            answer.put(Finished(index, reason, len(texts), cached))
+        answer.end()
+
+    return script
+
+
+def fail(error: Error, *, after: Sequence[Accepted | Chunk] = ()) -> Script:
+    """End with the error after these items."""
+
+    def script(request: Request, answer: Answer) -> None:
+        for item in after:
+            answer.put(item)
+        answer.end(error)
+
+    return script
+
+
+def hold(*items: Accepted | Chunk) -> Script:
+    """Give these items and then nothing: the test goes on by itself."""
+
+    def script(request: Request, answer: Answer) -> None:
+        for item in items:
+            answer.put(item)
+
+    return script
+
+
+@dataclass
+class FakeService:
+    """Records requests and releases; `script` answers them."""
+
+    config: Config = field(default_factory=lambda: Config(ServerSettings(accept_s=5, keepalive_s=5)))
+    script: Script = field(default_factory=lambda: say("Hel", "lo"))
+    is_ready: bool = True
+
+    def __post_init__(self) -> None:
+        self.catalog = Catalog(MODELS)
+        self.notices = Notices()
+        self.metrics = Metrics(self.status)
+        self.requests: list[Request] = []
+        self.answers: list[Answer] = []
+        self.releases: list[str] = []
+        self.submitted = anyio.Event()
+        self.released = anyio.Event()
+
+    def settings(self, **changes: Any) -> None:
+        self.config = replace(self.config, server=ServerSettings(**changes))
+
+    def submit(self, request: Request) -> Answer:
+        def release() -> None:
+            self.releases.append(request.id)
+            self.released.set()
+
+        answer = Answer(request.id, release)
+        self.requests.append(request)
+        self.answers.append(answer)
+        self.script(request, answer)
+        self.submitted.set()
+        return answer
+
+    async def until_released(self) -> None:
+        with anyio.fail_after(5):
+            await self.released.wait()
+
+    def status(self) -> Sequence[ModelStatus]:
+        return [ModelStatus(model, WorkerState.STOPPED, None, 0.0, 0, 0, None, 0, None) for model in MODELS]

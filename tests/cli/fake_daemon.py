@@ -1,0 +1,102 @@
+"""A small HTTP server that stands in for the daemon."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODEL = {
+    "id": "pilot",
+    "state": "ready",
+    "runtime": "llamacpp",
+    "context": 2048,
+    "bytes_resident": 64 * 2**20,
+}
+MODEL |= {"progress": 1.0, "active": 1, "queued": 2}
+
+
+@dataclass
+class FakeDaemon:
+    """What the stand-in answers, and the chat bodies it was sent."""
+
+    url: str = ""
+    models: list[dict[str, Any]] = field(default_factory=lambda: [dict(MODEL)])
+    notices: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[str] = field(default_factory=lambda: ["Hello", " there"])
+    error: str | None = None
+    error_at_end: str | None = None
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    held: threading.Event | None = None
+    """An answer with this set waits before its last piece until the event, or until the client leaves."""
+
+    @property
+    def port(self) -> str:
+        return self.url.rpartition(":")[2]
+
+
+@contextmanager
+def serving(fake: FakeDaemon) -> Iterator[FakeDaemon]:
+    """Answer on a port of its own while the block lasts."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(fake))
+    server.daemon_threads = True
+    fake.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield fake
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            bodies: dict[str, dict[str, Any]] = {
+                "/health": {"status": "ok", "notices": fake.notices},
+                "/v1/models": {"data": fake.models},
+            }
+            self._json(200, bodies[self.path])
+
+        def do_POST(self) -> None:
+            fake.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            if fake.error is not None:
+                self._json(404, {"error": {"message": fake.error}})
+            else:
+                self._stream()
+
+        def _stream(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            *first, last = fake.answers
+            self.wfile.write(b": keep-alive\n\n")
+            for piece in first:
+                self._event({"choices": [{"delta": {"content": piece}}]})
+            if fake.held is not None:
+                fake.held.wait(30)
+            self._event({"choices": [{"delta": {"content": last}}]})
+            self._event({"choices": [{"delta": {}}]})
+            if fake.error_at_end:
+                self._event({"error": {"message": fake.error_at_end}})
+            else:
+                self.wfile.write(b"data: [DONE]\n\n")
+
+        def _event(self, data: dict[str, Any]) -> None:
+            self.wfile.write(b"data: " + json.dumps(data).encode() + b"\n\n")
+
+        def _json(self, status: int, body: dict[str, Any]) -> None:
+            content = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Keep quiet."""
+
+    return Handler

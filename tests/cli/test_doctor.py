@@ -1,0 +1,89 @@
+"""`pilotlight doctor` and the advice it gives."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from fake_daemon import FakeDaemon
+
+from pilotlight.cli import machine
+from pilotlight.cli.advice import advise
+from pilotlight.cli.machine import Cpu, Library
+from pilotlight.registry.ladder import Ladder, Outcome
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+AMX = Cpu("Xeon", ("avx2", "amx_tile"), 2, 2)
+PLAIN = Cpu("EPYC", ("avx2",), 2, 2)
+LLAMACPP = Library("llamacpp", "llama-cpp-python", "llama-cpp-python", "0.3.36")
+CRASHED = Outcome("x86", "llamacpp", "0.3.36 abc", "no-extra-buffers", "SIGILL while warming up", 1.0)
+
+
+def test_amx_that_crashed_is_answered_with_the_build_line() -> None:
+    """To be pasted as it is: same version, same Python."""
+    (advice,) = advise(AMX, [LLAMACPP], [CRASHED], "/venv/bin/python")
+    assert advice.splitlines()[-1] == (
+        "CMAKE_ARGS=\"-DCMAKE_C_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16' "
+        "-DCMAKE_CXX_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'\" /venv/bin/python -m pip install "
+        "--force-reinstall --no-cache-dir --no-deps llama-cpp-python==0.3.36"
+    )
+
+
+def test_a_crash_of_another_kind_can_be_forgotten() -> None:
+    """Without AMX a rebuild would not help."""
+    (advice,) = advise(PLAIN, [LLAMACPP], [CRASHED], "python")
+    assert "SIGILL while warming up" in advice
+    assert advice.endswith("pilotlight doctor --reset")
+
+
+def test_a_machine_without_crashes_needs_no_advice() -> None:
+    """Not even one with AMX: on real processors it works."""
+    assert list(advise(AMX, [LLAMACPP], [], "python")) == []
+
+
+def test_a_missing_llamacpp_is_answered_with_the_install_line() -> None:
+    """It is part of the default install, so something went wrong."""
+    missing = Library("llamacpp", "llama-cpp-python", "llama-cpp-python", None)
+    (advice,) = advise(PLAIN, [missing], [], "/my venv/python")
+    assert advice.endswith("'/my venv/python' -m pip install llama-cpp-python")
+
+
+def test_features_come_from_cpuinfo(tmp_path: Path) -> None:
+    """Those that matter, of the first processor."""
+    file = tmp_path / "cpuinfo"
+    file.write_text(
+        "model name\t: Xeon\nflags\t\t: fpu avx2 amx_tile\n\nmodel name\t: other\nflags\t\t: fpu\n"
+    )
+    cpu = machine.cpu(file)
+    assert (cpu.name, cpu.features, cpu.has_amx) == ("Xeon", ("avx2", "amx_tile"), True)
+
+
+def test_without_cpuinfo_the_features_are_unknown(tmp_path: Path) -> None:
+    """Unknown is not none."""
+    assert machine.cpu(tmp_path / "none").features is None
+
+
+def test_it_reports_what_it_found(run: Run) -> None:
+    """One labelled line each."""
+    labels = [line.split()[0] for line in run("doctor").stdout.splitlines() if line[:1].isalpha()]
+    expected = ("pilotlight", "python", "platform", "cpu", "features", "memory", "llamacpp", "onnx", "mlx")
+    assert tuple(labels[:9]) == expected
+
+
+def test_json_holds_the_same(run: Run, daemon: FakeDaemon) -> None:
+    """With the running daemon and its notices."""
+    daemon.notices.append({"code": "x", "severity": "warning", "text": "slow mode", "since": 1.0})
+    result = run("doctor", "--json", "--port", daemon.port)
+    found = json.loads(result.stdout)
+    assert (found["daemon"], found["notices"][0]["text"]) == (daemon.url, "slow mode")
+    assert result.returncode == 1
+
+
+def test_reset_forgets_the_crashes(run: Run, tmp_path: Path) -> None:
+    """The next load tries the fastest mode again."""
+    ladder = Ladder(tmp_path / "state")
+    ladder.remember("llamacpp", "no-extra-buffers", "SIGILL while warming up")
+    assert "SIGILL while warming up" in run("doctor").stdout
+    run("doctor", "--reset")
+    assert ladder.outcomes() == []

@@ -1,0 +1,63 @@
+"""`pilotlight ps` against a stand-in daemon."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from fake_daemon import FakeDaemon
+
+from pilotlight.registry.discovery import Discovery
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def test_it_shows_each_model_with_state_and_cost(run: Run, daemon: FakeDaemon) -> None:
+    """One row per model."""
+    lines = run("ps", "--port", daemon.port).stdout.strip().splitlines()
+    assert lines[-1].split() == ["pilot", "ready", "llamacpp", "2048", "64", "MiB", "1", "2"]
+
+
+def test_a_loading_model_shows_how_far_it_is(run: Run, daemon: FakeDaemon) -> None:
+    """In per cent."""
+    daemon.models[0] |= {"state": "starting", "progress": 0.25}
+    assert "starting 25%" in run("ps", "--port", daemon.port).stdout
+
+
+def test_an_unknown_cost_is_a_dash(run: Run, daemon: FakeDaemon) -> None:
+    """Not a zero."""
+    daemon.models[0] |= {"state": "stopped", "bytes_resident": None, "context": None}
+    assert run("ps", "--port", daemon.port).stdout.split()[-5:] == ["llamacpp", "-", "-", "1", "2"]
+
+
+def test_notices_are_shown(run: Run, daemon: FakeDaemon) -> None:
+    """With their severity."""
+    daemon.notices.append({"code": "x", "severity": "warning", "text": "slow mode", "since": 1.0})
+    assert "warning: slow mode" in run("ps", "--port", daemon.port).stdout
+
+
+def test_json_is_what_the_daemon_said(run: Run, daemon: FakeDaemon) -> None:
+    """For scripts."""
+    said = json.loads(run("ps", "--json", "--port", daemon.port).stdout)
+    assert said == {"url": daemon.url, "models": daemon.models, "notices": []}
+
+
+def test_a_daemon_on_any_port_is_found_by_its_state_directory(
+    run: Run, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """That is what daemon.json is for."""
+    Discovery(tmp_path / "state").write(daemon.url)
+    assert "pilot" in run("ps").stdout
+
+
+def test_a_given_address_is_the_only_one_asked(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Even when another daemon can be found."""
+    Discovery(tmp_path / "state").write(daemon.url)
+    assert run("ps", "--port", "1").returncode == 1
+
+
+def test_without_a_daemon_it_says_so(run: Run) -> None:
+    """One line, exit code 1."""
+    result = run("ps")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "pilotlight: no daemon is running; `pilotlight serve` starts one\n"

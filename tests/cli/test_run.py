@@ -1,0 +1,195 @@
+"""`pilotlight run` against a stand-in daemon, on pipes and on a real terminal."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from fake_daemon import FakeDaemon
+
+from pilotlight.registry.discovery import Discovery
+
+ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def echo(tmp_path: Path) -> Path:
+    """A configuration with nothing but a model that repeats what it is told."""
+    (tmp_path / "knobs.toml").write_text("")
+    file = tmp_path / "models.toml"
+    model = '[[model]]\nname = "echo"\nruntime = "echo"\npath = "knobs.toml"'
+    file.write_text(f"[server]\nbuiltin = false\n{model}")
+    return file
+
+
+def test_a_question_on_the_command_line_is_answered_once(run: Run, daemon: FakeDaemon) -> None:
+    """The answer and nothing else on stdout."""
+    result = run("run", "pilot", "Hi?", "--port", daemon.port)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "Hello there\n", "")
+    assert daemon.asked == [
+        {"model": "pilot", "messages": [{"role": "user", "content": "Hi?"}], "stream": True}
+    ]
+
+
+def test_a_piped_question_goes_to_the_first_model(run: Run, daemon: FakeDaemon) -> None:
+    """Without arguments, that is the built-in one."""
+    assert run("run", "--port", daemon.port, stdin="Hi?\n").stdout == "Hello there\n"
+    assert daemon.asked[0]["messages"][0]["content"] == "Hi?"
+
+
+def test_a_refusal_is_one_line_and_exit_code_1(run: Run, daemon: FakeDaemon) -> None:
+    """In the daemon's words."""
+    daemon.error = "no model is named 'x'; did you mean 'pilot'?"
+    result = run("run", "x", "Hi?", "--port", daemon.port)
+    assert (result.returncode, result.stderr) == (1, f"pilotlight: {daemon.error}\n")
+
+
+def test_an_error_in_the_stream_is_told_after_what_was_said(run: Run, daemon: FakeDaemon) -> None:
+    """A worker can die in mid-answer."""
+    daemon.error_at_end = "the worker died"
+    result = run("run", "pilot", "Hi?", "--port", daemon.port)
+    assert (result.returncode, result.stdout) == (1, "Hello there\n")
+    assert result.stderr == "pilotlight: the worker died\n"
+
+
+def test_the_conversation_is_sent_with_each_question(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """Until /clear forgets it."""
+    with terminal(daemon, environ) as screen:
+        screen.type("one\n", "Hello there")
+        screen.type("two\n", "Hello there")
+        screen.type("/clear\n", "/clear")
+        screen.type("three\n", "Hello there")
+        assert screen.leave("/bye\n") == 0
+    contents = [[message["content"] for message in body["messages"]] for body in daemon.asked]
+    assert contents == [["one"], ["one", "Hello there", "two"], ["three"]]
+
+
+def test_ctrl_c_stops_the_answer_and_not_the_program(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """What was said stays in the history."""
+    daemon.held = threading.Event()
+    with terminal(daemon, environ) as screen:
+        screen.type("one\n", "Hello", until_prompt=False)
+        screen.type("\x03", "stopped")
+        daemon.held.set()
+        screen.type("two\n", "Hello there")
+        assert screen.leave("\x04") == 0
+    assert [message["content"] for message in daemon.asked[1]["messages"]] == ["one", "Hello", "two"]
+
+
+def test_an_error_does_not_end_the_conversation(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """The question is forgotten; the next one is asked without it."""
+    daemon.error = "the queue is full"
+    with terminal(daemon, environ) as screen:
+        screen.type("one\n", "pilotlight: the queue is full")
+        daemon.error = None
+        screen.type("two\n", "Hello there")
+        assert screen.leave("\x04") == 0
+    assert len(daemon.asked[1]["messages"]) == 1
+
+
+def test_what_is_said_is_written_nowhere(daemon: FakeDaemon, environ: dict[str, str], tmp_path: Path) -> None:
+    """No history file in the home directory."""
+    with terminal(daemon, environ) as screen:
+        screen.type("a secret\n", "Hello there")
+        assert screen.leave("\x04") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loading_model_shows_a_progress_bar(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """On the terminal, gone when the answer begins."""
+    daemon.models[0] |= {"state": "starting", "progress": 0.5}
+    daemon.answers, daemon.held = ["Hello there"], threading.Event()
+    with terminal(daemon, environ | {"TERM": "xterm"}) as screen:
+        screen.type("one\n", "loading pilot", until_prompt=False)
+        screen.expect("50%")
+        daemon.held.set()
+        screen.expect("Hello there")
+        screen.expect(">>> ")
+        assert screen.leave("\x04") == 0
+
+
+def test_without_a_daemon_it_runs_one_of_its_own(run: Run, echo: Path, tmp_path: Path) -> None:
+    """It says so, and nothing of it stays behind."""
+    result = run("run", "echo", "Are you there?", "--config", str(echo))
+    assert (result.returncode, result.stdout.strip()) == (0, "Are you there?")
+    assert result.stderr == "no daemon is running: starting one for this session\n"
+    assert not (tmp_path / "state" / "daemon.json").exists()
+
+
+def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    """Closing the terminal window sends SIGHUP, a service manager SIGTERM."""
+    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
+    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two three four", "--config", str(echo)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == "one"
+        running = Discovery(tmp_path / "state").read()
+        process.terminate()
+        assert process.wait(20) == 128 + 15
+    assert running is not None
+    assert not psutil.pid_exists(running.pid)
+
+
+class Screen:
+    """A person's side of a pseudo-terminal."""
+
+    def __init__(self, fd: int, process: subprocess.Popen[bytes]) -> None:
+        self._fd = fd
+        self._process = process
+        self._seen = ""
+
+    def expect(self, text: str) -> None:
+        """Wait until the text stands on the screen, and go on after it."""
+        while text not in self._seen:
+            self._seen += os.read(self._fd, 4096).decode()
+        self._seen = self._seen.partition(text)[2]
+
+    def type(self, keys: str, text: str, *, until_prompt: bool = True) -> None:
+        """Type, and wait for the text that must follow and for the next prompt."""
+        os.write(self._fd, keys.encode())
+        self.expect(text)
+        if until_prompt:
+            self.expect(">>> ")
+
+    def leave(self, keys: str) -> int:
+        os.write(self._fd, keys.encode())
+        return self._process.wait(20)
+
+
+@contextmanager
+def terminal(daemon: FakeDaemon, environ: dict[str, str]) -> Iterator[Screen]:
+    """`pilotlight run` on a terminal that Ctrl-C works on."""
+    ours, theirs = os.openpty()
+    command = [
+        sys.executable,
+        "-c",
+        ON_TERMINAL,
+        sys.executable,
+        "-m",
+        "pilotlight",
+        "run",
+        "--port",
+        daemon.port,
+    ]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ, start_new_session=True
+    )
+    os.close(theirs)
+    try:
+        screen = Screen(ours, process)
+        screen.expect(">>> ")
+        yield screen
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)

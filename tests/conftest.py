@@ -1,0 +1,32 @@
+"""What the tests with real processes share: a tiny GGUF, daemons of their own, and one to read from."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from gguf_factory import write_tiny_gguf
+from serving import Daemon, echo, serving, table
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real model that loads in no time and says nonsense; not to be changed."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf")
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
+    """Start daemons that end, and are checked, with the test; see `serving`."""
+    with ExitStack() as stack:
+        yield lambda *arguments, **settings: stack.enter_context(serving(tmp_path, *arguments, **settings))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Iterator[Daemon]:
+    """One daemon for all tests that only ask: models `echo`, `tiny`, `slow` and the built-in one."""
+    folder = tmp_path_factory.mktemp("shared")
+    models = echo(folder) + echo(folder, "slow", tokens_per_s=20) + table("tiny", tiny_gguf)
+    with serving(folder, models=models) as daemon:
+        yield daemon

@@ -1,0 +1,159 @@
+"""Makes a real, tiny GGUF: a llama with seeded random weights, a byte-level vocabulary and a ChatML template.
+
+About 130 kB, and milliseconds to load and step, so tests of a runtime need no download. It says nonsense:
+printable ASCII, the same for the same seed.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""The last three tokens of the vocabulary; the first is also BOS (never added by itself), the last is EOS."""
+
+WORDS = (" the", " and", " you", " to", " of", " model", " is", "user", "assistant", "system", "ing")
+"""Words that have a token of their own, so that tokens are not just bytes."""
+
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+HEAD_SIZE = 16
+
+
+def write_tiny_gguf(
+    path: Path,
+    *,
+    seed: int = 0,
+    context: int = 2048,
+    chat_template: str | None = CHATML,
+    end_bias: float = -12.0,
+    is_printable: bool = True,
+    width: int = 64,
+    layers: int = 2,
+) -> Path:
+    """Write the file and return its path; the same arguments give the same bytes.
+
+    `end_bias` is how much likelier than others `<|im_end|>` is, in logits: at -12 answers run to their token
+    limit, at 0 sampled ones end somewhere. Unless `is_printable`, bytes that are no ASCII text come as often
+    as others. `width` (a multiple of 64) and `layers` make it slower.
+    """
+    tokens, merges = _vocabulary()
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(context)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(2 * width)
+    writer.add_head_count(width // HEAD_SIZE)
+    writer.add_head_count_kv(width // HEAD_SIZE // 2)
+    writer.add_rope_dimension_count(HEAD_SIZE)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    _add_vocabulary(writer, tokens, merges)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
+    bias = _biases(tokens, end_bias, is_printable)
+    for name, weights in _weights(np.random.default_rng(seed), bias, width, layers).items():
+        _add_tensor(writer, name, weights)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _vocabulary() -> tuple[list[str], list[str]]:
+    """All bytes in GPT-2's spelling, `WORDS` grown letter by letter, then the control tokens."""
+    spelling = _spell_bytes()
+    tokens, merges = list(spelling), []
+    for word in WORDS:
+        letters = [spelling[byte] for byte in word.encode()]
+        grown = ["".join(letters[:end]) for end in range(1, len(letters) + 1)]
+        for (left, whole), letter in zip(pairwise(grown), letters[1:], strict=True):
+            if whole not in tokens:
+                tokens.append(whole)
+                merges.append(f"{left} {letter}")
+    return [*tokens, *CONTROL], merges
+
+
+def _spell_bytes() -> list[str]:
+    """The visible character that stands for each byte: itself if it is one, else one from 256 up."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(256, 512))
+    return [chr(byte if byte in visible else next(hidden)) for byte in range(256)]
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, tokens: list[str], merges: list[str]) -> None:
+    kinds = [gguf.TokenType.CONTROL if token in CONTROL else gguf.TokenType.NORMAL for token in tokens]
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(merges)
+    writer.add_bos_token_id(tokens.index("<|endoftext|>"))
+    writer.add_eos_token_id(tokens.index("<|im_end|>"))
+    writer.add_add_bos_token(False)
+
+
+def _biases(tokens: list[str], end_bias: float, is_printable: bool) -> npt.NDArray[np.float32]:
+    """How much likelier than others each token is: text over other bytes, and the end as asked."""
+    bias = np.zeros(len(tokens), np.float32)
+    if is_printable:
+        bias[:256] = [0.0 if 0x20 <= byte < 0x7F else -12.0 for byte in range(256)]
+    bias[-len(CONTROL) :] = -12.0
+    bias[-1] = end_bias
+    return bias
+
+
+def _weights(
+    random: np.random.Generator, bias: npt.NDArray[np.float32], width: int, layers: int
+) -> dict[str, npt.NDArray[np.float32]]:
+    """All tensors.
+
+    Column 0 of the residual stream is the same for every token and no layer writes to it, so that column of
+    the output matrix acts as a bias, which this architecture lacks.
+    """
+
+    def normal(rows: int, columns: int, scale: float = 1.0) -> npt.NDArray[np.float32]:
+        return random.normal(0, scale / np.sqrt(columns), (rows, columns)).astype(np.float32)
+
+    def writes_residual(columns: int) -> npt.NDArray[np.float32]:
+        weights = normal(width, columns)
+        weights[0] = 0
+        return weights
+
+    ones = np.ones(width, np.float32)
+    embedding, output = normal(len(bias), width, scale=np.sqrt(width)), normal(len(bias), width, scale=2)
+    embedding[:, 0], output[:, 0] = 1, bias
+    tensors = {"token_embd.weight": embedding, "output_norm.weight": ones, "output.weight": output}
+    for layer in range(layers):
+        tensors |= {
+            f"blk.{layer}.attn_norm.weight": ones,
+            f"blk.{layer}.attn_q.weight": normal(width, width, scale=2),
+            f"blk.{layer}.attn_k.weight": normal(width // 2, width, scale=2),
+            f"blk.{layer}.attn_v.weight": normal(width // 2, width),
+            f"blk.{layer}.attn_output.weight": writes_residual(width),
+            f"blk.{layer}.ffn_norm.weight": ones,
+            f"blk.{layer}.ffn_gate.weight": normal(2 * width, width),
+            f"blk.{layer}.ffn_up.weight": normal(2 * width, width),
+            f"blk.{layer}.ffn_down.weight": writes_residual(2 * width),
+        }
+    return tensors
+
+
+def _add_tensor(writer: gguf.GGUFWriter, name: str, weights: npt.NDArray[np.float32]) -> None:
+    """Matrices in Q8_0, as real files have them; norms in 32 bits."""
+    if weights.ndim == 1:
+        writer.add_tensor(name, weights)
+        return
+    kind = gguf.GGMLQuantizationType.Q8_0
+    writer.add_tensor(name, gguf.quantize(weights, kind), raw_dtype=kind)

@@ -1,0 +1,47 @@
+"""Models by name."""
+
+from pathlib import Path
+
+import pytest
+
+from pilotlight.core import Model
+from pilotlight.errors import ConfigError, ModelNotFound
+from pilotlight.registry.catalog import Catalog
+
+
+def catalog(*names: str) -> Catalog:
+    return Catalog(Model(name, Path(f"/{name}.gguf")) for name in names)
+
+
+def test_a_model_is_found_by_its_name() -> None:
+    """And they are listed in their order."""
+    models = catalog("b", "a")
+    assert models.get("a").path == Path("/a.gguf")
+    assert [model.name for model in models] == ["b", "a"]
+
+
+def test_a_misspelt_name_gets_the_nearest() -> None:
+    """The field is named."""
+    with pytest.raises(ModelNotFound, match="'qwen4-3b'; did you mean 'qwen3-4b'") as caught:
+        catalog("gemma-2b", "qwen3-4b").get("qwen4-3b")
+    assert caught.value.param == "model"
+
+
+@pytest.mark.parametrize(("names", "expected"), [(("a", "b"), "there is: a, b"), ((), "there is: none")])
+def test_a_name_far_from_all_gets_the_list(names: tuple[str, ...], expected: str) -> None:
+    """Also of none."""
+    with pytest.raises(ModelNotFound, match=expected):
+        catalog(*names).get("something-else")
+
+
+def test_a_name_of_any_length_is_answered_shortly() -> None:
+    """It comes from a client."""
+    with pytest.raises(ModelNotFound) as caught:
+        catalog("a").get("x" * 10**6)
+    assert len(caught.value.message) < 300
+
+
+def test_two_models_of_one_name_are_an_error() -> None:
+    """With both files."""
+    with pytest.raises(ConfigError, match=r"two models are named 'a': /a.gguf and /a.gguf"):
+        catalog("a", "a")

@@ -1,0 +1,71 @@
+"""The file that says where the daemon is."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from pilotlight.registry.discovery import Discovery, holder
+
+
+def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+    """With the process that wrote it."""
+    Discovery(tmp_path / "state").write("http://127.0.0.1:1")
+    running = Discovery(tmp_path / "state").read()
+    assert running is not None
+    assert (running.url, running.pid) == ("http://127.0.0.1:1", os.getpid())
+
+
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    """File 0600 in a directory 0700, and nothing left beside it."""
+    Discovery(tmp_path / "state").write("http://127.0.0.1:1")
+    (file,) = (tmp_path / "state").iterdir()
+    assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
+    """It was killed and could not remove its file."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Discovery(tmp_path).write("http://127.0.0.1:1")
+    _edit(tmp_path, pid=dead.pid)
+    assert Discovery(tmp_path).read() is None
+
+
+def test_a_process_younger_than_the_entry_is_no_daemon(tmp_path: Path) -> None:
+    """The daemon's pid was given to somebody else."""
+    Discovery(tmp_path).write("http://127.0.0.1:1")
+    _edit(tmp_path, started=1.0)
+    assert Discovery(tmp_path).read() is None
+
+
+def test_a_damaged_file_is_no_daemon(tmp_path: Path) -> None:
+    """Whatever is in it."""
+    for text in ("", "{", "[]", "{}", '{"url": 1}', '{"url":1,"pid":"x","version":1,"started":1}'):
+        (tmp_path / "daemon.json").write_text(text)
+        assert Discovery(tmp_path).read() is None
+
+
+def test_a_daemon_removes_only_its_own_entry(tmp_path: Path) -> None:
+    """One that started later with the same state directory stays findable."""
+    discovery = Discovery(tmp_path)
+    discovery.write("http://127.0.0.1:1")
+    _edit(tmp_path, pid=os.getppid())
+    discovery.remove()
+    assert (tmp_path / "daemon.json").exists()
+    _edit(tmp_path, pid=os.getpid())
+    discovery.remove()
+    assert not (tmp_path / "daemon.json").exists()
+
+
+def test_the_holder_of_a_port_is_named() -> None:
+    """By process name and pid."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert f"(pid {os.getpid()})" in (holder(server.getsockname()[1]) or "")
+
+
+def _edit(folder: Path, **changes: object) -> None:
+    file = folder / "daemon.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))

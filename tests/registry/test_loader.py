@@ -1,0 +1,101 @@
+"""From a model to a loaded worker, against real child processes."""
+
+from pathlib import Path
+
+import pytest
+
+from pilotlight.core import Model, Severity
+from pilotlight.errors import WorkerFailed
+from pilotlight.notices import Notices
+from pilotlight.registry.ladder import MODES, Ladder
+from pilotlight.registry.loader import Loader
+
+LOAD_S = 20.0
+
+
+class Bench:
+    """A loader of echo models in an empty state directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ladder = Ladder(folder / "state")
+        self.notices = Notices(clock=lambda: 0.0)
+
+    async def load(self, knobs: str = "", load_s: float = LOAD_S) -> str:
+        """The mode it was loaded in."""
+        path = self.folder / "echo.toml"
+        path.write_text(knobs)
+        loader = Loader(self.ladder, self.notices, load_s)
+        worker = await loader.load(Model("talk", path, runtime="echo"), lambda _: None)
+        await worker.stop()
+        assert worker.info is not None
+        return worker.info.mode
+
+    def codes(self) -> list[str]:
+        return [notice.code for notice in self.notices]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+async def test_a_model_is_loaded_in_the_fastest_mode(bench: Bench) -> None:
+    """Nothing to remember, nothing to tell."""
+    assert await bench.load() == "full"
+    assert bench.ladder.outcomes() == []
+    assert bench.codes() == []
+
+
+async def test_a_crash_leads_to_the_next_mode(bench: Bench) -> None:
+    """Which is remembered, and told with its cost."""
+    assert await bench.load('crash_modes = ["full"]\ncrash_signal = "SIGILL"') == "no-extra-buffers"
+    outcome = bench.ladder.outcome("echo")
+    assert outcome is not None
+    assert outcome.reason == "full: SIGILL while loading talk"
+    (notice,) = bench.notices
+    assert (notice.code, notice.severity) == ("safe_mode_echo", Severity.WARNING)
+    assert "1.4 times slower" in notice.text
+    assert "pilotlight doctor" in notice.text
+
+
+async def test_a_mode_that_crashed_is_not_tried_again(bench: Bench) -> None:
+    """Though it would work now; the notice stands."""
+    bench.ladder.remember("echo", "plain", "crash")
+    assert await bench.load() == "plain"
+    assert bench.codes() == ["safe_mode_echo"]
+
+
+async def test_the_notice_goes_when_the_outcome_is_forgotten(bench: Bench) -> None:
+    """The fast mode works again."""
+    bench.ladder.remember("echo", "plain", "crash")
+    await bench.load()
+    bench.ladder.forget()
+    assert await bench.load() == "full"
+    assert bench.codes() == []
+
+
+async def test_a_model_that_crashes_in_every_mode_has_failed(bench: Bench) -> None:
+    """That is the file's fault, and nothing is remembered of it."""
+    with pytest.raises(WorkerFailed, match=r"in every mode \(full: SIGSEGV, no-extra-buffers: SIGSEGV"):
+        await bench.load(f"crash_modes = {list(MODES['echo'])}")
+    assert bench.ladder.outcomes() == []
+
+
+async def test_a_worker_killed_by_others_is_not_a_crash(bench: Bench) -> None:
+    """Out of memory, say: a safer mode would need no less."""
+    with pytest.raises(WorkerFailed, match="died of SIGKILL while loading"):
+        await bench.load('crash_modes = ["full"]\ncrash_signal = "SIGKILL"')
+    assert bench.ladder.outcomes() == []
+
+
+async def test_a_refused_model_has_failed_for_its_reason(bench: Bench) -> None:
+    """In one try."""
+    with pytest.raises(WorkerFailed, match="talk: no weights here"):
+        await bench.load('load_error = "no weights here"')
+
+
+async def test_a_load_that_never_ends_has_failed(bench: Bench) -> None:
+    """Its worker is gone."""
+    with pytest.raises(WorkerFailed, match="did not answer in time"):
+        await bench.load("load_s = 1000.0", load_s=0.01)

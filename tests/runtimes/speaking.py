@@ -1,0 +1,115 @@
+"""Drives the llama.cpp runtime in this process, step by step, as the worker's loop would."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pilotlight.core import Prompt, Sampling
+from pilotlight.runtimes.llamacpp.memory import Memory
+from pilotlight.runtimes.llamacpp.runtime import LlamaCpp, Prepared
+from pilotlight.runtimes.transcripts import Transcripts
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
+
+GREEDY = Sampling(temperature=0)
+
+_numbers = count(1)
+
+_alive: list[LlamaCpp] = []
+"""llama.cpp logs to the last one loaded, so none may go before the process does."""
+
+
+def generate(prompt: str | list[int] | Prompt, sampling: Sampling = GREEDY, **changes: Any) -> Generate:
+    """A request under a fresh number."""
+    if isinstance(prompt, str):
+        prompt = Prompt(text=prompt)
+    elif isinstance(prompt, list):
+        prompt = Prompt(tokens=tuple(prompt))
+    fields = {"max_tokens": 24, "stop": (), "n": 1, "ignore_eos": False, "cache_prompt": True}
+    return Generate(next(_numbers), prompt, sampling, **fields | changes)
+
+
+class Speech:
+    """What one answer came to."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Delta] = []
+        self.done: list[Done] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def end(self) -> Done:
+        (done,) = self.done
+        return done
+
+
+class Bench:
+    """A loaded runtime, and what it said by request and answer."""
+
+    def __init__(self, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> None:
+        self.runtime = LlamaCpp()
+        _alive.append(self.runtime)
+        self.progress: list[float] = []
+        load = Load(str(path), mode, context, parallel, threads=1)
+        self.info = self.runtime.load(load, self.progress.append)
+        self.speeches: dict[tuple[int, int], Speech] = defaultdict(Speech)
+
+    def start(self, asked: Generate) -> int:
+        """Admit it; the number of its prompt's tokens."""
+        prepared: Prepared = self.runtime.prepare(asked)
+        admitted = self.runtime.start(prepared)
+        assert isinstance(admitted, Admitted)
+        return admitted.prompt_tokens
+
+    def step(self) -> list[Event]:
+        """One step, and whether it left everything in order."""
+        events = self.runtime.step()
+        for event in events:
+            speech = self.speeches[event.id, getattr(event, "index", 0)]
+            assert not speech.done, "nothing comes after the end"
+            if isinstance(event, Done):
+                speech.done.append(event)
+            else:
+                assert isinstance(event, Delta)
+                speech.pieces.append(event)
+        state = self.runtime.state()
+        assert state.fault is None, state.fault
+        return events
+
+    def finish(self) -> None:
+        """Until nothing runs; a runtime that goes round in circles is found out."""
+        for _ in range(5000):
+            if not self.runtime.has_work:
+                return
+            self.step()
+        raise AssertionError("it never ends")
+
+    def speech(self, asked: Generate, index: int = 0) -> Speech:
+        return self.speeches[asked.id, index]
+
+    def answer(self, asked: Generate) -> Speech:
+        """One request by itself, to its end."""
+        (speech,) = self.answers([asked])
+        return speech
+
+    def answers(self, asked: Iterable[Generate]) -> list[Speech]:
+        """Requests that come at the same time."""
+        asked = list(asked)
+        for one in asked:
+            self.start(one)
+        self.finish()
+        return [self.speech(one) for one in asked]
+
+    def forget(self) -> None:
+        """Nothing of earlier requests can be reused any more."""
+        assert not self.runtime.has_work
+        runtime, llama = self.runtime, self.runtime._llama
+        num_slots = runtime._padding_slot
+        for slot in range(num_slots):
+            llama.clear(slot)
+        runtime._memory = Memory(llama, num_slots)
+        runtime._transcripts = Transcripts()

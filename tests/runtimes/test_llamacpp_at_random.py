@@ -1,0 +1,109 @@
+"""Many requests that come, go and leave in any order, in a memory too small for them."""
+
+import random
+from pathlib import Path
+
+import pytest
+from speaking import Bench, generate
+
+from pilotlight.core import FinishReason, Sampling
+from pilotlight.worker.protocol import Generate
+
+CONTEXT = 256
+"""The least llama.cpp makes."""
+
+
+@pytest.fixture(scope="session")
+def loaded_small(tiny_gguf: Path) -> Bench:
+    """Eight sequences in a memory for one or two."""
+    return Bench(tiny_gguf, context=CONTEXT, parallel=8)
+
+
+@pytest.fixture
+def bench(loaded_small: Bench) -> Bench:
+    """As if freshly loaded."""
+    loaded_small.forget()
+    return loaded_small
+
+
+def any_request(rnd: random.Random) -> Generate:
+    """Prompts with few beginnings, of every length."""
+    prompt = [rnd.randrange(2)] * rnd.randint(1, 120) + [rnd.randrange(5) for _ in range(rnd.randint(0, 100))]
+    return generate(
+        prompt,
+        Sampling(temperature=rnd.choice([0, 1]), seed=rnd.randrange(100)),
+        max_tokens=rnd.choice([1, 5, 40, None]),
+        n=rnd.choice([1, 1, 2, 8]),
+        cache_prompt=rnd.random() < 0.8,
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_answer_ends_once(bench: Bench, seed: int) -> None:
+    """Unless its request was cancelled; the memory is in order after every step."""
+    rnd = random.Random(seed)
+    asked: dict[int, Generate] = {}
+    cancelled: set[int] = set()
+    for _ in range(150):
+        if rnd.random() < 0.15:
+            one = any_request(rnd)
+            bench.start(one)
+            asked[one.id] = one
+        if asked and rnd.random() < 0.07:
+            id = rnd.choice(list(asked))
+            bench.runtime.cancel(id)
+            cancelled.add(id)
+            assert bench.runtime.state().fault is None
+        if bench.runtime.has_work:
+            bench.step()
+    bench.finish()
+    for id, one in asked.items():
+        if id not in cancelled:
+            for index in range(one.n):
+                assert bench.speech(one, index).end.completion_tokens >= 1
+
+
+def test_answers_that_do_not_fit_together_are_told_in_turn(bench: Bench) -> None:
+    """Whole: what is set aside for others starts over and goes on where it was."""
+    asked = [generate([token] * 60, max_tokens=120, cache_prompt=False) for token in range(6)]
+    together = [speech.text for speech in bench.answers(asked)]
+    assert all(bench.speech(one).end.completion_tokens == 120 for one in asked)
+    assert all(bench.speech(one).end.reason is FinishReason.LENGTH for one in asked)
+    assert len(set(together)) == 6
+
+
+def test_a_sequence_that_starts_over_goes_on_where_it_was(tiny_gguf: Path) -> None:
+    """Nothing is said twice, nothing is left out."""
+    bench = Bench(tiny_gguf, "plain", context=CONTEXT)
+    alone = bench.answer(generate("you", max_tokens=60, cache_prompt=False)).text
+    asked = generate("you", max_tokens=60, cache_prompt=False)
+    bench.start(asked)
+    for _ in range(20):
+        bench.step()
+    (sequence,) = bench.runtime._sequences
+    bench.runtime._memory.release(sequence)
+    bench.finish()
+    assert bench.speech(asked).text == alone
+
+
+def test_the_kept_are_given_up_before_the_running(bench: Bench) -> None:
+    """Memory that is only useful later."""
+    for token in range(3):
+        bench.answer(generate([token] * 60, max_tokens=1))
+    assert bench.runtime.state().cached == 3
+    speech = bench.answer(generate([9] * 200, max_tokens=50))
+    assert speech.end.completion_tokens == 50
+    assert bench.runtime.state().cells_used <= CONTEXT
+
+
+def test_requests_wait_for_a_free_sequence(bench: Bench) -> None:
+    """In the worker, should the daemon send more than it runs."""
+    asked = [generate([token], max_tokens=3) for token in range(12)]
+    for one in asked:
+        bench.start(one)
+    bench.step()
+    state = bench.runtime.state()
+    assert state.active <= 8
+    assert state.active + state.waiting == 12
+    bench.finish()
+    assert all(bench.speech(one).end.completion_tokens == 3 for one in asked)

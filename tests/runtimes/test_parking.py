@@ -1,0 +1,61 @@
+"""What is set aside, and for how long."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pilotlight.runtimes.parking import Parking
+
+
+def parking(*prefixes: list[int], max_tokens: int = 6) -> Parking:
+    """These, oldest first; each one's state is its number."""
+    parking = Parking(max_tokens)
+    for number, tokens in enumerate(prefixes):
+        parking.put(tokens, number)
+    return parking
+
+
+def states(parking: Parking) -> list[int]:
+    return [parked.state for parked in parking._parked]
+
+
+def test_the_one_that_shares_most_is_found() -> None:
+    """With its state."""
+    parked, shared = parking([1, 2], [1, 2, 3]).match([1, 2, 3, 4])
+    assert parked is not None
+    assert (parked.state, shared) == (1, 3)
+
+
+def test_nothing_shared_is_no_match() -> None:
+    """Not even an empty one."""
+    assert parking([1, 2]).match([3]) == (None, 0)
+
+
+def test_the_oldest_make_way() -> None:
+    """As many as must."""
+    assert states(parking([1, 1], [2, 2], [3, 3], [4, 4, 4])) == [2, 3]
+
+
+def test_what_was_of_use_stays() -> None:
+    """Instead of what was not."""
+    found = parking([1, 1], [2, 2], [3, 3])
+    used, _ = found.match([1])
+    assert used is not None
+    found.touch(used)
+    found.put([4, 4], 3)
+    assert states(found) == [2, 0, 3]
+
+
+def test_what_a_longer_one_says_goes() -> None:
+    """Nobody would ask for it."""
+    assert states(parking([1], [2], [1, 2])) == [1, 2]
+
+
+@given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=6), max_size=20))
+def test_it_never_holds_more_than_it_may(prefixes: list[list[int]]) -> None:
+    """And always the newest."""
+    found = Parking(6)
+    for number, tokens in enumerate(prefixes):
+        assert found.fits(len(tokens))
+        found.put(tokens, number)
+        assert found.num_tokens <= 6
+        assert states(found)[-1] == number

@@ -1,0 +1,39 @@
+"""Effects that record, and the requests to feed a scheduler with."""
+
+from collections.abc import Iterator
+
+from pilotlight.core import Prompt, Request, Sampling
+from pilotlight.errors import Error
+
+
+def request(id: str, model: str = "a", n: int = 1) -> Request:
+    return Request(id, model, Prompt(text="hi"), Sampling(), n=n)
+
+
+class Recorder:
+    """`scheduler.Effects` that does nothing but write down what it was told, as one word per effect."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.errors: dict[str, Error] = {}
+
+    def start(self, model: str) -> None:
+        self.said.append(f"start {model}")
+
+    def dispatch(self, request: Request) -> None:
+        self.said.append(f"dispatch {request.id}")
+
+    def cancel(self, request: Request) -> None:
+        self.said.append(f"cancel {request.id}")
+
+    def fail(self, request: Request, error: Error) -> None:
+        self.said.append(f"fail {request.id}")
+        self.errors[request.id] = error
+
+    def idle(self, model: str) -> None:
+        self.said.append(f"idle {model}")
+
+    def news(self) -> Iterator[str]:
+        """What was said since the last time."""
+        said, self.said = self.said, []
+        return iter(said)

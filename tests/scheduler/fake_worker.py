@@ -1,0 +1,106 @@
+"""A loader and workers that keep the promises of the real ones, without processes: a test plays the child."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from pilotlight.core import Model, WorkerInfo
+from pilotlight.errors import Error
+from pilotlight.worker.handle import WorkerEndedError
+from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, State, Step, ToWorker, encode
+
+
+def model(name: str = "a") -> Model:
+    return Model(name, Path(f"/{name}.gguf"), runtime="echo")
+
+
+def info(parallel: int) -> WorkerInfo:
+    return WorkerInfo(
+        pid=os.getpid(),
+        runtime="echo",
+        version="1",
+        mode="full",
+        context=64,
+        context_trained=64,
+        parallel=parallel,
+        threads=1,
+        vocab=1,
+        description="fake",
+        bytes_model=0,
+        num_parameters=0,
+        has_chat_template=True,
+        load_s=0.0,
+    )
+
+
+class FakeWorker:
+    """`worker.handle.Worker`, driven by the test."""
+
+    def __init__(self, parallel: int) -> None:
+        self.info = info(parallel)
+        self.pid = os.getpid()
+        self.sent: list[ToWorker] = []
+        self.is_stopped = False
+        self._on_message: Callable[[Step | State], None] | None = None
+        self._end: WorkerEndedError | None = None
+        self._ended = anyio.Event()
+
+    def send(self, message: ToWorker) -> None:
+        encode(message)
+        self.sent.append(message)
+
+    async def run(self, on_message: Callable[[Step | State], None]) -> WorkerEndedError:
+        self._on_message = on_message
+        await self._ended.wait()
+        return self._end or WorkerEndedError("stopped")
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+        self._ended.set()
+
+    def kill(self) -> None:
+        self._ended.set()
+
+    # --- for the test ---
+
+    def say(self, *events: Event) -> None:
+        assert self._on_message is not None
+        self._on_message(Step(events))
+
+    def tell(self, state: State) -> None:
+        assert self._on_message is not None
+        self._on_message(state)
+
+    def die(self, why: str = "worker died of SIGKILL") -> None:
+        self._end = WorkerEndedError(why)
+        self._ended.set()
+
+    @property
+    def generates(self) -> list[Generate]:
+        return [message for message in self.sent if isinstance(message, Generate)]
+
+    @property
+    def cancels(self) -> list[int]:
+        return [message.id for message in self.sent if isinstance(message, Cancel)]
+
+    @property
+    def num_inspects(self) -> int:
+        return sum(isinstance(message, Inspect) for message in self.sent)
+
+
+class FakeLoader:
+    """`registry.loader.Loader`: every load gives a new worker, or the `error`."""
+
+    def __init__(self, parallel: int = 2) -> None:
+        self.parallel = parallel
+        self.error: Error | None = None
+        self.workers: list[FakeWorker] = []
+
+    async def load(self, model: Model, progress: Callable[[float], None]) -> FakeWorker:
+        progress(0.5)
+        if self.error is not None:
+            raise self.error
+        self.workers.append(FakeWorker(self.parallel))
+        return self.workers[-1]

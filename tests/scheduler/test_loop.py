@@ -1,0 +1,240 @@
+"""The task between API, scheduler and workers."""
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, cast
+
+import anyio
+import pytest
+from anyio import wait_all_tasks_blocked as settle
+from anyio.lowlevel import checkpoint
+from fake_effects import request
+from fake_worker import FakeLoader, FakeWorker, model
+
+from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, WorkerState
+from pilotlight.errors import BadRequest, ContextOverflow, WorkerFailed
+from pilotlight.notices import Notices
+from pilotlight.registry.catalog import Catalog
+from pilotlight.registry.loader import Loader
+from pilotlight.scheduler.answer import Answer, Item
+from pilotlight.scheduler.loop import Loop
+from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State
+
+
+class Bench:
+    """A loop over fake workers."""
+
+    def __init__(self) -> None:
+        self.loader = FakeLoader()
+        self.notices = Notices(clock=lambda: 0.0)
+        catalog = Catalog([model("a"), model("b")])
+        self.loop = Loop(catalog, cast(Loader, self.loader), self.notices, max_queued=4)
+
+    @property
+    def worker(self) -> FakeWorker:
+        """The latest."""
+        return self.loader.workers[-1]
+
+    async def running(self, id: str, **changes: Any) -> tuple[Answer, int]:
+        """A request in its worker, and its number there."""
+        answer = self.loop.submit(replace(request(id), **changes))
+        await settle()
+        return answer, self.worker.generates[-1].id
+
+    def codes(self) -> list[str]:
+        return [notice.code for notice in self.notices]
+
+
+@pytest.fixture
+async def bench(anyio_backend: str) -> AsyncIterator[Bench]:
+    """Every worker is stopped in the end."""
+    bench = Bench()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.loop.run)
+        yield bench
+        await bench.loop.stop_workers()
+        tasks.cancel_scope.cancel()
+    assert all(worker.is_stopped for worker in bench.loader.workers)
+
+
+async def read(answer: Answer) -> list[Item]:
+    async with answer:
+        return [item async for item in answer]
+
+
+def done(number: int, index: int = 0) -> Done:
+    return Done(number, index, FinishReason.STOP, 2, 1)
+
+
+async def test_what_a_worker_says_reaches_the_answer(bench: Bench) -> None:
+    """In order, and then the end."""
+    answer, number = await bench.running("1")
+    bench.worker.say(Admitted(number, 3), Delta(number, 0, "hi", 2), done(number))
+    assert await read(answer) == [
+        Accepted(3),
+        Chunk(0, "hi", 2),
+        Finished(0, FinishReason.STOP, completion_tokens=2, cached_tokens=1),
+    ]
+
+
+async def test_requests_in_one_worker_are_told_apart(bench: Bench) -> None:
+    """Though their events come in one frame."""
+    first, one = await bench.running("1")
+    second, two = await bench.running("2")
+    bench.worker.say(Delta(two, 0, "b", 1), Delta(one, 0, "a", 1), done(one), done(two))
+    assert [item.text for item in await read(first) if isinstance(item, Chunk)] == ["a"]
+    assert [item.text for item in await read(second) if isinstance(item, Chunk)] == ["b"]
+
+
+async def test_a_request_ends_with_the_last_of_its_answers(bench: Bench) -> None:
+    """Not with the first."""
+    answer, number = await bench.running("1", n=2)
+    bench.worker.say(done(number, 1))
+    assert bench.loop.status()[0].active == 2
+    bench.worker.say(done(number, 0))
+    assert len(await read(answer)) == 2
+    await settle()
+    assert bench.loop.status()[0].active == 0
+
+
+async def test_a_reader_that_leaves_cancels_in_the_worker(bench: Bench) -> None:
+    """By the number the worker knows."""
+    answer, number = await bench.running("1")
+    answer.close()
+    await settle()
+    assert bench.worker.cancels == [number]
+
+
+async def test_late_events_of_a_cancelled_request_are_dropped(bench: Bench) -> None:
+    """They were on their way when it left, before and after the loop has heard of it."""
+    answer, number = await bench.running("1")
+    answer.close()
+    bench.worker.say(Delta(number, 0, "late", 1))
+    await settle()
+    bench.worker.say(Delta(number, 0, "later", 1), done(number))
+    assert answer.queued() == []
+
+
+async def test_a_request_that_ended_is_not_cancelled(bench: Bench) -> None:
+    """Its reader was only slower than its end."""
+    answer, number = await bench.running("1")
+    bench.worker.say(done(number))
+    answer.close()
+    await settle()
+    assert bench.worker.cancels == []
+
+
+async def test_a_refusal_becomes_its_error(bench: Bench) -> None:
+    """With the class, text and field the worker named."""
+    answer, number = await bench.running("1")
+    bench.worker.say(Refused(number, "ContextOverflow", "9 tokens; 8 fit", "messages"))
+    with pytest.raises(ContextOverflow, match="9 tokens; 8 fit") as caught:
+        await read(answer)
+    assert caught.value.param == "messages"
+
+
+async def test_a_request_no_worker_can_be_sent_is_refused(bench: Bench) -> None:
+    """Free JSON may hold an integer that msgpack has no room for; the loop goes on."""
+    prompt = Prompt(messages=({"role": "user", "content": "hi"},), template_kwargs={"x": 2**70})
+    answer = bench.loop.submit(replace(request("1"), prompt=prompt))
+    with pytest.raises(BadRequest, match="serialize"):
+        await read(answer)
+    await bench.running("2")
+    assert bench.loop.status()[0].active == 1
+
+
+async def test_those_a_dead_worker_ran_hear_of_it(bench: Bench) -> None:
+    """After what it had said before."""
+    answer, number = await bench.running("1")
+    bench.worker.say(Delta(number, 0, "half", 1))
+    bench.worker.die()
+    async with answer:
+        assert await anext(answer) == Chunk(0, "half", 1)
+        with pytest.raises(WorkerFailed, match=r"a: worker died of SIGKILL; the next request"):
+            await anext(answer)
+
+
+async def test_the_next_request_gets_a_fresh_worker(bench: Bench) -> None:
+    """The notice stands until it is up."""
+    answer, _ = await bench.running("1")
+    bench.worker.die()
+    await settle()
+    answer.close()
+    assert bench.codes() == ["worker_failed_a"]
+    await bench.running("2")
+    assert len(bench.loader.workers) == 2
+    assert bench.codes() == []
+    assert bench.loop.status()[0].restarts == 1
+
+
+async def test_a_load_that_fails_reaches_who_asked(bench: Bench) -> None:
+    """And the status, and the notices."""
+    bench.loader.error = WorkerFailed("a: no such file")
+    with pytest.raises(WorkerFailed, match="no such file"):
+        await read(bench.loop.submit(request("1")))
+    status = bench.loop.status()[0]
+    assert (status.state, status.error) == (WorkerState.FAILED, "a: no such file")
+    assert bench.codes() == ["worker_failed_a"]
+
+
+async def test_a_worker_is_asked_for_its_state_when_it_has_nothing_to_do(bench: Bench) -> None:
+    """A broken invariant becomes a notice."""
+    answer, number = await bench.running("1")
+    assert bench.worker.num_inspects == 0
+    bench.worker.say(done(number))
+    await read(answer)
+    await settle()
+    assert bench.worker.num_inspects == 1
+    bench.worker.tell(State(0, 0, 0, 0, 1, fault="slot 3 is lost"))
+    assert bench.codes() == ["worker_fault_a"]
+
+
+async def test_a_preloaded_model_is_ready_before_anybody_asks(bench: Bench) -> None:
+    """Only that one."""
+    bench.loop.preload("b")
+    await settle()
+    assert [status.state for status in bench.loop.status()] == [WorkerState.STOPPED, WorkerState.READY]
+
+
+async def test_after_the_shutdown_what_runs_goes_on(bench: Bench) -> None:
+    """To its end."""
+    answer, number = await bench.running("1")
+    bench.loop.shut_down()
+    await settle()
+    bench.worker.say(done(number))
+    assert len(await read(answer)) == 1
+
+
+async def test_a_bug_in_the_scheduler_comes_out_of_run() -> None:
+    """Where it ends the daemon, instead of leaving it deaf."""
+    bench = Bench()
+
+    async def break_it() -> None:
+        await checkpoint()
+        bench.loop.fail = _fail  # type: ignore[method-assign]  # a bug, on purpose
+        bench.loop.shut_down()
+        bench.loop.submit(request("1"))
+
+    with pytest.raises(ExceptionGroup) as caught:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bench.loop.run)
+            tasks.start_soon(break_it)
+    assert caught.group_contains(ZeroDivisionError)
+
+
+def _fail(*_: object) -> None:
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("leave_first", [True, False])
+async def test_nothing_is_kept_of_a_request_that_is_over(bench: Bench, leave_first: bool) -> None:
+    """Neither by its number nor by its name."""
+    answer, number = await bench.running("1")
+    steps: list[Callable[[], None]] = [answer.close, lambda: bench.worker.say(done(number))]
+    for step in steps if leave_first else reversed(steps):
+        step()
+    await settle()
+    assert bench.loop.status()[0].active == 0
+    assert not bench.loop._answers
+    assert not bench.loop._dispatched
+    assert not bench.loop._numbers

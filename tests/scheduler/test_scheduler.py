@@ -1,0 +1,268 @@
+"""The decision tree: what each event leads to."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from fake_effects import Recorder, request
+
+from pilotlight.core import WorkerState
+from pilotlight.errors import Busy, ShuttingDown, WorkerFailed
+from pilotlight.scheduler.scheduler import RETRY_AFTER_S, Scheduler
+
+GONE = WorkerFailed("gone")
+
+Event = Callable[[Scheduler], None]
+
+
+@pytest.fixture
+def effects() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def scheduler(effects: Recorder) -> Iterator[Scheduler]:
+    """Room for three in the queue; its invariants hold at the end of every test."""
+    scheduler = Scheduler(effects, max_queued=3)
+    yield scheduler
+    scheduler.check()
+
+
+def ask(id: str, model: str = "a", n: int = 1) -> Event:
+    return lambda scheduler: scheduler.on_request(request(id, model, n))
+
+
+def ready(parallel: int = 2, model: str = "a") -> Event:
+    return lambda scheduler: scheduler.on_worker_ready(model, parallel)
+
+
+def done(id: str) -> Event:
+    return lambda scheduler: scheduler.on_request_done(id)
+
+
+def leave(id: str) -> Event:
+    return lambda scheduler: scheduler.on_cancel(id)
+
+
+def gone(model: str = "a") -> Event:
+    return lambda scheduler: scheduler.on_worker_gone(model, GONE)
+
+
+def stop() -> Event:
+    return lambda scheduler: scheduler.on_shutdown()
+
+
+def preload(model: str = "a") -> Event:
+    return lambda scheduler: scheduler.on_preload(model)
+
+
+STORIES: dict[str, list[tuple[Event, str]]] = {
+    "the first request starts the worker and waits for it": [
+        (ask("1"), "start a"),
+        (ask("2"), ""),
+        (ready(), "dispatch 1, dispatch 2"),
+    ],
+    "requests of a model run in the order they came": [
+        (ask("1"), "start a"),
+        (ready(1), "dispatch 1"),
+        (ask("2"), ""),
+        (ask("3"), ""),
+        (done("1"), "dispatch 2"),
+        (done("2"), "dispatch 3"),
+        (done("3"), "idle a"),
+    ],
+    "a request needs room for all of its answers": [
+        (ask("1"), "start a"),
+        (ready(3), "dispatch 1"),
+        (ask("2", n=3), ""),
+        (ask("3"), ""),
+        (done("1"), "dispatch 2"),
+        (done("2"), "dispatch 3"),
+    ],
+    "a request with more answers than the worker runs goes in alone": [
+        (ask("1", n=9), "start a"),
+        (ready(2), "dispatch 1"),
+        (ask("2"), ""),
+        (done("1"), "dispatch 2"),
+    ],
+    "models do not wait for each other": [
+        (ask("1", "a"), "start a"),
+        (ask("2", "b"), "start b"),
+        (ready(1, "b"), "dispatch 2"),
+        (ready(1, "a"), "dispatch 1"),
+    ],
+    "beyond the bound a request is refused": [
+        (ask("1"), "start a"),
+        (ask("2"), ""),
+        (ask("3", "b"), "start b"),
+        (ask("4", "c"), "fail 4"),
+        (ready(), "dispatch 1, dispatch 2"),
+        (ask("5"), ""),
+    ],
+    "a full queue refuses nobody who need not wait": [
+        (ask("1", "b"), "start b"),
+        (ready(2, "b"), "dispatch 1"),
+        (ask("2"), "start a"),
+        (ask("3"), ""),
+        (ask("4"), ""),
+        (ask("5", "b"), "dispatch 5"),
+    ],
+    "who leaves the queue is never heard of again": [
+        (ask("1"), "start a"),
+        (ask("2"), ""),
+        (leave("1"), ""),
+        (ready(), "dispatch 2"),
+    ],
+    "when all have left the worker still becomes ready": [
+        (ask("1"), "start a"),
+        (leave("1"), ""),
+        (ready(), ""),
+        (ask("2"), "dispatch 2"),
+    ],
+    "who leaves while running makes room": [
+        (ask("1"), "start a"),
+        (ready(1), "dispatch 1"),
+        (ask("2"), ""),
+        (leave("1"), "cancel 1, dispatch 2"),
+        (leave("2"), "cancel 2, idle a"),
+    ],
+    "a large request that leaves the queue lets the small ones behind it run": [
+        (ask("1"), "start a"),
+        (ready(2), "dispatch 1"),
+        (ask("2", n=2), ""),
+        (ask("3"), ""),
+        (leave("2"), "dispatch 3"),
+    ],
+    "an end and a leaving that cross do nothing twice": [
+        (ask("1"), "start a"),
+        (ready(), "dispatch 1"),
+        (done("1"), "idle a"),
+        (leave("1"), ""),
+        (done("1"), ""),
+    ],
+    "a load that fails fails those who waited for it": [
+        (ask("1"), "start a"),
+        (ask("2"), ""),
+        (gone(), "fail 1, fail 2"),
+        (ask("3"), "start a"),
+    ],
+    "a worker that dies takes what it ran and is started again for those who wait": [
+        (ask("1"), "start a"),
+        (ready(1), "dispatch 1"),
+        (ask("2"), ""),
+        (gone(), "fail 1, start a"),
+        (ready(1), "dispatch 2"),
+    ],
+    "a worker that dies while nobody waits stays down": [
+        (ask("1"), "start a"),
+        (ready(), "dispatch 1"),
+        (done("1"), "idle a"),
+        (gone(), ""),
+        (ask("2"), "start a"),
+    ],
+    "a preloaded worker is started once": [
+        (preload(), "start a"),
+        (preload(), ""),
+        (ask("1"), ""),
+        (ready(), "dispatch 1"),
+        (preload(), ""),
+    ],
+    "at shutdown those who wait are refused and those who run go on": [
+        (ask("1"), "start a"),
+        (ready(1), "dispatch 1"),
+        (ask("2"), ""),
+        (ask("3", "b"), "start b"),
+        (stop(), "fail 2, fail 3"),
+        (ask("4"), "fail 4"),
+        (done("1"), "idle a"),
+    ],
+    "a worker that becomes ready after the shutdown serves nobody": [
+        (ask("1"), "start a"),
+        (stop(), "fail 1"),
+        (ready(), ""),
+    ],
+    "a worker that dies after the shutdown is not started again": [
+        (ask("1"), "start a"),
+        (ready(), "dispatch 1"),
+        (stop(), ""),
+        (gone(), "fail 1"),
+    ],
+}
+
+
+@pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
+def test_story(scheduler: Scheduler, effects: Recorder, story: list[tuple[Event, str]]) -> None:
+    """Each event leads to exactly these effects, in this order."""
+    for event, expected in story:
+        event(scheduler)
+        scheduler.check()
+        assert ", ".join(effects.news()) == expected
+
+
+def test_a_refusal_for_the_queue_says_when_to_come_back(scheduler: Scheduler, effects: Recorder) -> None:
+    """With the numbers, for a person and for a client that retries by itself."""
+    for id in "1234":
+        scheduler.on_request(request(id))
+    error = effects.errors["4"]
+    assert isinstance(error, Busy)
+    assert error.retry_after_s == RETRY_AFTER_S
+    assert "3 requests are waiting; at most 3 may" in error.message
+
+
+def test_a_refusal_at_shutdown_is_told_apart(scheduler: Scheduler, effects: Recorder) -> None:
+    """It is no fault of the client, and another daemon may come."""
+    scheduler.on_shutdown()
+    scheduler.on_request(request("1"))
+    assert isinstance(effects.errors["1"], ShuttingDown)
+
+
+def test_those_lost_with_a_worker_hear_why(scheduler: Scheduler, effects: Recorder) -> None:
+    """The error that came with its end."""
+    for event in (ask("1"), ready(), gone()):
+        event(scheduler)
+    assert effects.errors["1"] is GONE
+
+
+def test_a_line_counts_sequences_and_not_requests(scheduler: Scheduler) -> None:
+    """`n` answers are `n` sequences."""
+    for event in (ask("1", n=2), ask("2"), ready(4)):
+        event(scheduler)
+    assert scheduler.line("a").active == 3
+
+
+def test_a_worker_that_is_ready_twice_is_a_bug(scheduler: Scheduler) -> None:
+    """Nobody asked for the second one."""
+    for event in (preload(), ready()):
+        event(scheduler)
+    with pytest.raises(AssertionError, match="ready while ready"):
+        scheduler.on_worker_ready("a", 1)
+
+
+def _runs_without_a_worker(scheduler: Scheduler) -> None:
+    scheduler.line("a").running["1"] = request("1")
+
+
+def _waits_and_runs(scheduler: Scheduler) -> None:
+    line = scheduler.line("a")
+    line.state, line.running["1"] = WorkerState.READY, request("1")
+    line.queue.append(request("1"))
+
+
+def _waits_though_there_is_room(scheduler: Scheduler) -> None:
+    line = scheduler.line("a")
+    line.state, line.parallel = WorkerState.READY, 1
+    line.queue.append(request("1"))
+
+
+def _waits_for_nothing(scheduler: Scheduler) -> None:
+    scheduler.line("a").queue.append(request("1"))
+
+
+@pytest.mark.parametrize(
+    "break_it", [_runs_without_a_worker, _waits_and_runs, _waits_though_there_is_room, _waits_for_nothing]
+)
+def test_check_notices(break_it: Callable[[Scheduler], None]) -> None:
+    """Each invariant, broken on purpose."""
+    scheduler = Scheduler(Recorder(), max_queued=3)
+    break_it(scheduler)
+    with pytest.raises(AssertionError):
+        scheduler.check()

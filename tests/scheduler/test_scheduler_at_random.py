@@ -1,0 +1,122 @@
+"""Any order of events: nobody is lost, nobody leaves twice, and the order of arrival is kept."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pilotlight.core import Prompt, Request, Sampling
+from pilotlight.errors import Error, WorkerFailed
+from pilotlight.scheduler.scheduler import Scheduler
+
+MODELS = ("a", "b")
+MAX_QUEUED = 4
+PARALLEL = 3
+
+
+class World(RuleBasedStateMachine):
+    """Plays clients and workers; as `Effects` it knows what the scheduler believes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(self, MAX_QUEUED)
+        self.loading: set[str] = set()
+        self.up: set[str] = set()
+        self.inside: dict[str, Request] = {}
+        """Asked and not yet left."""
+        self.running: dict[str, Request] = {}
+        self.num_asked = 0
+        self.last_dispatched = dict.fromkeys(MODELS, 0)
+        self.is_stopping = False
+
+    # --- effects ---
+
+    def start(self, model: str) -> None:
+        assert model not in self.loading | self.up
+        self.loading.add(model)
+
+    def dispatch(self, request: Request) -> None:
+        assert request.model in self.up
+        assert request.id in self.inside
+        assert request.id not in self.running
+        assert int(request.id) > self.last_dispatched[request.model]
+        self.last_dispatched[request.model] = int(request.id)
+        self.running[request.id] = request
+        active = [other.n for other in self.running.values() if other.model == request.model]
+        assert sum(active) <= PARALLEL or len(active) == 1
+
+    def cancel(self, request: Request) -> None:
+        del self.running[request.id]
+
+    def fail(self, request: Request, error: Error) -> None:
+        self.running.pop(request.id, None)
+        del self.inside[request.id]
+
+    def idle(self, model: str) -> None:
+        assert not any(request.model == model for request in self.running.values())
+
+    # --- events ---
+
+    @rule(model=st.sampled_from(MODELS), n=st.integers(1, PARALLEL + 1))
+    def ask(self, model: str, n: int) -> None:
+        self.num_asked += 1
+        request = Request(str(self.num_asked), model, Prompt(text=""), Sampling(), n=n)
+        self.inside[request.id] = request
+        self.scheduler.on_request(request)
+
+    @precondition(lambda self: self.loading)
+    @rule(data=st.data())
+    def become_ready(self, data: st.DataObject) -> None:
+        model = data.draw(st.sampled_from(sorted(self.loading)))
+        self.loading.remove(model)
+        self.up.add(model)
+        self.scheduler.on_worker_ready(model, PARALLEL)
+
+    @precondition(lambda self: self.loading | self.up)
+    @rule(data=st.data())
+    def die(self, data: st.DataObject) -> None:
+        model = data.draw(st.sampled_from(sorted(self.loading | self.up)))
+        self.loading.discard(model)
+        self.up.discard(model)
+        self.scheduler.on_worker_gone(model, WorkerFailed("gone"))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.running)))
+        del self.running[id], self.inside[id]
+        self.scheduler.on_request_done(id)
+
+    @precondition(lambda self: self.inside)
+    @rule(data=st.data())
+    def leave(self, data: st.DataObject) -> None:
+        id = data.draw(st.sampled_from(sorted(self.inside)))
+        self.inside.pop(id)
+        self.scheduler.on_cancel(id)
+
+    @rule(id=st.integers(0, 20).map(str))
+    def leave_late(self, id: str) -> None:
+        if id not in self.inside:
+            self.scheduler.on_cancel(id)
+            self.scheduler.on_request_done(id)
+
+    @precondition(lambda self: self.num_asked > 10)
+    @rule()
+    def shut_down(self) -> None:
+        self.is_stopping = True
+        self.scheduler.on_shutdown()
+
+    # --- what always holds ---
+
+    @invariant()
+    def agrees(self) -> None:
+        self.scheduler.check()
+        lines = [self.scheduler.line(model) for model in MODELS]
+        waiting = {request.id for line in lines for request in line.queue}
+        assert {id for line in lines for id in line.running} == set(self.running)
+        assert waiting == set(self.inside) - set(self.running)
+        assert len(waiting) <= MAX_QUEUED
+        assert not (waiting and self.is_stopping)
+
+
+TestAnyOrderOfEvents = World.TestCase
+TestAnyOrderOfEvents.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

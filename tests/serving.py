@@ -1,0 +1,219 @@
+"""A real `pilotlight serve` process: started, found by its ready line, ended and checked.
+
+All that it starts carries a mark in its environment, so whatever outlives it is found, however it got lost.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import psutil
+
+T = TypeVar("T")
+
+PROGRAM = "from pilotlight.__main__ import main; main()"
+
+MARK = "SERVED_FOR_TEST"
+
+END_S = 20
+"""For a process to end or a condition to come true on a busy machine."""
+
+HELLO = [{"role": "user", "content": "one two three"}]
+
+
+class Daemon:
+    """One daemon process, its models and its log."""
+
+    def __init__(self, folder: Path, *arguments: str, models: str = "", program: str = PROGRAM) -> None:
+        """Start it; `models` is the text of models.toml. It may not be ready yet: see `wait_ready`.
+
+        A `program` that breaks something and then does what `PROGRAM` does is a daemon with a fault.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.state_dir = folder / "state"
+        self.url = ""
+        self.ready_line = ""
+        self._mark = uuid.uuid4().hex
+        self._log = folder / "daemon.log"
+        config = folder / "models.toml"
+        config.write_text(models)
+        options = ["--port", "0", "--config", str(config), "--state-dir", str(self.state_dir)]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program, "serve", *options, *arguments],
+                env=clean_environ() | {MARK: self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def wait_ready(self) -> None:
+        """Until it has printed the ready line, which ends with the URL."""
+        assert self.process.stdout is not None
+        self.ready_line = self.process.stdout.readline()
+        assert self.ready_line, f"no ready line; the daemon's log:\n{self.log}"
+        self.url = self.ready_line.split()[-1]
+
+    # --- requests ---
+
+    def post(
+        self, model: str, *, path: str = "chat/completions", patience_s: float = END_S, **fields: Any
+    ) -> httpx.Response:
+        """One request, not streamed."""
+        return httpx.post(f"{self.url}/v1/{path}", json=chat(model, **fields), timeout=patience_s)
+
+    @contextmanager
+    def stream(self, model: str, **fields: Any) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events of a streamed chat: parsed, and the last one `{"done": True}` if it was `[DONE]`."""
+        body = chat(model, stream=True, **fields)
+        url = f"{self.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=body, timeout=END_S) as response:
+            assert response.status_code == 200, response.read()
+            yield events(response)
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=END_S)
+
+    def model(self, name: str) -> dict[str, Any]:
+        """What /v1/models says of it."""
+        found: dict[str, Any] = self.get(f"/v1/models/{name}").json()
+        return found
+
+    def notices(self) -> dict[str, dict[str, Any]]:
+        """What stands in /health, by code."""
+        return {notice["code"]: notice for notice in self.get("/health").json()["notices"]}
+
+    # --- processes ---
+
+    def worker(self, model: str) -> psutil.Process:
+        """The process that holds the model now, as the log tells."""
+        pids = re.findall(rf'event="worker ready" model={re.escape(model)} pid=(\d+)', self.log)
+        return psutil.Process(int(pids[-1]))
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything alive that this daemon started, and itself."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            if process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            return process.environ().get(MARK) == self._mark
+        except (psutil.Error, OSError):
+            return False
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the exit code; nothing that it started may be left."""
+        code = self.process.wait(END_S)
+        assert not self.processes(), f"left behind; the daemon's log:\n{self.log}"
+        return code
+
+    def stop(self) -> str:
+        """Ask it to end, which must succeed; returns what it printed after the ready line."""
+        self.signal(signal.SIGTERM)
+        assert self.ended() == 0, f"not a clean end; the daemon's log:\n{self.log}"
+        assert self.process.stdout is not None
+        return self.process.stdout.read()
+
+    def close(self) -> None:
+        """Stop it if it runs; whatever happens, leave no process."""
+        try:
+            if self.process.poll() is None:
+                self.stop()
+            self.ended()
+        finally:
+            for process in self.processes():
+                process.kill()
+            self.process.wait(END_S)
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+
+
+@contextmanager
+def serving(folder: Path, *arguments: str, models: str = "", program: str = PROGRAM) -> Iterator[Daemon]:
+    """A daemon that is ready."""
+    daemon = Daemon(folder, *arguments, models=models, program=program)
+    try:
+        daemon.wait_ready()
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def clean_environ() -> dict[str, str]:
+    """Ours without the settings of the person who runs the tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PILOTLIGHT_")}
+
+
+def echo(folder: Path, name: str = "echo", parallel: int = 0, **knobs: Any) -> str:
+    """The [[model]] table of an echo model; its file with these knobs (see `runtimes.echo`) is written."""
+    path = folder / f"{name}.toml"
+    # A JSON string, number, boolean or list is TOML, too.
+    path.write_text("".join(f"{knob} = {json.dumps(value)}\n" for knob, value in knobs.items()))
+    return table(name, path, runtime="echo", parallel=parallel)
+
+
+def table(name: str, path: Path, **settings: Any) -> str:
+    """One [[model]] table."""
+    values = {"name": name, "path": str(path), **settings}
+    return "[[model]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+
+
+def chat(model: str, **fields: Any) -> dict[str, Any]:
+    """The body of a request."""
+    prompt = {} if "prompt" in fields else {"messages": HELLO}
+    return {"model": model, **prompt, **fields}
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """The events of a stream; comments are left out."""
+    for line in response.iter_lines():
+        if line.startswith("data: "):
+            data = line.removeprefix("data: ")
+            yield {"done": True} if data == "[DONE]" else json.loads(data)
+
+
+def text_of(stream: Iterator[dict[str, Any]]) -> str:
+    """All text of the chat events; an error among them fails."""
+    pieces = []
+    for event in stream:
+        assert "error" not in event, event
+        pieces += [choice["delta"].get("content") or "" for choice in event.get("choices", ())]
+    return "".join(pieces)
+
+
+def until(condition: Callable[[], T], within_s: float = END_S) -> T:
+    """Ask until the answer is truthy, and return it. For what gives no event to wait for."""
+    deadline = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"still not so after {within_s} s"
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,192 @@
+"""Settings: what wins over what, and how a wrong one is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pilotlight import sources
+from pilotlight.config import Config, Document, ServerSettings, models
+from pilotlight.errors import ConfigError
+
+
+def resolve(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: Any) -> Config:
+    file = tmp_path / "models.toml"
+    file.write_text(text)
+    return Config.resolve(flags, config_file=file, environ=env or {})
+
+
+def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
+    """Each source overrides the one before it, key by key."""
+    text = "[server]\nport = 1\nqueue = 1\nbody_limit = 2048"
+    config = resolve(tmp_path, text, {"PILOTLIGHT_PORT": "2", "PILOTLIGHT_QUEUE": "2"}, port=3)
+    assert (config.server.port, config.server.queue, config.server.body_limit) == (3, 2, 2048)
+    assert config.server.host == ServerSettings().host
+
+
+def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
+    """None and an empty tuple are how click says that."""
+    config = resolve(tmp_path, "[server]\nport = 1", port=None, model=())
+    assert (config.server.port, config.preload) == (1, ())
+
+
+def test_every_setting_has_one_environment_variable() -> None:
+    """Flat names only work while no two tables share a key."""
+    keys = [key for table in ("server", "defaults") for key in _fields(table)]
+    assert len(keys) == len(set(keys)) == len(sources.tables(Document))
+
+
+def _fields(table: str) -> list[str]:
+    kind = Document.model_fields[table].annotation
+    assert kind is not None
+    return list(kind.model_fields)
+
+
+def test_the_long_variable_names_the_table_too(tmp_path: Path) -> None:
+    """PILOTLIGHT_SERVER__PORT is PILOTLIGHT_PORT."""
+    assert resolve(tmp_path, env={"PILOTLIGHT_SERVER__PORT": "5"}).server.port == 5
+
+
+def test_a_list_in_a_variable_is_separated_by_commas(tmp_path: Path) -> None:
+    """Spaces and empty parts don't count."""
+    config = resolve(tmp_path, env={"PILOTLIGHT_ALLOWED_HOSTS": "a.lan, b.lan,"})
+    assert config.server.allowed_hosts == ("a.lan", "b.lan")
+
+
+def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
+    """Compose files and unit files set what they don't know to nothing."""
+    assert resolve(tmp_path, env={"PILOTLIGHT_PORT": ""}).server.port == 8710
+
+
+WRONG = [
+    ("[server]\nprot = 1", {}, {}, "models.toml: unknown key server.prot; did you mean 'port'?"),
+    ("[servr]", {}, {}, "models.toml: unknown key servr; did you mean 'server'?"),
+    ("[server]\nthreads = 1", {}, {}, "models.toml: unknown key server.threads; it belongs in [defaults]"),
+    ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
+    ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
+    ("[server]\ndrain_s = nan", {}, {}, "server.drain_s = nan: must be a finite number"),
+    ("server = 3", {}, {}, "server: must be a table, [server]"),
+    ("[model]\nname = 'x'", {}, {}, "model: must be a list of tables, [[model]]"),
+    ("[[model]]\nname = 'x'", {}, {}, "model[0].path is missing"),
+    ("[[model]]\nname='x'\npath='x'\n[model.sampling]\ntemperture=1", {}, {}, "did you mean 'temperature'?"),
+    ("[server]\nport = = 1", {}, {}, "at line 2"),
+    ("", {"PILOTLIGHT_PORT": "many"}, {}, "PILOTLIGHT_PORT = 'many': must be a valid integer"),
+    ("", {"PILOTLIGHT_PROT": "1"}, {}, "variable PILOTLIGHT_PROT; did you mean 'PILOTLIGHT_PORT'?"),
+    ("", {}, {"port": -1}, "--port = -1: must be greater than or equal to 0"),
+    ("", {}, {"state_dir": "x", "log_level": "x"}, "--log-level = 'x'"),
+]
+
+
+@pytest.mark.parametrize(("text", "env", "flags", "message"), WRONG)
+def test_a_wrong_setting_is_told_with_its_place_and_what_is_right(
+    tmp_path: Path, text: str, env: dict[str, str], flags: dict[str, Any], message: str
+) -> None:
+    """File, variable or flag; the value; what is allowed or nearest."""
+    with pytest.raises(ConfigError) as raised:
+        resolve(tmp_path, text, env, **flags)
+    assert message in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_a_missing_config_file_is_an_error(tmp_path: Path) -> None:
+    """Whoever names a file wants that file."""
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot read"):
+        Config.resolve(config_file=tmp_path / "none.toml", environ={})
+
+
+def test_pilotlight_config_names_the_file(tmp_path: Path) -> None:
+    """The variable stands in for --config."""
+    (tmp_path / "c.toml").write_text("[server]\nport = 7")
+    config = Config.resolve(environ={"PILOTLIGHT_CONFIG": str(tmp_path / "c.toml")})
+    assert (config.server.port, config.file) == (7, tmp_path / "c.toml")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com"])
+def test_a_host_that_others_can_reach_is_refused(tmp_path: Path, host: str) -> None:
+    """There are no keys yet, so nobody but this machine may connect."""
+    with pytest.raises(ConfigError, match="needs an API key"):
+        resolve(tmp_path, host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])
+def test_loopback_is_fine(tmp_path: Path, host: str) -> None:
+    """All of 127.0.0.0/8 is this machine."""
+    assert resolve(tmp_path, host=host).server.host == host
+
+
+def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
+    """A configuration folder can be moved as a whole."""
+    config = resolve(tmp_path, "[server]\nstate_dir = 'state'\n[[model]]\nname = 'm'\npath = 'm.gguf'")
+    assert config.state_dir == tmp_path / "state"
+    assert config.models[-1].path == tmp_path / "m.gguf"
+
+
+def test_a_state_dir_on_the_command_line_is_relative_to_where_we_are(tmp_path: Path) -> None:
+    """As every other program has it."""
+    assert resolve(tmp_path, state_dir="state").state_dir == Path.cwd() / "state"
+
+
+def test_the_home_directory_is_expanded(tmp_path: Path) -> None:
+    """In files, where no shell does it."""
+    config = resolve(tmp_path, "[[model]]\nname = 'm'\npath = '~/m.gguf'")
+    assert config.models[-1].path == Path.home() / "m.gguf"
+
+
+def test_the_builtin_model_is_there_and_greedy(tmp_path: Path) -> None:
+    """It answers on a fresh machine, the same every time."""
+    pilot = models(resolve(tmp_path))[0]
+    assert (pilot.name, pilot.sampling["temperature"]) == ("pilot", 0)
+
+
+def test_the_builtin_model_can_be_switched_off(tmp_path: Path) -> None:
+    """builtin = false."""
+    assert models(resolve(tmp_path, "[server]\nbuiltin = false")) == []
+
+
+def test_a_model_takes_the_defaults_it_does_not_set(tmp_path: Path) -> None:
+    """0 is a value of its own: the worker chooses."""
+    text = "[defaults]\ncontext = 512\nthreads = 3\n[[model]]\nname = 'm'\npath = 'm'\ncontext = 0"
+    model = models(resolve(tmp_path, text))[-1]
+    assert (model.context, model.threads, model.parallel) == (0, 3, 0)
+
+
+def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> None:
+    """Whatever it holds: a damaged file must not stop the others."""
+    (tmp_path / "tiny.gguf").write_bytes(b"")
+    config = resolve(tmp_path, model=(str(tmp_path / "tiny.gguf"),))
+    assert [model.name for model in models(config)] == ["pilot", "tiny"]
+    assert config.preload == ("tiny",)
+
+
+def test_a_name_given_as_model_is_loaded_at_start(tmp_path: Path) -> None:
+    """Once, however often it is named."""
+    assert resolve(tmp_path, model=("pilot", "pilot")).preload == ("pilot",)
+
+
+def test_a_model_that_is_neither_name_nor_file_is_an_error(tmp_path: Path) -> None:
+    """Typing errors are told at once, with the nearest name."""
+    with pytest.raises(ConfigError, match=r"--model pilto: no such file.*did you mean 'pilot'"):
+        resolve(tmp_path, model=("pilto",))
+
+
+def test_two_models_of_one_name_are_an_error(tmp_path: Path) -> None:
+    """The message shows both paths."""
+    (tmp_path / "pilot.gguf").write_bytes(b"")
+    with pytest.raises(ConfigError, match="two models are named 'pilot'"):
+        resolve(tmp_path, model=(str(tmp_path / "pilot.gguf"),))
+
+
+def test_a_path_that_models_toml_knows_is_that_model(tmp_path: Path) -> None:
+    """It keeps the settings it has there."""
+    (tmp_path / "m.gguf").write_bytes(b"")
+    text = "[[model]]\nname = 'm'\npath = 'm.gguf'\ncontext = 64"
+    config = resolve(tmp_path, text, model=(str(tmp_path / "m.gguf"),))
+    assert [model.context for model in models(config)] == [0, 64]
+
+
+def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:
+    """The same values as --model; flags replace them."""
+    assert resolve(tmp_path, env={"PILOTLIGHT_MODEL": "pilot"}).preload == ("pilot",)
+    (tmp_path / "m.gguf").write_bytes(b"")
+    flag = str(tmp_path / "m.gguf")
+    assert resolve(tmp_path, env={"PILOTLIGHT_MODEL": "pilot"}, model=(flag,)).preload == ("m",)

@@ -1,0 +1,98 @@
+"""The order of things in the worker's loop."""
+
+import queue
+
+import pytest
+
+from pilotlight.worker.child import Task, serve
+from pilotlight.worker.protocol import Admitted, Delta, Event, Refused, State, Step, ToDaemon
+
+
+class Script:
+    """A runtime that writes down what is called; a step says one word, and the last one ends the loop."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.running: list[int] = []
+        self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        self.steps_left = 3
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running)
+
+    def start(self, id: int) -> Event:
+        self.running.append(id)
+        self.did.append(f"start {id}")
+        return Admitted(id, 1)
+
+    def cancel(self, id: int) -> None:
+        self.running.remove(id)
+        self.did.append(f"cancel {id}")
+
+    def step(self) -> list[Event]:
+        self.did.append("step")
+        self.steps_left -= 1
+        if not self.steps_left:
+            raise EOFError
+        return [Delta(id, 0, "x", 1) for id in self.running]
+
+    def send(self, message: ToDaemon) -> None:
+        if isinstance(message, Step):
+            self.did += [f"send {type(event).__name__}" for event in message.events]
+        else:
+            self.did.append(f"send {type(message).__name__}")
+
+    def serve(self, *tasks: Task) -> list[str]:
+        for task in tasks:
+            self.tasks.put(task)
+        with pytest.raises(EOFError):
+            serve(self, self.tasks, self.send)  # type: ignore[arg-type]  # the four methods the loop uses
+        return self.did
+
+
+def test_an_admission_is_sent_before_the_first_step() -> None:
+    """A long prompt must not hold it back."""
+    script = Script()
+    assert script.serve(lambda _: script.start(1))[:4] == ["start 1", "send Admitted", "step", "send Delta"]
+
+
+def test_requests_that_wait_are_started_together() -> None:
+    """And share the first step."""
+    script = Script()
+    did = script.serve(lambda _: script.start(1), lambda _: script.start(2))
+    assert did[:5] == ["start 1", "start 2", "send Admitted", "send Admitted", "step"]
+
+
+def test_a_cancel_comes_before_the_next_step() -> None:
+    """Though others go on running."""
+    script = Script()
+
+    def start(_: object) -> Event:
+        script.tasks.put(lambda _: script.cancel(1))
+        return script.start(1)
+
+    did = script.serve(start, lambda _: script.start(2))
+    assert did.index("cancel 1") < did.index("step")
+    assert did[did.index("step") + 1 :][0] == "send Delta"
+
+
+def test_a_refusal_is_sent_when_there_is_nothing_else_to_do() -> None:
+    """It does not wait for a request that never comes."""
+    script = Script()
+    refused = Refused(1, "BadRequest", "no")
+
+    def start_when_told(message: ToDaemon) -> None:
+        if not script.did:
+            script.tasks.put(lambda _: script.start(2))
+        Script.send(script, message)
+
+    script.send = start_when_told  # type: ignore[method-assign]  # the daemon answers to what it hears
+    assert script.serve(lambda _: refused)[:2] == ["send Refused", "start 2"]
+
+
+def test_a_state_is_sent_at_once() -> None:
+    """Between the steps."""
+    script = Script()
+    did = script.serve(lambda _: script.start(1), lambda _: State(1, 0, 0, 0, 1))
+    assert did[:4] == ["start 1", "send State", "send Admitted", "step"]
