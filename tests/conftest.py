@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gguf_factory import write_tiny_gguf
-from serving import Daemon, echo, serving, table
+from serving import Daemon, serving, table
 
 
 @pytest.fixture(scope="session")
@@ -25,8 +25,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory, tiny_gguf: Path) -> Iterator[Daemon]:
-    """One daemon for all tests that only ask: models `echo`, `tiny`, `slow` and the built-in one."""
+    """One daemon for all tests that only ask: `tiny` and the built-in model."""
     folder = tmp_path_factory.mktemp("shared")
-    models = echo(folder) + echo(folder, "slow", tokens_per_s=20) + table("tiny", tiny_gguf)
-    with serving(folder, models=models) as daemon:
+    with serving(folder, models=table("tiny", tiny_gguf)) as daemon:
         yield daemon

@@ -1,0 +1,49 @@
+"""Nobody asks, nobody wakes: an idle daemon and its loaded workers cost no power."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serving import Daemon, echo, table, text_of
+
+SETTLE_S = 15
+
+
+def switches(pid: int) -> int:
+    """Voluntary context switches of all threads: how often one of them went to sleep again."""
+    found = 0
+    for status in Path(f"/proc/{pid}/task").glob("*/status"):
+        match = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status.read_text(), re.MULTILINE)
+        assert match
+        found += int(match[1])
+    return found
+
+
+def wait_until_quiet(pids: list[int]) -> None:
+    """Until nobody woke in two windows of a second in a row. Time passing is what is tested here."""
+    deadline = time.monotonic() + SETTLE_S
+    num_quiet, before = 0, [switches(pid) for pid in pids]
+    while num_quiet < 2:
+        assert time.monotonic() < deadline, f"still waking after {SETTLE_S} s: {before} switches of {pids}"
+        time.sleep(1)
+        now = [switches(pid) for pid in pids]
+        num_quiet = num_quiet + 1 if now == before else 0
+        before = now
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts context switches in /proc")
+def test_nothing_wakes_when_nobody_asks(
+    serve: Callable[..., Daemon], tmp_path: Path, tiny_gguf: Path
+) -> None:
+    """After streamed answers of both kinds of worker: not the daemon, not they."""
+    daemon = serve(models=echo(tmp_path) + table("tiny", tiny_gguf))
+    for model in ("echo", "tiny"):
+        with daemon.stream(model, max_tokens=20) as stream:
+            assert text_of(stream)
+    pids = [process.pid for process in daemon.processes()]
+    assert len(pids) == 3
+    wait_until_quiet(pids)

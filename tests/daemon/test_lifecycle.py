@@ -1,0 +1,88 @@
+"""A daemon's start: the ready line, the discovery file, the port, models to load at once."""
+
+import json
+import re
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pilotlight import __version__
+from serving import Daemon, echo, until
+
+Serve = Callable[..., Daemon]
+
+
+@contextmanager
+def refused(folder: Path, *arguments: str) -> Iterator[Daemon]:
+    """A daemon that is not expected to start."""
+    daemon = Daemon(folder, *arguments)
+    try:
+        yield daemon
+    finally:
+        daemon.close()
+
+
+def test_the_ready_line_is_all_it_prints(serve: Serve) -> None:
+    """One line on stdout, with the URL, when it can be reached."""
+    daemon = serve()
+    assert re.fullmatch(rf"pilotlight {__version__} ready at http://127\.0\.0\.1:\d+\n", daemon.ready_line)
+    assert daemon.get("/ready").status_code == 200
+    assert daemon.stop() == ""
+
+
+def test_the_discovery_file_tells_where_it_is(serve: Serve) -> None:
+    """URL, process and version, for the owner only; gone after the end."""
+    daemon = serve()
+    file = daemon.state_dir / "daemon.json"
+    told = json.loads(file.read_text())
+    assert (told["url"], told["pid"], told["version"]) == (daemon.url, daemon.pid, __version__)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    daemon.stop()
+    assert not file.exists()
+
+
+def test_a_start_without_models_loads_nothing(serve: Serve) -> None:
+    """Until somebody asks, the daemon is alone."""
+    daemon = serve()
+    assert {model["state"] for model in daemon.get("/v1/models").json()["data"]} == {"stopped"}
+    assert [process.pid for process in daemon.processes()] == [daemon.pid]
+
+
+def test_a_model_given_at_start_is_loaded_at_once(serve: Serve, tiny_gguf: Path) -> None:
+    """A bare path, served under its file name."""
+    daemon = serve("--model", str(tiny_gguf))
+    until(lambda: daemon.model("tiny")["state"] == "ready")
+    assert daemon.post("tiny", max_tokens=2).json()["usage"]["completion_tokens"] == 2
+
+
+def test_a_chosen_model_of_the_configuration_is_loaded_at_once(serve: Serve, tmp_path: Path) -> None:
+    """By its name; the others wait."""
+    daemon = serve("--model", "one", models=echo(tmp_path, "one") + echo(tmp_path, "two"))
+    until(lambda: daemon.model("one")["state"] == "ready")
+    assert daemon.model("two")["state"] == "stopped"
+
+
+@pytest.mark.parametrize("is_other", [False, True], ids=["same state directory", "another one"])
+def test_a_port_in_use_is_an_error_of_one_line(serve: Serve, tmp_path: Path, is_other: bool) -> None:
+    """Exit code 3, before anything is loaded, naming the port and who holds it."""
+    first = serve()
+    port = first.url.rpartition(":")[2]
+    folder = tmp_path / "other" if is_other else tmp_path
+    before = first.log
+    with refused(folder, "--port", port) as second:
+        assert second.ended() == 3
+    (line,) = second.log.removeprefix(before).splitlines()
+    assert f"127.0.0.1:{port} is in use" in line
+    assert f"pid {first.pid}" in line
+    assert first.get("/ready").status_code == 200
+
+
+def test_a_wrong_setting_stops_the_start(tmp_path: Path) -> None:
+    """Exit code 2 and one line."""
+    with refused(tmp_path, "--threads", "-1") as daemon:
+        assert daemon.ended() == 2
+    assert "--threads" in daemon.log
+    assert "Traceback" not in daemon.log
