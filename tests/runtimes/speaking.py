@@ -111,5 +111,5 @@ class Bench:
         num_slots = runtime._padding_slot
         for slot in range(num_slots):
             llama.clear(slot)
-        runtime._memory = Memory(llama, num_slots)
+        runtime._memory = Memory(llama, num_slots, self.info.context)
         runtime._transcripts = Transcripts()

@@ -4,6 +4,7 @@ Signals are the daemon's. The Date header, which uvicorn refreshes from that clo
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from email.utils import formatdate
@@ -31,7 +32,8 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=max(1, round(config.server.drain_s)),
+                # Later than the daemon, which ends what is left with an error event.
+                timeout_graceful_shutdown=math.ceil(config.server.drain_s) + 2,
             )
         )
         self._stopped = anyio.Event()

@@ -48,7 +48,8 @@ Examples:
 def command(ctx: click.Context, /, **arguments: Any) -> None:
     """Serve models on http://127.0.0.1:8710/v1 until SIGTERM or Ctrl-C."""
     config = resolve(**arguments)
-    # What importing makes stays for good: looking for garbage in it costs a tenth of the start, and later more.
+    # What importing makes stays for good: looking for garbage in it costs a tenth of the start, and later
+    # more.
     gc.disable()
     from pilotlight import daemon, log
 

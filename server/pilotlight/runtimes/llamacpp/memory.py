@@ -32,10 +32,12 @@ class Source:
 class Memory:
     """Owns the slots of one `Llama`. Models whose state cannot be cut at a token share nothing."""
 
-    def __init__(self, llama: Llama, num_slots: int) -> None:
+    def __init__(self, llama: Llama, num_slots: int, context: int) -> None:
+        """`context` is the number of cells it may grow to."""
         self._llama = llama
+        self._context = context
         self._prefixes = Prefixes(num_slots)
-        self._parking = Parking(llama.context // 2)
+        self._parking = Parking(context // 2)
 
     @property
     def num_kept(self) -> int:
@@ -90,6 +92,27 @@ class Memory:
         self._prefixes.give(sequence.slot)
         sequence.slot = None
         sequence.num_computed = 0
+
+    def grow(self, num_cells: int, running: Iterable[Sequence]) -> bool:
+        """Have at least so many cells if the context allows; False if it does not, or there is no memory.
+
+        What runs is carried over, and what rests is parked. Sequences that shared cells no longer do.
+        """
+        if num_cells > self._context:
+            return False
+        if num_cells <= self._llama.num_cells:
+            return True
+        while self.make_room():
+            continue
+        carried = [
+            (sequence, self._llama.save(sequence.slot)) for sequence in running if sequence.slot is not None
+        ]
+        has_grown = self._llama.resize(min(self._context, 1 << (num_cells - 1).bit_length()))
+        for sequence, state in carried:
+            assert sequence.slot is not None
+            if not self._llama.restore(sequence.slot, state):
+                self.release(sequence)
+        return has_grown
 
     def make_room(self) -> bool:
         """Free the cells of the least recently used prefix at rest; False if there is none."""

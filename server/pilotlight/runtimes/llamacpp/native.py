@@ -104,11 +104,10 @@ class Llama:
         self.bytes_model: int = lib.llama_model_size(self._model)
         self._pieces: dict[int, bytes] = {}
 
-    def open(self, *, context: int, num_slots: int, largest_batch: int, threads: int) -> None:
-        """Make the context: memory for `context` tokens in all."""
+    def open(self, *, num_cells: int, num_slots: int, largest_batch: int, threads: int) -> None:
+        """Make the context, with memory for `num_cells` tokens. Raises `LoadError`."""
         lib = self._lib
-        params = lib.llama_context_default_params()
-        params.n_ctx = context
+        self._params = params = lib.llama_context_default_params()
         params.n_batch = largest_batch
         params.n_ubatch = min(
             largest_batch, GPU_MICROBATCH if lib.llama_supports_gpu_offload() else MICROBATCH
@@ -120,16 +119,33 @@ class Llama:
         params.no_perf = True
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.flash_attn_type = auto if self._mode.flash_attention else off
-        self._context = lib.llama_init_from_model(self._model, params)
-        if not self._context:
-            raise LoadError(f"llama.cpp cannot make a context of {context} tokens: {self._said()}")
-        self._memory = lib.llama_get_memory(self._context)
+        if not self._make_context(num_cells):
+            raise LoadError(f"llama.cpp cannot make a context of {num_cells} tokens: {self._said()}")
         if not self._memory or lib.llama_model_has_encoder(self._model):
             raise LoadError("this is no text generation model: it has no decoder memory")
-        self.context: int = lib.llama_n_ctx(self._context)
+        self.batch = Batch(lib, largest_batch)
+
+    def resize(self, num_cells: int) -> bool:
+        """Replace the memory by an empty one of this size; False if there is none, and the old size stays."""
+        old = self.num_cells
+        self._lib.llama_free(self._context)
+        if self._make_context(num_cells):
+            return True
+        if not self._make_context(old):
+            raise NativeError(f"cannot make a context of {old} tokens again: {self._said()}")
+        return False
+
+    def _make_context(self, num_cells: int) -> bool:
+        lib = self._lib
+        self._params.n_ctx = num_cells
+        self._context = lib.llama_init_from_model(self._model, self._params)
+        if not self._context:
+            return False
+        self._memory = lib.llama_get_memory(self._context)
+        self.num_cells: int = lib.llama_n_ctx(self._context)
         # A context smaller than a batch makes the batch smaller, and aborts on a larger one.
         self.largest_batch: int = lib.llama_n_batch(self._context)
-        self.batch = Batch(lib, self.largest_batch)
+        return True
 
     # --- vocabulary ---
 
@@ -222,6 +238,7 @@ class Llama:
         lib.llama_memory_clear(self._memory, False)
 
     def set_threads(self, threads: int) -> None:
+        self._params.n_threads = self._params.n_threads_batch = threads
         self._lib.llama_set_n_threads(self._context, threads, threads)
 
     # --- memory ---

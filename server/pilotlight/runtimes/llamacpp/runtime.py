@@ -30,6 +30,9 @@ DEFAULT_CONTEXT = 8192
 """Tokens when neither the request nor the model's training asks for less: memory is taken for all of them at
 once."""
 
+FIRST_CELLS = 2048
+"""Memory for tokens at the start; it doubles, up to the context, when the requests need it."""
+
 DEFAULT_PARALLEL = 8
 
 LARGEST_BATCH = 512
@@ -104,8 +107,9 @@ class LlamaCpp:
         self._parallel = load.parallel or DEFAULT_PARALLEL
         self._threads = load.threads or _num_cores()
         num_slots = self._parallel + NUM_KEPT
+        self._context = load.context or min(DEFAULT_CONTEXT, llama.context_trained or DEFAULT_CONTEXT)
         llama.open(
-            context=load.context or min(DEFAULT_CONTEXT, llama.context_trained or DEFAULT_CONTEXT),
+            num_cells=min(self._context, FIRST_CELLS),
             num_slots=num_slots + 1,
             largest_batch=LARGEST_BATCH,
             threads=self._threads,
@@ -113,7 +117,7 @@ class LlamaCpp:
         self._template = _template(llama, load.chat_template)
         self._end_tokens = llama.end_tokens
         self._filler = llama.warmup_token()
-        self._memory = Memory(llama, num_slots)
+        self._memory = Memory(llama, num_slots, self._context)
         self._padding_slot = num_slots
         self._transcripts = Transcripts()
         self._pace = Pace(STEP_S, BUSY_STEP_S, llama.largest_batch - self._parallel)
@@ -136,7 +140,7 @@ class LlamaCpp:
             runtime="llamacpp",
             version=library_version(),
             mode=load.mode,
-            context=llama.context,
+            context=self._context,
             context_trained=llama.context_trained,
             parallel=self._parallel,
             threads=self._threads,
@@ -153,7 +157,7 @@ class LlamaCpp:
     def prepare(self, generate: Generate) -> Prepared:
         text = self._prompt_text(generate)
         tokens = self._tokenize(generate, text)
-        limit = self._llama.context
+        limit = self._context
         if not tokens:
             raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
         if len(tokens) >= limit:
@@ -331,17 +335,23 @@ class LlamaCpp:
             running = [s for s in self._sequences if s.slot is not None]
             if running and (self._is_full or len(running) >= self._parallel):
                 return
-            source = Source()
-            if sequence.keeps:
-                # Its last token is always computed, for the logits.
-                sharers = (other for other in running if other.keeps)
-                source = self._memory.find(sequence.tokens[:-1], sharers)
+            source = self._source(sequence, running)
             held = sum(len(s.tokens) - s.cached_tokens for s in running)
-            needed = len(sequence.tokens) - source.shared + HEADROOM
-            if running and held + needed > self._llama.context:
+            wanted = held + len(sequence.tokens) - source.shared + HEADROOM
+            if running and wanted > self._context:
                 return
-            if not self._is_being_computed(sequence, running, source.shared):
-                self._memory.enter(sequence, source)
+            if self._is_being_computed(sequence, running, source.shared):
+                continue
+            if wanted > self._llama.num_cells:
+                self._memory.grow(min(wanted, self._context), running)
+                source = self._source(sequence, running)
+            self._memory.enter(sequence, source)
+
+    def _source(self, sequence: Running, running: list[Running]) -> Source:
+        """Where its prompt is computed already; its last token always is anew, for the logits."""
+        if not sequence.keeps:
+            return Source()
+        return self._memory.find(sequence.tokens[:-1], (other for other in running if other.keeps))
 
     def _is_being_computed(self, sequence: Running, running: list[Running], shared: int) -> bool:
         """A longer part of its prompt than the `shared` one is on its way in somebody else's: wait for
@@ -356,11 +366,10 @@ class LlamaCpp:
         )
 
     def _make_room(self) -> list[Event]:
-        """The memory is full: give up a prefix at rest, else the newest sequence's state, which starts
-        over."""
-        if self._memory.make_room():
-            return []
+        """The memory is full: park a prefix at rest, else grow, else let the newest sequence start over."""
         started = [sequence for sequence in self._sequences if sequence.slot is not None]
+        if self._memory.make_room() or self._memory.grow(self._llama.num_cells + 1, started):
+            return []
         newest = max(started, key=lambda sequence: sequence.arrival)
         events: list[Event] = []
         if len(started) > 1:

@@ -17,6 +17,9 @@ from pilotlight.runtimes.llamacpp.native import Llama
 _RANDOM_SEED = 0xFFFFFFFF
 """`LLAMA_DEFAULT_SEED`: llama.cpp takes this one value as "choose for me"."""
 
+ANSWER_TOKENS = 2**16
+"""How far back presence and frequency penalties look: further than local models write. 4 bytes each."""
+
 
 class Sampler:
     """Picks tokens for one sequence; `free` gives the native memory back."""
@@ -71,7 +74,7 @@ def _chain(llama: Llama, sampling: Sampling, index: int, prompt: Sequence[int]) 
         add(
             _penalties(
                 llama,
-                llama.context,
+                ANSWER_TOKENS,
                 frequency=sampling.frequency_penalty,
                 presence=sampling.presence_penalty,
             )
