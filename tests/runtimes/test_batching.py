@@ -9,6 +9,7 @@ from pilotlight.runtimes.batching import (
     ROWS,
     SMALLEST_CHUNK,
     TILE,
+    WORTH_PADDING,
     Pace,
     Sequence,
     num_padding,
@@ -127,14 +128,14 @@ def test_shared_prefixes_are_measured_right(common: list[int], a: list[int], b: 
 
 def test_the_pace_is_careful_before_it_knows_the_machine() -> None:
     """A first step of half a minute would be a bad surprise."""
-    assert Pace(0.5, 0.25, largest=512).chunk(is_busy=False) == 4 * SMALLEST_CHUNK
+    assert Pace(0.5, 0.25, largest=512).chunk(0) == TILE
 
 
 def test_a_step_takes_the_time_it_may_take() -> None:
     """Less while streams wait for it."""
     pace = Pace(step_s=0.5, busy_step_s=0.25, largest=512)
     pace.observe(100, 0.25)
-    quiet, busy = pace.chunk(is_busy=False), pace.chunk(is_busy=True)
+    quiet, busy = pace.chunk(0), pace.chunk(1)
     assert 200 - TILE < quiet <= 200
     assert 100 - TILE < busy <= 100
 
@@ -143,9 +144,9 @@ def test_a_step_too_small_to_tell_is_not_measured() -> None:
     """Its cost is that of the weights and not of its tokens."""
     pace = Pace(0.5, 0.25, largest=512)
     pace.observe(100, 0.25)
-    before = pace.chunk(is_busy=False)
+    before = pace.chunk(0)
     pace.observe(SMALLEST_CHUNK - 1, 100.0)
-    assert pace.chunk(is_busy=False) == before
+    assert pace.chunk(0) == before
 
 
 def test_one_slow_step_does_not_set_the_pace() -> None:
@@ -154,26 +155,27 @@ def test_one_slow_step_does_not_set_the_pace() -> None:
     for _ in range(20):
         pace.observe(100, 0.25)
     pace.observe(100, 0.5)
-    assert 100 < pace.chunk(is_busy=False) < 200
+    assert 100 < pace.chunk(0) < 200
     for _ in range(20):
         pace.observe(100, 0.5)
-    assert 101 - TILE <= pace.chunk(is_busy=False) <= 101
+    assert 101 - TILE <= pace.chunk(0) <= 101
 
 
-@given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-6, 100)), max_size=20), st.booleans())
-def test_a_chunk_is_never_out_of_bounds(steps: list[tuple[int, float]], is_busy: bool) -> None:
-    """Whatever was measured."""
+@given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-6, 100)), max_size=20), st.integers(0, 64))
+def test_a_chunk_is_never_out_of_bounds(steps: list[tuple[int, float]], num_running: int) -> None:
+    """Whatever was measured; with the tokens of running streams it makes whole rows."""
     pace = Pace(0.5, 0.25, largest=504)
     for num_tokens, seconds in steps:
         pace.observe(num_tokens, seconds)
-    assert SMALLEST_CHUNK <= pace.chunk(is_busy) <= 504
+    chunk = pace.chunk(num_running)
+    assert 0 < chunk <= 504
+    assert (chunk + num_running) % ROWS == 0
 
 
 @given(st.integers(1, 512))
-def test_padding_fills_the_last_rows_of_a_prompt(num_tokens: int) -> None:
-    """Or adds nothing; a batch of single tokens stays what it is, and the largest does not grow."""
+def test_padding_fills_the_last_rows(num_tokens: int) -> None:
+    """Or adds nothing; the largest batch does not grow."""
     padded = num_tokens + num_padding(num_tokens)
     assert padded == num_tokens or padded % ROWS == 0
-    assert padded - num_tokens <= ROWS // 2
+    assert padded - num_tokens <= WORTH_PADDING
     assert padded <= 512
-    assert num_tokens >= SMALLEST_CHUNK or padded == num_tokens

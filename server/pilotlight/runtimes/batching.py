@@ -18,8 +18,12 @@ SMALLEST_CHUNK = 16
 """Prompt tokens per step at least: below this a matrix product costs about as much as for 16 (weights
 dominate)."""
 
-ROWS = 4
-"""Rows of a matrix product that ggml's repacked kernels take at once."""
+ROWS = 16
+"""Rows of a matrix product that ggml's fastest kernels take at once. Measured on AVX-512, repacked Q4_0: 12
+to 15 rows take as long as 16, or longer, and 28 to 31 as long as 32."""
+
+WORTH_PADDING = 3
+"""Rows to add at most for a whole group; kernels without such groups lose little by it."""
 
 TILE = 64
 """Tokens per step from which ggml's flash attention works in tiles, several times faster per token."""
@@ -83,13 +87,9 @@ def shares_prefix(a: list[int], b: list[int]) -> int:
 
 
 def num_padding(num_tokens: int) -> int:
-    """Tokens to add to a batch because that is faster than leaving them out.
-
-    Repacked matrix products (ggml's CPU backend) take rows in fours, and the last one to three one by one,
-    each at about the price of two in a four. Measured on AVX-512: 31 tokens take as long as 36.
-    """
+    """Tokens to add to a batch because computing them is faster than leaving them out."""
     missing = -num_tokens % ROWS
-    return missing if num_tokens >= SMALLEST_CHUNK and missing <= ROWS // 2 else 0
+    return missing if missing <= WORTH_PADDING else 0
 
 
 class Pace:
@@ -109,13 +109,17 @@ class Pace:
         token_s = seconds / num_tokens
         self._token_s = token_s if not self._token_s else 0.7 * self._token_s + 0.3 * token_s
 
-    def chunk(self, is_busy: bool) -> int:
-        """Prompt tokens for the next step; fewer when streams are running (`is_busy`) and wait for it."""
+    def chunk(self, num_running: int) -> int:
+        """Prompt tokens for the next step, fewer when streams wait for it; with their tokens, whole rows."""
+        fit = max(SMALLEST_CHUNK, min(self._fit(is_busy=num_running > 0), self._largest))
+        whole = TILE if fit >= TILE else ROWS
+        return max(fit // whole * whole - num_running, ROWS - num_running % ROWS)
+
+    def _fit(self, is_busy: bool) -> int:
+        """Tokens that take the time a step may take; a careful number before any was measured."""
         if not self._token_s:
-            return min(4 * SMALLEST_CHUNK, self._largest)
-        fit = int((self._busy_step_s if is_busy else self._step_s) / self._token_s)
-        whole = TILE if fit >= TILE else SMALLEST_CHUNK
-        return max(SMALLEST_CHUNK, min(fit, self._largest) // whole * whole)
+            return TILE
+        return int((self._busy_step_s if is_busy else self._step_s) / self._token_s)
 
 
 def plan(sequences: Iterable[S], work_done: int, chunk: int, largest: int) -> list[tuple[S, int]]:

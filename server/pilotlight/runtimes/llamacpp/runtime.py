@@ -230,8 +230,10 @@ class LlamaCpp:
 
     def step(self) -> list[Event]:
         self._admit()
-        is_busy = any(sequence.is_generating for sequence in self._sequences)
-        batch = plan(self._sequences, self._work_done, self._pace.chunk(is_busy), self._llama.largest_batch)
+        num_running = sum(sequence.is_generating for sequence in self._sequences)
+        batch = plan(
+            self._sequences, self._work_done, self._pace.chunk(num_running), self._llama.largest_batch
+        )
         started = time.perf_counter()
         if not self._compute(batch):
             return self._make_room()
