@@ -190,3 +190,11 @@ def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"")
     flag = str(tmp_path / "m.gguf")
     assert resolve(tmp_path, env={"PILOTLIGHT_MODEL": "pilot"}, model=(flag,)).preload == ("m",)
+
+
+def test_a_malformed_table_is_not_hidden_by_a_variable(tmp_path: Path) -> None:
+    """A layer above it must not make it disappear."""
+    file = tmp_path / "models.toml"
+    file.write_text("server = 3\n")
+    with pytest.raises(ConfigError, match="must be a table"):
+        Config.resolve(config_file=file, environ={"PILOTLIGHT_PORT": "5"})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from pilotlight import sources
 from pilotlight.core import Model
@@ -22,13 +22,12 @@ from pilotlight.errors import ConfigError
 BUILTIN = "pilot"
 
 
-def _anchor(path: Path, info: ValidationInfo) -> Path:
-    """A relative path belongs to the folder of the file it is written in, given as validation context."""
-    folder: Path = info.context or Path()
-    return folder / os.path.expanduser(path)
+def _absolute(path: Path) -> Path:
+    """From where we run: paths in a file come here relative to nothing, see `sources.File`."""
+    return Path(os.path.expanduser(path)).absolute()
 
 
-AnchoredPath = Annotated[Path, AfterValidator(_anchor)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class _Section(BaseModel):
@@ -40,7 +39,7 @@ class ServerSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8710, ge=0, le=65535)
-    state_dir: AnchoredPath = Field(default_factory=lambda: platformdirs.user_state_path("pilotlight"))
+    state_dir: AbsolutePath = Field(default_factory=lambda: platformdirs.user_state_path("pilotlight"))
     builtin: bool = True
     body_limit: int = Field(8 * 2**20, ge=1024)
     queue: int = Field(64, ge=0)
@@ -87,7 +86,7 @@ class ModelSettings(_Section):
     """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
 
     name: str = Field(min_length=1, max_length=256)
-    path: AnchoredPath
+    path: AbsolutePath
     runtime: Literal["llamacpp", "echo"] = "llamacpp"
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
@@ -96,7 +95,7 @@ class ModelSettings(_Section):
     sampling: SamplingSettings = SamplingSettings()
 
 
-class Document(_Section):
+class Document(sources.Layered):
     """What models.toml may hold. Keys of [server] and [defaults] are unique across both (see `sources`)."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -135,12 +134,12 @@ class Config:
         Raises `ConfigError` for anything unknown or wrong.
         """
         given = {key: value for key, value in (flags or {}).items() if value not in (None, ())}
-        found = sources.from_environment(os.environ if environ is None else environ, Document)
-        chosen = given.pop("model", None) or found.models
-        file = _find_file(config_file or found.config)
-        document = sources.merge(Document, file, found.values, given)
+        environ = os.environ if environ is None else environ
+        chosen = given.pop("model", None) or environ.get("PILOTLIGHT_MODEL", "").split(os.pathsep)
+        file = _find_file(config_file or environ.get("PILOTLIGHT_CONFIG"))
+        document = sources.load(Document, file, environ, given)
         known = _with_builtin(document)
-        picked = [_pick(value, known) for value in chosen]
+        picked = [_pick(value, known) for value in chosen if value]
         preload = tuple(entry.name for entry in _unique(picked))
         return cls(document.server, document.defaults, _unique([*known, *picked]), preload, file)
 
@@ -161,9 +160,9 @@ def user_file() -> Path:
     return platformdirs.user_config_path("pilotlight") / "models.toml"
 
 
-def _find_file(chosen: Path | None) -> Path:
-    if chosen is not None:
-        return Path(os.path.expanduser(chosen)).absolute()
+def _find_file(chosen: Path | str | None) -> Path:
+    if chosen:
+        return _absolute(Path(chosen))
     return user_file() if user_file().is_file() else reference()
 
 
@@ -182,7 +181,7 @@ def _pick(value: str, entries: list[ModelSettings]) -> ModelSettings:
     named = {entry.name: entry for entry in entries}
     if value in named:
         return named[value]
-    path = Path(os.path.expanduser(value)).absolute()
+    path = _absolute(Path(value))
     if not path.exists():
         raise ConfigError(
             f"--model {value}: no such file, and no model has that name{sources.near(value, named)}"

@@ -1,66 +1,84 @@
-"""Where settings come from: a TOML file, environment variables, flags; and how a wrong one is told.
+"""Where settings come from: flags, environment variables, a TOML file; and how a wrong one is told.
 
-Works on any pydantic model whose fields are tables of settings, and knows none of them by name.
-Every scalar setting has the environment variable `PILOTLIGHT_<KEY>` and the flag `--<key>`, so keys are
-unique across tables; `PILOTLIGHT_<TABLE>__<KEY>` is the long form.
+Works for any `Layered` settings whose fields are tables, and knows none of them by name. Every scalar
+setting has the environment variable `PILOTLIGHT_<KEY>` and the flag `--<key>`, so keys are unique across
+tables; `PILOTLIGHT_<TABLE>__<KEY>` is the long form.
 """
 
 import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from pilotlight.errors import ConfigError
 
 PREFIX = "PILOTLIGHT_"
-D = TypeVar("D", bound=BaseModel)
+OTHERS = {PREFIX + "CONFIG", PREFIX + "MODEL"}  # --config and --model, which are no settings
+D = TypeVar("D", bound="Layered")
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What the environment sets: `values` by key, the `--config` file and the `--model` values."""
+class Layered(BaseSettings):
+    """Settings from flags over environment over file over defaults, made by `load`."""
 
-    values: Mapping[str, str]
-    config: Path | None
-    models: tuple[str, ...]
-
-
-def from_environment(environ: Mapping[str, str], document: type[BaseModel]) -> Environment:
-    """Read all `PILOTLIGHT_*` variables; an empty one counts as not set. Raises `ConfigError`."""
-    known = _variables(document)
-    names = {*known, PREFIX + "CONFIG", PREFIX + "MODEL"}
-    ours = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
-    for name in ours:
-        if name not in names:
-            raise ConfigError(f"environment: unknown variable {name}{near(name, names)}")
-    config, chosen = ours.get(PREFIX + "CONFIG"), ours.get(PREFIX + "MODEL", "")
-    return Environment(
-        values={known[name]: value for name, value in ours.items() if name in known},
-        config=Path(config) if config else None,
-        models=tuple(filter(None, chosen.split(os.pathsep))),
+    model_config = SettingsConfigDict(
+        frozen=True, case_sensitive=True, env_prefix=PREFIX, env_nested_delimiter="__"
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: Any, init_settings: Any, *_: Any, **__: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The flags are what `load` gives as values, next to what the other sources read."""
+        flags = init_settings.init_kwargs
+        return init_settings, Environment(cls, flags.pop("environ")), File(cls, flags.pop("file"))
 
-def merge(document: type[D], file: Path, environment: Mapping[str, str], flags: Mapping[str, Any]) -> D:
-    """The validated document: flags over environment over file over defaults. Raises `ConfigError`."""
-    raw, origins = _read(file), dict[tuple[str, ...], str]()
-    for values, spelling in ((environment, _variable), (flags, _flag)):
-        for key, value in values.items():
-            table = tables(document)[key]
-            if isinstance(raw.setdefault(table, {}), dict):
-                raw[table][key] = _parsed(document, table, key, value)
-            origins[table, key] = spelling(key)
+
+class Environment(EnvSettingsSource):
+    """The variables of `environ`, by short or long name; an empty one counts as not set."""
+
+    def __init__(self, document: type[BaseSettings], environ: Mapping[str, str]) -> None:
+        super().__init__(document)
+        known = _variables(document)
+        ours = {name: value for name, value in environ.items() if name.startswith(PREFIX) and value}
+        for name in sorted(ours.keys() - known.keys() - OTHERS):
+            raise ConfigError(f"environment: unknown variable {name}{near(name, known.keys() | OTHERS)}")
+        self.env_vars = {PREFIX + "__".join(known[name]): ours[name] for name in ours if name in known}
+
+    def decode_complex_value(self, field_name: str, field: Any, value: str) -> list[str]:
+        """Lists are separated by commas, and are all there is besides scalars."""
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+
+class File(InitSettingsSource):
+    """A TOML file, its relative paths put in the folder it is in."""
+
+    def __init__(self, document: type[BaseSettings], file: Path) -> None:
+        values = _read(file)
+        for table in _sections(document):
+            if not isinstance(values.get(table, {}), dict):  # another source's table would hide it
+                raise ConfigError(f"{file}: {table}: must be a table, [{table}]")
+        super().__init__(document, _anchored(values, document, file.parent))
+
+
+def load(document: type[D], file: Path, environ: Mapping[str, str], flags: Mapping[str, Any]) -> D:
+    """The validated settings: flags over environment over file over defaults. Raises `ConfigError`."""
+    values: dict[str, Any] = {"file": file, "environ": environ}
+    for key, value in flags.items():
+        values.setdefault(tables(document)[key], {})[key] = value
     try:
-        return document.model_validate(raw, context=file.parent)
+        return document(**values)
     except ValidationError as error:
         wrong = error.errors(include_url=False)
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        origins = {place: name for name, place in _variables(document).items() if environ.get(name)}
+        origins |= {(table, key): _flag(key) for key, table in tables(document).items() if key in flags}
         raise ConfigError(_explain(wrong[0], document, origins, file) + more) from error
 
 
@@ -86,11 +104,10 @@ def _sections(document: type[BaseModel]) -> dict[str, type[BaseModel]]:
     }
 
 
-def _variables(document: type[BaseModel]) -> dict[str, str]:
-    """The setting's key for each environment variable, short and long."""
-    short = {_variable(key): key for key in tables(document)}
-    long = {_variable(f"{table}__{key}"): key for key, table in tables(document).items()}
-    return short | long
+def _variables(document: type[BaseModel]) -> dict[str, tuple[str, str]]:
+    """The table and key that each environment variable sets, short names and long ones."""
+    short = {_variable(key): (table, key) for key, table in tables(document).items()}
+    return short | {_variable("__".join(place)): place for place in short.values()}
 
 
 def _variable(key: str) -> str:
@@ -110,22 +127,23 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file}: {error}") from error
 
 
-def _parsed(document: type[BaseModel], table: str, key: str, value: Any) -> Any:
-    """A flag or variable as TOML would hold it: lists split at commas, paths relative to where we run."""
-    kind = _sections(document)[table].model_fields[key].annotation
-    if kind is Path:
-        return Path(os.path.expanduser(value)).absolute()
-    if isinstance(value, str) and getattr(kind, "__origin__", None) is tuple:
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
+def _anchored(value: Any, kind: Any, folder: Path) -> Any:
+    """The value with its relative paths, where a setting of this kind has any, put in the folder."""
+    if isinstance(value, dict):
+        fields = getattr(kind, "model_fields", {})
+        kinds = {key: fields[key].annotation for key in value.keys() & fields.keys()}
+        return {key: _anchored(inner, kinds.get(key), folder) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_anchored(item, next(iter(get_args(kind)), None), folder) for item in value]
+    return folder / os.path.expanduser(value) if kind is Path and isinstance(value, str) else value
 
 
 def _explain(
-    error: ErrorDetails, document: type[BaseModel], origins: Mapping[tuple[str, ...], str], file: Path
+    error: ErrorDetails, document: type[BaseModel], origins: Mapping[tuple[Any, ...], str], file: Path
 ) -> str:
     """One wrong setting in a sentence: where it was given, what was given, what would be right."""
     loc = error["loc"]
-    where = origins.get(tuple(map(str, loc[:2])), f"{file}: {_dotted(loc)}")
+    where = origins.get(loc[:2], f"{file}: {_dotted(loc)}")
     match error["type"]:
         case "extra_forbidden":
             return f"{file}: unknown key {_dotted(loc)}{_near_key(loc, document)}"
