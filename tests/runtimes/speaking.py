@@ -8,7 +8,8 @@ from typing import Any
 
 from pilotlight.core import Prompt, Sampling
 from pilotlight.runtimes.llamacpp.memory import Memory
-from pilotlight.runtimes.llamacpp.runtime import LlamaCpp, Prepared
+from pilotlight.runtimes.llamacpp.running import Prepared
+from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
 from pilotlight.runtimes.transcripts import Transcripts
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
 

@@ -1,6 +1,6 @@
 """llama.cpp's C API, as far as Pilotlight uses it, behind plain Python and numpy types.
 
-The only file that touches `llama_cpp`. It knows tokens, sequences and logits; nothing of requests or text
+The only file that imports `llama_cpp`. It knows tokens, sequences and logits; nothing of requests or text
 streams. Not thread-safe, except `tokenize`, `piece` and the properties, which only read the vocabulary.
 """
 
@@ -8,7 +8,7 @@ import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.llamacpp.batch import Batch
 
 LOG_ERROR = 4
 """`GGML_LOG_LEVEL_ERROR` of ggml.h; 3 is a warning."""
@@ -315,46 +316,3 @@ def _going_on(progress: Callable[[float], None]) -> Callable[[float, Any], bool]
 
 def _bytes_pointer(array: npt.NDArray[np.uint8]) -> Any:
     return array.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-
-
-class Batch:
-    """The arrays of one `llama_batch`, filled through numpy: a ctypes store per field would cost 10 times
-    more."""
-
-    def __init__(self, lib: Any, largest: int) -> None:
-        self._tokens = np.zeros(largest, np.int32)
-        self._positions = np.zeros(largest, np.int32)
-        self._slots = np.zeros(largest, np.int32)
-        self._wants = np.zeros(largest, np.int8)
-        self._ones = np.ones(largest, np.int32)
-        address, size = self._slots.ctypes.data, self._slots.itemsize
-        self._slot_pointers = np.array([address + i * size for i in range(largest)], np.uintp)
-        self.native = lib.llama_batch()
-        for name, array in (
-            ("token", self._tokens),
-            ("pos", self._positions),
-            ("n_seq_id", self._ones),
-            ("seq_id", self._slot_pointers),
-            ("logits", self._wants),
-        ):
-            kind = dict(lib.llama_batch._fields_)[name]
-            setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
-        self.outputs: list[int] = []
-        """Batch index of each requested output, in order."""
-
-    def clear(self) -> None:
-        self.native.n_tokens = 0
-        self.outputs.clear()
-
-    def add(self, tokens: Sequence[int], *, position: int, slot: int, wants_logits: bool) -> None:
-        """Append tokens of one sequence; logits are computed for the last of them if wanted."""
-        start = self.native.n_tokens
-        end = start + len(tokens)
-        self._tokens[start:end] = tokens
-        self._positions[start:end] = range(position, position + len(tokens))
-        self._slots[start:end] = slot
-        self._wants[start:end] = 0
-        if wants_logits:
-            self._wants[end - 1] = 1
-            self.outputs.append(end - 1)
-        self.native.n_tokens = end

@@ -8,7 +8,6 @@ request.
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -21,10 +20,10 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import Pace, num_padding, plan, shares_prefix
 from pilotlight.runtimes.llamacpp.memory import NUM_KEPT, Memory, Source
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
+from pilotlight.runtimes.llamacpp.running import Prepared, Running
 from pilotlight.runtimes.llamacpp.sampler import Sampler
-from pilotlight.runtimes.text import TextStream
 from pilotlight.runtimes.transcripts import Transcript, Transcripts
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
+from pilotlight.worker.protocol import Admitted, Done, Event, Generate, Load, State
 
 DEFAULT_CONTEXT = 8192
 """Tokens when neither the request nor the model's training asks for less: memory is taken for all of them at
@@ -51,49 +50,6 @@ HEADROOM = 64
 
 WORTH_WAITING = 32
 """Tokens of a running prompt worth waiting for instead of computing them a second time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that passed the checks, tokenized."""
-
-    generate: Generate
-    text: str | None
-    """The prompt as text, where it came as text or messages."""
-    tokens: list[int]
-    max_tokens: int
-
-
-class Running(batching.Sequence):
-    """One sequence of a request."""
-
-    __slots__ = ("index", "prepared", "said", "sampler", "sent_tokens", "text")
-
-    def __init__(self, prepared: Prepared, index: int, arrival: int, sampler: Sampler) -> None:
-        super().__init__(prepared.tokens, arrival)
-        self.prepared = prepared
-        self.index = index
-        self.sampler = sampler
-        self.text = TextStream(prepared.generate.stop)
-        self.said: list[str] = []
-        """Text that went to the client, piece by piece."""
-        self.sent_tokens = 0
-
-    def say(self, text: str, events: list[Event]) -> None:
-        """Send text, with the tokens that became text since the last time."""
-        if text:
-            self.said.append(text)
-            events.append(Delta(self.id, self.index, text, self.num_generated - self.sent_tokens))
-            self.sent_tokens = self.num_generated
-
-    @property
-    def id(self) -> int:
-        return self.prepared.generate.id
-
-    @property
-    def keeps(self) -> bool:
-        """Its tokens may be shared with other requests."""
-        return self.prepared.generate.cache_prompt
 
 
 class LlamaCpp:
