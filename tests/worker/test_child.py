@@ -4,8 +4,9 @@ import queue
 
 import pytest
 
-from pilotlight.worker.child import Task, serve
-from pilotlight.worker.protocol import Admitted, Delta, Event, Refused, State, Step, ToDaemon
+from pilotlight.core import FinishReason
+from pilotlight.worker.child import BUNDLE_S, Outbox, Task, serve
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, State, Step, ToDaemon
 
 
 class Script:
@@ -96,3 +97,56 @@ def test_a_state_is_sent_at_once() -> None:
     script = Script()
     did = script.serve(lambda _: script.start(1), lambda _: State(1, 0, 0, 0, 1))
     assert did[:4] == ["start 1", "send State", "send Admitted", "step"]
+
+
+class Clock:
+    """A time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def bundled() -> tuple[Outbox, list[ToDaemon], Clock]:
+    sent: list[ToDaemon] = []
+    clock = Clock()
+    return Outbox(sent.append, clock), sent, clock
+
+
+def test_the_first_text_is_sent_at_once() -> None:
+    """Nobody waits for a first token."""
+    outbox, sent, _ = bundled()
+    outbox.add([Delta(1, 0, "a", 1)])
+    assert sent == [Step((Delta(1, 0, "a", 1),))]
+
+
+def test_text_that_comes_too_fast_to_see_is_bundled() -> None:
+    """Until the last frame is old enough; nothing is lost, and the order stays."""
+    outbox, sent, clock = bundled()
+    for letter in "abc":
+        outbox.add([Delta(1, 0, letter, 1)])
+    assert len(sent) == 1
+    clock.now += 2 * BUNDLE_S
+    outbox.add([Delta(1, 0, "d", 1)])
+    assert sent[1:] == [Step(tuple(Delta(1, 0, letter, 1) for letter in "bcd"))]
+
+
+def test_an_end_does_not_wait() -> None:
+    """And takes along what was held."""
+    outbox, sent, _ = bundled()
+    done = Done(1, 0, FinishReason.STOP, 2, 0)
+    outbox.add([Delta(1, 0, "a", 1)])
+    outbox.add([Delta(1, 0, "b", 1)])
+    outbox.add([done])
+    assert sent[1:] == [Step((Delta(1, 0, "b", 1), done))]
+
+
+def test_slow_text_is_never_held() -> None:
+    """A step that takes its time is sent when it is done."""
+    outbox, sent, clock = bundled()
+    for letter in "abc":
+        clock.now += 2 * BUNDLE_S
+        outbox.add([Delta(1, 0, letter, 1)])
+    assert len(sent) == 3

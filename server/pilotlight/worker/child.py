@@ -9,7 +9,8 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from pilotlight.errors import BadRequest
@@ -18,6 +19,7 @@ from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
     Cancel,
+    Delta,
     Event,
     Generate,
     Hello,
@@ -43,6 +45,9 @@ SWITCH_INTERVAL_S = 0.0005
 step."""
 
 PROGRESS_STEP = 0.01
+
+BUNDLE_S = 0.002
+"""Text may wait this long for more of it; an eighth of what one frame of a 60 Hz screen takes."""
 
 Task = Callable[[Runtime], Event | ToDaemon | None]
 
@@ -77,9 +82,12 @@ def main() -> None:
 
 def serve(runtime: Runtime, tasks: "queue.SimpleQueue[Task]", send: Callable[[ToDaemon], None]) -> None:
     """The step loop; waits without a timer when there is nothing to do."""
+    outbox = Outbox(send)
     while True:
         events: list[Event] = []
         while not tasks.empty() or not runtime.has_work:
+            # What comes now may make the next step a long one.
+            outbox.flush()
             reply = tasks.get()(runtime)
             if isinstance(reply, Event):
                 events.append(reply)
@@ -87,11 +95,42 @@ def serve(runtime: Runtime, tasks: "queue.SimpleQueue[Task]", send: Callable[[To
                 send(reply)
             if events and not runtime.has_work:
                 break
-        if events:
-            # Before the step: an admission or refusal must not wait for a long prompt to be computed.
-            send(Step(tuple(events)))
-        if runtime.has_work and (produced := runtime.step()):
-            send(Step(tuple(produced)))
+        # Before the step: an admission or refusal must not wait for a long prompt to be computed.
+        outbox.add(events)
+        if runtime.has_work:
+            outbox.add(runtime.step())
+
+
+class Outbox:
+    """Sends events as they come, and bundles text that comes faster than anybody can see.
+
+    A tiny model makes a token in half a millisecond; waking the daemon and the client for each would cost
+    them more than the token costs us.
+    """
+
+    def __init__(
+        self, send: Callable[[ToDaemon], None], clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._send = send
+        self._clock = clock
+        self._held: list[Event] = []
+        self._sent_at = -BUNDLE_S
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Send them, unless they are only text and the last text is younger than `BUNDLE_S`."""
+        self._held += events
+        is_text = all(isinstance(event, Delta) for event in events)
+        if not is_text or self._clock() - self._sent_at >= BUNDLE_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held."""
+        if not self._held:
+            return
+        self._send(Step(tuple(self._held)))
+        if any(isinstance(event, Delta) for event in self._held):
+            self._sent_at = self._clock()
+        self._held = []
 
 
 class Intake:
