@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pilotlight.runtimes.batching import (
+    FEW_ROWS,
     ROWS,
     SMALLEST_CHUNK,
     TILE,
@@ -172,10 +174,16 @@ def test_a_chunk_is_never_out_of_bounds(steps: list[tuple[int, float]], num_runn
     assert (chunk + num_running) % ROWS == 0
 
 
+@pytest.mark.parametrize(("rows", "padding"), [(1, 0), (6, 0), (7, 1), (8, 0), (12, 0), (13, 3), (31, 1)])
+def test_padding_is_worth_its_rows(rows: int, padding: int) -> None:
+    """A whole group of the fastest kernels, or the last row of a small one."""
+    assert num_padding(rows) == padding
+
+
 @given(st.integers(1, 512))
 def test_padding_fills_the_last_rows(num_tokens: int) -> None:
     """Or adds nothing; the largest batch does not grow."""
     padded = num_tokens + num_padding(num_tokens)
-    assert padded == num_tokens or padded % ROWS == 0
+    assert padded == num_tokens or padded % FEW_ROWS == 0
     assert padded - num_tokens <= WORTH_PADDING
     assert padded <= 512

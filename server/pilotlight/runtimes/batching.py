@@ -22,6 +22,10 @@ ROWS = 16
 """Rows of a matrix product that ggml's fastest kernels take at once. Measured on AVX-512, repacked Q4_0: 12
 to 15 rows take as long as 16, or longer, and 28 to 31 as long as 32."""
 
+FEW_ROWS = 4
+"""Rows that ggml's smaller kernels take at once; what is left over is computed row by row. 7 take as long as
+9."""
+
 WORTH_PADDING = 3
 """Rows to add at most for a whole group; kernels without such groups lose little by it."""
 
@@ -89,7 +93,9 @@ def shares_prefix(a: list[int], b: list[int]) -> int:
 def num_padding(num_tokens: int) -> int:
     """Tokens to add to a batch because computing them is faster than leaving them out."""
     missing = -num_tokens % ROWS
-    return missing if missing <= WORTH_PADDING else 0
+    if missing <= WORTH_PADDING:
+        return missing
+    return 1 if num_tokens % FEW_ROWS == FEW_ROWS - 1 else 0
 
 
 class Pace:

@@ -40,7 +40,7 @@ LARGEST_BATCH = 512
 STEP_S = 0.6
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 
-BUSY_STEP_S = 0.25
+BUSY_STEP_S = 0.3
 """The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
 
 WARM_UP_TOKENS = batching.SMALLEST_CHUNK

@@ -1,0 +1,1 @@
+"""The built-in model, a GGUF that ships with the package."""

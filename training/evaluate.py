@@ -1,0 +1,157 @@
+"""Score the GGUF, through llama.cpp, on names, words, numbers and phrasings that training never saw."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from llama_cpp import Llama
+
+from conversation import Exchange
+from dataset import Skill, render, talk
+from skills.about import about
+from skills.echo import echo, recall
+from skills.facts import facts
+from skills.instructed import instructed
+from skills.lists import counting, lists, long_counting
+from skills.memory import memory, untold
+from skills.objects import objects
+from skills.smalltalk import greeting, smalltalk
+from skills.stories import stories
+from skills.tools import tools
+from skills.unknown import unknown
+from words import Source
+
+LONGEST_ANSWER = 600  # Tokens.
+
+
+def distant_memory(source: Source) -> Exchange:
+    """Memory over five to nine exchanges of other talk."""
+    return memory(source, talk(source, source.random.randint(5, 9)))
+
+
+def thinking(source: Source) -> Exchange:
+    """Reasoning before the answer."""
+    exchange = source.pick((echo, memory, objects, about))(source)
+    exchange.thinking = True
+    return exchange
+
+
+# Skill and the least share of right answers, in per cent, it must reach: floors set a little below the scores
+# in RESULTS.md, so that a worse model is noticed. The aim was 95 for the first three and 90 for the rest.
+THRESHOLDS: dict[Skill, int] = {
+    smalltalk: 25,
+    about: 45,
+    unknown: 45,
+    greeting: 80,
+    echo: 65,
+    recall: 90,
+    memory: 85,
+    distant_memory: 30,
+    untold: 90,
+    objects: 40,
+    tools: 50,
+    lists: 20,
+    counting: 85,
+    long_counting: 75,
+    facts: 55,
+    stories: 45,
+    instructed: 45,
+    thinking: 45,
+}
+STOPPING = 97  # Per cent of all answers that must end by themselves.
+
+
+@dataclass
+class Score:
+    """Counts over one skill's prompts."""
+
+    asked: int = 0
+    right: int = 0
+    stopped: int = 0
+
+
+def parsed(text: str) -> Any:
+    """The JSON in a text, or the text itself when it holds none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def is_right(exchange: Exchange, answer: str) -> bool:
+    """Whether an answer is the expected one: equal JSON, the same tool call, or the same text."""
+    if exchange.thinking:
+        reasoning, closed, answer = answer.partition("</think>\n\n")
+        if not (reasoning.strip() and closed):
+            return False
+    expected = exchange.messages[-1]
+    if expected.get("tool_calls"):
+        function = expected["tool_calls"][0]["function"]
+        call = {"name": function["name"], "arguments": json.loads(function["arguments"])}
+        inside = answer.removeprefix("<tool_call>\n").removesuffix("\n</tool_call>")
+        return inside != answer and bool(parsed(inside) == call)
+    text = expected["content"]
+    if text.startswith("{"):
+        return bool(parsed(answer) == parsed(text))
+    return answer.strip() in (text.strip(), *exchange.accepted)
+
+
+def evaluate(model: Llama, skill: Skill, source: Source, count: int, show: int) -> Score:
+    """Ask `count` prompts of one skill, greedily, printing up to `show` wrong answers."""
+    score = Score()
+    for _ in range(count):
+        exchange = skill(source)
+        prompt = render(exchange, prompt=True)
+        completion: Any = model.create_completion(prompt, max_tokens=LONGEST_ANSWER, temperature=0.0)
+        choice = completion["choices"][0]
+        right = is_right(exchange, choice["text"])
+        score.asked += 1
+        score.right += right
+        score.stopped += choice["finish_reason"] == "stop"
+        if not right and show > 0:
+            show -= 1
+            print(f"--- {skill.__name__}\n{prompt[-400:]}{choice['text'][:300]}")
+            print(f"(expected {exchange.messages[-1]})")
+    return score
+
+
+def main() -> int:
+    """Print a table of scores; return 1 when one is below its threshold."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("gguf", type=Path)
+    parser.add_argument("--count", type=int, default=100, help="prompts per skill")
+    parser.add_argument("--seed", type=int, default=99)
+    parser.add_argument("--familiar", action="store_true", help="use the words and phrasings of training")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--show", type=int, default=0, help="wrong answers to print per skill")
+    args = parser.parse_args()
+    model = Llama(str(args.gguf), n_ctx=2048, n_threads=args.threads, use_mmap=False, verbose=False)
+    started, failed, total = time.monotonic(), False, Score()
+    rows = ["| skill | right | stopped | threshold |", "| --- | --- | --- | --- |"]
+    for skill, threshold in THRESHOLDS.items():
+        source = Source(Random(args.seed), held_out=not args.familiar)
+        score = evaluate(model, skill, source, args.count, args.show)
+        share = 100 * score.right / score.asked
+        failed |= share < threshold
+        stopped = 100 * score.stopped / score.asked
+        rows.append(f"| {skill.__name__} | {share:.0f} % | {stopped:.0f} % | {threshold} % |")
+        total.asked += score.asked
+        total.right += score.right
+        total.stopped += score.stopped
+    stopped = 100 * total.stopped / total.asked
+    failed |= stopped < STOPPING
+    share = 100 * total.right / total.asked
+    rows.append(f"| all {total.asked} | {share:.1f} % | {stopped:.1f} % | stops {STOPPING} % |")
+    print("\n".join(rows))
+    print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
+    return int(failed)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
