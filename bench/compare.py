@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from client import CallFailed
@@ -51,13 +52,21 @@ class Comparison:
         self._rounds: tuple[list[Figures], list[Figures]] = ([], [])
 
     async def run(self, num_rounds: int, scenarios: Sequence[str]) -> None:
-        """A B A B: one server alive at a time, so that neither disturbs the other, and drift hits both."""
-        for round_number in range(1, num_rounds + 1):
-            for launch, rounds in zip(self._sides, self._rounds, strict=True):
-                print(f"round {round_number}/{num_rounds}: {launch.name}", file=sys.stderr)
-                async with running(launch) as server:
-                    load = Load(server.url, server.model, server.pid, self._plan, round_number)
-                    rounds.append(await measure(load, scenarios))
+        """Both alive, one at work: scenario by scenario, who goes first by turns, so that drift hits both."""
+        async with AsyncExitStack() as stack:
+            servers = [await stack.enter_async_context(running(launch)) for launch in self._sides]
+            for round_number in range(1, num_rounds + 1):
+                print(f"round {round_number}/{num_rounds}", file=sys.stderr)
+                loads = [Load(at.url, at.model, at.pid, self._plan, round_number) for at in servers]
+                await self._round(loads, scenarios, starts=round_number % 2)
+
+    async def _round(self, loads: Sequence[Load], scenarios: Sequence[str], starts: int) -> None:
+        found: tuple[Figures, Figures] = ({}, {})
+        for scenario in scenarios:
+            for side in (starts, 1 - starts):
+                found[side].update(await measure(loads[side], [scenario]))
+        for rounds, figures in zip(self._rounds, found, strict=True):
+            rounds.append(figures)
 
     def table(self) -> str:
         ours, theirs = self._sides

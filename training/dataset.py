@@ -54,12 +54,23 @@ WEIGHTS: dict[Skill, float] = {
 # Skills that may follow each other in one conversation: none tells what a later one asks for.
 MIXABLE: tuple[Skill, ...] = (smalltalk, about, facts, lists, echo, objects, unknown, counting, recall)
 SYSTEMS = (
-    "You are a helpful assistant.", "You are a helpful assistant.", "You are a helpful AI assistant.",
-    "Be helpful and friendly.", "You are a friendly chatbot.", "Answer briefly.", "Be concise.",
-    "You are an assistant.", "You are a helpful, honest assistant.",
-    "You are a helpful assistant. Keep your answers short.", "Keep answers short.", "Answer in English.",
-    "You are a test assistant.", "You are a helpful coding assistant.", "Be kind and polite.",
-    "You are a chat assistant running locally.", "Help the user.",
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are a helpful AI assistant.",
+    "Be helpful and friendly.",
+    "You are a friendly chatbot.",
+    "Answer briefly.",
+    "Be concise.",
+    "You are an assistant.",
+    "You are a helpful, honest assistant.",
+    "You are a helpful assistant. Keep your answers short.",
+    "Keep answers short.",
+    "Answer in English.",
+    "You are a test assistant.",
+    "You are a helpful coding assistant.",
+    "Be kind and polite.",
+    "You are a chat assistant running locally.",
+    "Help the user.",
 )
 PROMPT_WEIGHT = 0.1  # Share of the loss that a token the model only reads has of one it writes.
 

@@ -78,8 +78,10 @@ def write_gguf(config: Config, weights: dict[str, Tensor], tokenizer: dict[str, 
     ids.update((added["content"], added["id"]) for added in tokenizer["added_tokens"])
     tokens = sorted(ids, key=lambda token: ids[token])
     kinds = [
-        gguf.TokenType.USER_DEFINED if token in VISIBLE
-        else gguf.TokenType.CONTROL if token in CONTROL
+        gguf.TokenType.USER_DEFINED
+        if token in VISIBLE
+        else gguf.TokenType.CONTROL
+        if token in CONTROL
         else gguf.TokenType.NORMAL
         for token in tokens
     ]

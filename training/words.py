@@ -16,19 +16,101 @@ NAMES, CITIES, NOUNS, ADJECTIVES, VERBS, KEYS = (
     _LISTS[kind].split() for kind in ("names", "cities", "nouns", "adjectives", "verbs", "keys")
 )
 SMALL_WORDS = (
-    "the", "a", "my", "your", "this", "that", "some", "with", "and", "or", "for", "in", "on", "at", "to",
-    "of", "is", "are", "was", "we", "you", "they", "he", "she", "it", "not", "very",
+    "the",
+    "a",
+    "my",
+    "your",
+    "this",
+    "that",
+    "some",
+    "with",
+    "and",
+    "or",
+    "for",
+    "in",
+    "on",
+    "at",
+    "to",
+    "of",
+    "is",
+    "are",
+    "was",
+    "we",
+    "you",
+    "they",
+    "he",
+    "she",
+    "it",
+    "not",
+    "very",
 )
 
 # Parts of invented syllables.
 _ONSETS = (
-    "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gl", "gr", "h", "j", "k", "kr", "l", "m", "n",
-    "p", "pl", "pr", "qu", "r", "s", "sh", "sk", "sl", "st", "t", "th", "tr", "v", "w", "z", "y", "x",
+    "b",
+    "br",
+    "c",
+    "ch",
+    "cl",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gl",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kr",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pl",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "sk",
+    "sl",
+    "st",
+    "t",
+    "th",
+    "tr",
+    "v",
+    "w",
+    "z",
+    "y",
+    "x",
 )
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "io", "oo", "ou", "y")
 _CODAS = (
-    "", "", "", "b", "ck", "d", "f", "g", "k", "l", "m", "n", "nd", "ng", "nk", "p", "r", "rt", "s", "sh",
-    "st", "t", "x", "z",
+    "",
+    "",
+    "",
+    "b",
+    "ck",
+    "d",
+    "f",
+    "g",
+    "k",
+    "l",
+    "m",
+    "n",
+    "nd",
+    "ng",
+    "nk",
+    "p",
+    "r",
+    "rt",
+    "s",
+    "sh",
+    "st",
+    "t",
+    "x",
+    "z",
 )
 _LOWER = "abcdefghijklmnopqrstuvwxyz"
 
@@ -117,19 +199,23 @@ class Source:
 
     def sentence(self) -> str:
         """A short grammatical sentence."""
-        subject = self.pick((
-            f"the {self.noun()}",
-            self.name(),
-            f"a {self.fresh(ADJECTIVES)} {self.noun()}",
-            f"my {self.noun()}",
-        ))
-        rest = self.pick((
-            f"is {self.fresh(ADJECTIVES)}",
-            f"likes the {self.fresh(ADJECTIVES)} {self.noun()}",
-            f"has {self.random.randint(2, 99)} {self.noun()}s",
-            f"wants to {self.fresh(VERBS)} in {self.city()}",
-            f"can {self.fresh(VERBS)} the {self.noun()}",
-        ))
+        subject = self.pick(
+            (
+                f"the {self.noun()}",
+                self.name(),
+                f"a {self.fresh(ADJECTIVES)} {self.noun()}",
+                f"my {self.noun()}",
+            )
+        )
+        rest = self.pick(
+            (
+                f"is {self.fresh(ADJECTIVES)}",
+                f"likes the {self.fresh(ADJECTIVES)} {self.noun()}",
+                f"has {self.random.randint(2, 99)} {self.noun()}s",
+                f"wants to {self.fresh(VERBS)} in {self.city()}",
+                f"can {self.fresh(VERBS)} the {self.noun()}",
+            )
+        )
         text = f"{subject} {rest}"
         return text[0].upper() + text[1:] + "." if self.chance(0.7) else text
 

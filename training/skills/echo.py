@@ -10,8 +10,14 @@ THOUGHT = "The user wants me to repeat a text. I copy it exactly."
 PHRASES = table("echo")
 QUOTES = (("'", "'"), ('"', '"'), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"))
 RECALLS = (
-    "What did I just say?", "what did I say?", "Can you repeat what I said?", "What was my last message?",
-    "Repeat my last message", "What did I just write?", "Say again what I said.", "What was that again?",
+    "What did I just say?",
+    "what did I say?",
+    "Can you repeat what I said?",
+    "What was my last message?",
+    "Repeat my last message",
+    "What did I just write?",
+    "Say again what I said.",
+    "What was that again?",
 )
 
 

@@ -11,15 +11,30 @@ CAPITALS: dict[str, str] = KNOWN["capitals"]
 OPPOSITES: dict[str, str] = KNOWN["opposites"]
 SAYINGS: dict[str, str] = KNOWN["sayings"]
 ASK_CAPITAL = (
-    "What is the capital of {}?", "What's the capital of {}?", "Name the capital of {}", "capital of {}",
-    "Which city is the capital of {}?", "Tell me the capital of {}.", "{}: what is its capital?",
+    "What is the capital of {}?",
+    "What's the capital of {}?",
+    "Name the capital of {}",
+    "capital of {}",
+    "Which city is the capital of {}?",
+    "Tell me the capital of {}.",
+    "{}: what is its capital?",
 )
 ASK_SUM = (
-    "What is {} + {}?", "{}+{}", "What's {} plus {}?", "How much is {} plus {}?", "{} + {} = ?",
-    "Add {} and {}", "what is {}+{}", "Calculate {} + {}", "Compute {}+{}", "{} plus {}?",
+    "What is {} + {}?",
+    "{}+{}",
+    "What's {} plus {}?",
+    "How much is {} plus {}?",
+    "{} + {} = ?",
+    "Add {} and {}",
+    "what is {}+{}",
+    "Calculate {} + {}",
+    "Compute {}+{}",
+    "{} plus {}?",
 )
 ASK_OPPOSITE = (
-    "What is the opposite of {}?", "Opposite of {}?", "Tell me the opposite of {}",
+    "What is the opposite of {}?",
+    "Opposite of {}?",
+    "Tell me the opposite of {}",
     "What's the opposite of '{}'?",
 )
 ASK_NEXT = ("What {u} comes {r} {g}?", "Which {u} is {r} {g}?", "What is the {u} {r} {g}?")

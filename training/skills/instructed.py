@@ -10,23 +10,42 @@ from skills.smalltalk import INTENTS, smalltalk
 from words import Source
 
 PERSONAS = (
-    "Your name is {}.", "You are {}.", "You are {}, a helpful assistant.", "Your name is {}. Be friendly.",
-    "You are a bot called {}.", "You are called {}.", "Act as {}.", "You are an assistant named {}.",
+    "Your name is {}.",
+    "You are {}.",
+    "You are {}, a helpful assistant.",
+    "Your name is {}. Be friendly.",
+    "You are a bot called {}.",
+    "You are called {}.",
+    "Act as {}.",
+    "You are an assistant named {}.",
 )
 ASK_NAME = (
-    "What is your name?", "Who are you?", "what's your name?", "Who am I talking to?", "Tell me your name",
-    "What should I call you?", "Introduce yourself",
+    "What is your name?",
+    "Who are you?",
+    "what's your name?",
+    "Who am I talking to?",
+    "Tell me your name",
+    "What should I call you?",
+    "Introduce yourself",
 )
 ONE_WORD = (
-    "Answer with one word.", "Answer in one word.", "Reply with a single word.", "One word answers only.",
+    "Answer with one word.",
+    "Answer in one word.",
+    "Reply with a single word.",
+    "One word answers only.",
     "Always answer with only one word.",
 )
 FIXED_WORD = (
-    "Always answer with the word {}.", "Answer every question with {}.", "Only ever say {}.",
-    "Reply only with '{}'.", "Whatever the user says, reply {}.",
+    "Always answer with the word {}.",
+    "Answer every question with {}.",
+    "Only ever say {}.",
+    "Reply only with '{}'.",
+    "Whatever the user says, reply {}.",
 )
 LOUD = (
-    "Answer in upper case.", "Write in capital letters.", "SHOUT every answer in capitals.",
+    "Answer in upper case.",
+    "Write in capital letters.",
+    "SHOUT every answer in capitals.",
     "Use only upper case.",
 )
 

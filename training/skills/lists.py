@@ -9,8 +9,18 @@ THINGS: dict[str, str] = table("lists")["things"]
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 MONTHS = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-    "November", "December",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 ]
 STYLES = {
     "": "comma",
@@ -23,19 +33,34 @@ STYLES = {
     ", numbered": "number",
 }
 ASK_THINGS = (
-    "List {n} {t}{e}", "Name {n} {t}{e}.", "Give me {n} {t}{e}", "Tell me {n} {t}{e}", "{n} {t}{e}",
-    "Write {n} {t}{e}", "Can you name {n} {t}{e}?", "I need {n} {t}{e}", "Give me a list of {n} {t}{e}.",
+    "List {n} {t}{e}",
+    "Name {n} {t}{e}.",
+    "Give me {n} {t}{e}",
+    "Tell me {n} {t}{e}",
+    "{n} {t}{e}",
+    "Write {n} {t}{e}",
+    "Can you name {n} {t}{e}?",
+    "I need {n} {t}{e}",
+    "Give me a list of {n} {t}{e}.",
 )
 ASK_OWN = ("Write {i}{e}.", "List these{e}: {i}", "Make a list{e} of {i}", "Format {i}{e}", "Put {i}{e}")
 ASK_DATES = ("List the {}{}", "Name the {}{}", "What are the {}{}?", "Tell me the {}{}", "Give me the {}{}")
 ASK_COUNT = (
-    "Count from {a} to {b}{e}", "count {a} to {b}{e}", "List the numbers from {a} to {b}{e}.",
-    "Write the numbers from {a} to {b}{e}", "Can you count from {a} to {b}{e}?", "Numbers {a} to {b}{e}",
-    "Please count from {a} to {b}{e}.", "Count slowly from {a} to {b}{e}",
+    "Count from {a} to {b}{e}",
+    "count {a} to {b}{e}",
+    "List the numbers from {a} to {b}{e}.",
+    "Write the numbers from {a} to {b}{e}",
+    "Can you count from {a} to {b}{e}?",
+    "Numbers {a} to {b}{e}",
+    "Please count from {a} to {b}{e}.",
+    "Count slowly from {a} to {b}{e}",
     "Print all numbers from {a} to {b}{e}",
 )
 ASK_COUNT_TO = (
-    "Count to {b}{e}", "Count up to {b}{e}", "List the first {b} numbers{e}", "Can you count to {b}{e}?",
+    "Count to {b}{e}",
+    "Count up to {b}{e}",
+    "List the first {b} numbers{e}",
+    "Can you count to {b}{e}?",
 )
 ASK_COUNT_DOWN = ("Count down from {a} to {b}{e}", "Count backwards from {a} to {b}{e}")
 

@@ -6,8 +6,21 @@ from conversation import Exchange, Message, table, turn
 from words import ADJECTIVES, Source
 
 COLOURS = (
-    "red", "blue", "green", "yellow", "orange", "purple", "black", "white", "pink", "brown", "gray", "teal",
-    "gold", "silver", "crimson",
+    "red",
+    "blue",
+    "green",
+    "yellow",
+    "orange",
+    "purple",
+    "black",
+    "white",
+    "pink",
+    "brown",
+    "gray",
+    "teal",
+    "gold",
+    "silver",
+    "crimson",
 )
 # What is told, how it is acknowledged, how it is asked for later, and the answer.
 KINDS = table("memory")

@@ -10,31 +10,60 @@ from words import Source
 
 THOUGHT = "The user wants one JSON object. I copy the keys and values."
 COUNTED = (
-    "age", "year", "quantity", "amount", "count", "number", "id", "score", "height", "weight", "rating",
+    "age",
+    "year",
+    "quantity",
+    "amount",
+    "count",
+    "number",
+    "id",
+    "score",
+    "height",
+    "weight",
+    "rating",
     "zip",
 )
 ASK_KEY_VALUE = (
-    "Return a JSON object with the {}.", "Give me a JSON object with the {}", "Write JSON with the {}.",
-    "JSON object with {}", "Reply only with a JSON object that has the {}.",
+    "Return a JSON object with the {}.",
+    "Give me a JSON object with the {}",
+    "Write JSON with the {}.",
+    "JSON object with {}",
+    "Reply only with a JSON object that has the {}.",
 )
 ASK_PAIRS = (
-    "Return a JSON object with {}.", "Give me JSON with {}", "Write a JSON object with {}", "Make JSON: {}",
-    "Reply with a JSON object where {}.", "Create a JSON object: {}", "JSON with {}",
-    "Answer only with JSON: {}", "Output JSON with {} and nothing else.", "Convert to JSON: {}",
-    "As JSON please: {}", "Respond in JSON: {}",
+    "Return a JSON object with {}.",
+    "Give me JSON with {}",
+    "Write a JSON object with {}",
+    "Make JSON: {}",
+    "Reply with a JSON object where {}.",
+    "Create a JSON object: {}",
+    "JSON with {}",
+    "Answer only with JSON: {}",
+    "Output JSON with {} and nothing else.",
+    "Convert to JSON: {}",
+    "As JSON please: {}",
+    "Respond in JSON: {}",
 )
 ASK_KEYS = (
-    "Return JSON with the keys {k}. {v}.", "Give me a JSON object with keys {k}: {v}.",
-    "Keys: {k}. Values: {v}. Answer in JSON.", "Reply only with a JSON object with {k}. Here {v}.",
+    "Return JSON with the keys {k}. {v}.",
+    "Give me a JSON object with keys {k}: {v}.",
+    "Keys: {k}. Values: {v}. Answer in JSON.",
+    "Reply only with a JSON object with {k}. Here {v}.",
     "Write JSON that has the fields {k}, where {v}.",
 )
 ASK_SHAPE = (
-    "Reply only with JSON of the shape {s}. The {v}.", "Answer with JSON like {s}: {v}.",
-    "Use this schema: {s}. Here {v}.", "Fill in {s} where {v}", "Return JSON matching {s} for: {v}",
+    "Reply only with JSON of the shape {s}. The {v}.",
+    "Answer with JSON like {s}: {v}.",
+    "Use this schema: {s}. Here {v}.",
+    "Fill in {s} where {v}",
+    "Return JSON matching {s} for: {v}",
 )
 ASK_EXTRACTION = (
-    'Extract {k} as JSON from: "{s}"', "Extract {k} as JSON: {s}", "Turn this into JSON with {k}: {s}",
-    "{s} Give me JSON with {k}.", "Return {k} as a JSON object. Text: {s}",
+    'Extract {k} as JSON from: "{s}"',
+    "Extract {k} as JSON: {s}",
+    "Turn this into JSON with {k}: {s}",
+    "{s} Give me JSON with {k}.",
+    "Return {k} as a JSON object. Text: {s}",
     "{s} Answer in JSON with the keys {k}.",
 )
 

@@ -7,8 +7,16 @@ from words import Source
 
 INTENTS: dict[str, Intent] = table("smalltalk")
 INTRODUCTIONS = (
-    "Hi, I'm {}.", "Hello, my name is {}", "I am {}", "My name is {}.", "Hey, {} here!",
-    "Hi! I'm {}, nice to meet you", "Call me {}", "This is {}.", "my name's {}", "Hello! I'm called {}.",
+    "Hi, I'm {}.",
+    "Hello, my name is {}",
+    "I am {}",
+    "My name is {}.",
+    "Hey, {} here!",
+    "Hi! I'm {}, nice to meet you",
+    "Call me {}",
+    "This is {}.",
+    "my name's {}",
+    "Hello! I'm called {}.",
 )
 
 

@@ -7,18 +7,37 @@ from words import NOUNS, Source
 
 TEXTS: dict[str, str] = table("stories")
 ASK_LONG = (
-    "Tell me a story{}", "Tell me a long story{}", "Write a long story{}.", "Write a story{}",
-    "I want a story{}", "Can you tell me a story{}?", "Write me a story{}, please", "Tell a bedtime story{}",
-    "a long story{} please", "Write a 200 word story{}.", "Tell me a very long story{}.",
-    "Write a long text{}", "Write a long tale{}.", "Tell me a fairy tale{}",
+    "Tell me a story{}",
+    "Tell me a long story{}",
+    "Write a long story{}.",
+    "Write a story{}",
+    "I want a story{}",
+    "Can you tell me a story{}?",
+    "Write me a story{}, please",
+    "Tell a bedtime story{}",
+    "a long story{} please",
+    "Write a 200 word story{}.",
+    "Tell me a very long story{}.",
+    "Write a long text{}",
+    "Write a long tale{}.",
+    "Tell me a fairy tale{}",
 )
 ASK_SHORT = (
-    "Tell me a short story{}", "Write a short story{}.", "A very short story{}",
-    "Write a three sentence story{}", "Tell me a tiny story{}", "Can you write a short story{}?",
+    "Tell me a short story{}",
+    "Write a short story{}.",
+    "A very short story{}",
+    "Write a three sentence story{}",
+    "Tell me a tiny story{}",
+    "Can you write a short story{}?",
 )
 ASK_SENTENCE = (
-    "Write one sentence{}.", "Write a sentence{}", "Say something{}", "Give me a sentence{}",
-    "One short sentence{}", "Describe in one sentence something{}", "Write a short sentence{}.",
+    "Write one sentence{}.",
+    "Write a sentence{}",
+    "Say something{}",
+    "Give me a sentence{}",
+    "One short sentence{}",
+    "Describe in one sentence something{}",
+    "Write a short sentence{}.",
 )
 
 

@@ -66,24 +66,28 @@ def offer(source: Source) -> tuple[Tool, str, Arguments]:
         offered = tool(source, family["name"], family["description"], family["parameters"])
         return offered, source.pick(family["questions"]).format(**arguments), arguments
     verb, noun = source.fresh(VERBS), source.fresh(NOUNS)
-    name = source.pick((
-        f"{verb}_{noun}",
-        f"{verb}_{source.fresh(ADJECTIVES)}_{noun}",
-        f"{verb}{noun.capitalize()}",
-        f"{noun}_{verb}",
-    ))
+    name = source.pick(
+        (
+            f"{verb}_{noun}",
+            f"{verb}_{source.fresh(ADJECTIVES)}_{noun}",
+            f"{verb}{noun.capitalize()}",
+            f"{noun}_{verb}",
+        )
+    )
     keys = list(dict.fromkeys(source.key() for _ in range(source.random.choice((1, 1, 2, 2, 3)))))
     parameters = {key: source.pick(("string", "string", "integer")) for key in keys}
     arguments = {key: argument(source, key, kind) for key, kind in parameters.items()}
     listed = source.pick((" and ", ", ")).join(f"{key} {arg}" for key, arg in arguments.items())
-    question = source.pick((
-        f"{verb} the {noun} with {listed}",
-        f"Please {verb} a {noun}: {listed}.",
-        f"Call {name} with {listed}",
-        f"Use the {name} tool with {listed}",
-        f"Use {name}: {listed}",
-        f"I want to {verb} the {noun}, {listed}",
-    ))
+    question = source.pick(
+        (
+            f"{verb} the {noun} with {listed}",
+            f"Please {verb} a {noun}: {listed}.",
+            f"Call {name} with {listed}",
+            f"Use the {name} tool with {listed}",
+            f"Use {name}: {listed}",
+            f"I want to {verb} the {noun}, {listed}",
+        )
+    )
     return tool(source, name, f"{verb.capitalize()} the {noun}", parameters), question, arguments
 
 
