@@ -115,12 +115,11 @@ class Model:
 
 
 class WorkerState(StrEnum):
-    """The life of one worker; see `worker.handle` for who moves it."""
+    """The life of a model's worker; the scheduler moves it."""
 
     STOPPED = "stopped"
     STARTING = "starting"
     READY = "ready"
-    STOPPING = "stopping"
     FAILED = "failed"
 
 

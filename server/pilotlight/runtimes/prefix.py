@@ -2,7 +2,7 @@
 
 A slot is a sequence id of the runtime's memory. Copying a prefix between slots costs nothing there (cells are
 shared), so a conversation's next turn and a common system prompt are computed once. Pure bookkeeping: the
-caller does the copying and clearing it is told of. Evicts by least recent use.
+caller does the copying and clearing it is told of. The least recently used makes way first.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class Prefixes:
         prefix.last_used = self._clock
 
     def take(self) -> int | None:
-        """A free slot, or None: evict first."""
+        """A free slot, or None: one that is kept must make way first."""
         return self._free.pop() if self._free else None
 
     def give(self, slot: int) -> None:
@@ -75,13 +75,9 @@ class Prefixes:
         del self._kept[prefix.slot]
         self._free.append(prefix.slot)
 
-    def evict(self) -> Prefix | None:
-        """Drop and return the least recently used, if there is one."""
-        if not self._kept:
-            return None
-        oldest = min(self._kept.values(), key=lambda prefix: prefix.last_used)
-        self.drop(oldest)
-        return oldest
+    def oldest(self) -> Prefix | None:
+        """The least recently used, if there is one: the first to make way."""
+        return min(self._kept.values(), key=lambda prefix: prefix.last_used, default=None)
 
     def check(self, in_use: set[int]) -> None:
         """Every slot is free, kept or in use, and only one of them."""

@@ -2,7 +2,7 @@
 
 Two threads. The intake reads frames, renders and tokenizes, and ends the process when stdin closes, even
 while native code computes or loads. The main thread owns the runtime: it takes what the intake prepared,
-steps, and writes one frame per step.
+steps, and writes what happened as frames.
 """
 
 import os

@@ -116,10 +116,11 @@ class Memory:
 
     def make_room(self) -> bool:
         """Free the cells of the least recently used prefix at rest; False if there is none."""
-        kept = self._prefixes.kept
-        if kept:
-            self._park(min(kept, key=lambda prefix: prefix.last_used))
-        return bool(kept)
+        oldest = self._prefixes.oldest()
+        if oldest is None:
+            return False
+        self._park(oldest)
+        return True
 
     def check(self, running: Iterable[Sequence]) -> None:
         """What we believe to be inside is what is inside. Raises `AssertionError`."""
