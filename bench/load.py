@@ -26,6 +26,7 @@ NUM_SYSTEM_WORDS = 400
 NUM_TURN_WORDS = 20
 NUM_TURNS = 4
 TURN_TOKENS = 16
+READING_S = 2.0  # Nobody reads an answer and writes the next question faster.
 WARM_UP_CALLS = 10
 
 
@@ -112,16 +113,26 @@ async def concurrent(load: Load) -> Figures:
 
 
 async def prefix(load: Load) -> Figures:
-    """A chat of four turns under a long system prompt: later turns cost little where prefixes are kept."""
-    messages: list[Message] = [{"role": "system", "content": load.words(NUM_SYSTEM_WORDS, "system")}]
+    """Chats of four turns under a long system prompt: later turns cost little where prefixes are kept.
+
+    One with a person, who reads each answer before going on, and one with a program, which goes on at once.
+    """
+    person = await _chat(load, "chat", READING_S)
+    program = await _chat(load, "program's chat", 0.0)
+    return person | program
+
+
+async def _chat(load: Load, name: str, pause_s: float) -> Figures:
+    messages: list[Message] = [{"role": "system", "content": load.words(NUM_SYSTEM_WORDS, name, "system")}]
     figures: Figures = {}
     for turn in range(1, NUM_TURNS + 1):
-        messages += _ask(load.words(NUM_TURN_WORDS, "turn", turn))
+        messages += _ask(load.words(NUM_TURN_WORDS, name, turn))
         async with load.client() as client:
             reply = await client.chat(messages, TURN_TOKENS)
         messages.append({"role": "assistant", "content": reply.text})
-        figures[f"chat turn {turn} TTFT ms"] = _ms(reply.ttft_s)
-        figures[f"chat turn {turn} cached tok"] = reply.num_cached
+        figures[f"{name} turn {turn} TTFT ms"] = _ms(reply.ttft_s)
+        figures[f"{name} turn {turn} cached tok"] = reply.num_cached
+        await asyncio.sleep(pause_s)
     return figures
 
 

@@ -125,8 +125,8 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """What a worker that finished loading says of itself. `context` is in tokens, `bytes_model` of the
-    file."""
+    """What a worker that finished loading says of itself.
+    `context` is in tokens, `bytes_model` of the file."""
 
     pid: int
     runtime: str

@@ -114,3 +114,4 @@ class Bench:
             llama.clear(slot)
         runtime._memory = Memory(llama, num_slots, self.info.context)
         runtime._transcripts = Transcripts()
+        runtime._endings.clear()

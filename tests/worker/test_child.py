@@ -1,6 +1,7 @@
 """The order of things in the worker's loop."""
 
 import queue
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +11,8 @@ from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, St
 
 
 class Script:
-    """A runtime that writes down what is called; a step says one word, and the last one ends the loop."""
+    """A runtime and its intake: writes down what is called; a step says one word, and the last one ends the
+    loop."""
 
     def __init__(self) -> None:
         self.did: list[str] = []
@@ -31,6 +33,12 @@ class Script:
         self.running.remove(id)
         self.did.append(f"cancel {id}")
 
+    def idle(self, is_wanted: Callable[[], bool]) -> None:
+        self.did.append("idle, wanted" if is_wanted() else "idle")
+
+    def is_wanting(self) -> bool:
+        return not self.tasks.empty()
+
     def step(self) -> list[Event]:
         self.did.append("step")
         self.steps_left -= 1
@@ -48,8 +56,8 @@ class Script:
         for task in tasks:
             self.tasks.put(task)
         with pytest.raises(EOFError):
-            serve(self, self.tasks, self.send)  # type: ignore[arg-type]  # the four methods the loop uses
-        return self.did
+            serve(self, self, self.send)  # type: ignore[arg-type]  # what the loop uses of both
+        return [what for what in self.did if not what.startswith("idle")]
 
 
 def test_an_admission_is_sent_before_the_first_step() -> None:
@@ -84,10 +92,11 @@ def test_a_refusal_is_sent_when_there_is_nothing_else_to_do() -> None:
     refused = Refused(1, "BadRequest", "no")
 
     def start_when_told(message: ToDaemon) -> None:
-        if not script.did:
-            script.tasks.put(lambda _: script.start(2))
+        script.tasks.put(lambda _: script.start(2))
         Script.send(script, message)
+        script.send = plain_send  # type: ignore[method-assign]
 
+    plain_send = script.send
     script.send = start_when_told  # type: ignore[method-assign]  # the daemon answers to what it hears
     assert script.serve(lambda _: refused)[:2] == ["send Refused", "start 2"]
 
@@ -97,6 +106,21 @@ def test_a_state_is_sent_at_once() -> None:
     script = Script()
     did = script.serve(lambda _: script.start(1), lambda _: State(1, 0, 0, 0, 1))
     assert did[:4] == ["start 1", "send State", "send Admitted", "step"]
+
+
+def test_the_runtime_may_work_ahead_only_when_nothing_runs_and_the_answer_is_sent() -> None:
+    """And hears that a request is there."""
+    script = Script()
+    script.serve(lambda _: script.start(1), lambda _: script.cancel(1), lambda _: script.start(2))
+    assert script.did[:7] == [
+        "idle, wanted",
+        "start 1",
+        "cancel 1",
+        "send Admitted",
+        "idle, wanted",
+        "start 2",
+        "send Admitted",
+    ]
 
 
 class Clock:

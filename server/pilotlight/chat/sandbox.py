@@ -25,8 +25,8 @@ LIMIT_S = 5.0
 
 
 class Timed(CodeGenerator):
-    """Compiles a look at the clock into whatever can repeat; loops without a body are bounded by their
-    data."""
+    """Compiles a look at the clock into whatever can repeat;
+    loops without a body are bounded by their data."""
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:
         if node.test is not None:

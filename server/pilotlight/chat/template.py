@@ -29,6 +29,10 @@ FAILURES = (
 """What a program in a template can fail with."""
 
 
+WORDS = "\ue000"
+"""Stands for what a user will say: a character for private use, which no template adds anything to."""
+
+
 class ChatTemplate:
     """One model's template, compiled."""
 
@@ -42,6 +46,14 @@ class ChatTemplate:
         self._compile: Callable[[], Template] = lambda: environment.from_string(source)
         self._template: Template | None = None
         self._constants = {"bos_token": bos, "eos_token": eos}
+
+    def opening(self, messages: Sequence[Mapping[str, Any]], answer: str, kwargs: Mapping[str, Any]) -> str:
+        """The next turn's prompt up to where the user's own words will begin.
+
+        Raises `BadRequest` as `render` does.
+        """
+        next_turn = [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": WORDS}]
+        return self.render(next_turn, kwargs).rpartition(WORDS)[0]
 
     def render(self, messages: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> str:
         """The prompt text. Raises `BadRequest` if the template refuses the messages or cannot be run."""

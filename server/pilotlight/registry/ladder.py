@@ -80,8 +80,8 @@ class Ladder:
         return modes[modes.index(known.mode) :] if known else modes
 
     def remember(self, runtime: str, mode: str, reason: str) -> None:
-        """`mode` is the first that worked; faster ones crashed for `reason`. Where it cannot be written, it
-        is lost."""
+        """`mode` is the first that worked; faster ones crashed for
+        `reason`. Where it cannot be written, it is lost."""
         new = Outcome(machine(), runtime, build(runtime), mode, reason, self._clock())
         others = [o for o in self.outcomes() if (o.machine, o.runtime) != (new.machine, runtime)]
         content = {"version": VERSION, "outcomes": [asdict(o) for o in [*others, new]]}
@@ -117,8 +117,8 @@ def machine() -> str:
 
 
 def build(runtime: str) -> str:
-    """Version of the runtime's library, and a digest of its files' hashes: a rebuild of the same version
-    differs."""
+    """Version of the runtime's library, and a digest of its files'
+    hashes: a rebuild of the same version differs."""
     package = PACKAGES.get(runtime)
     if package is None:
         return ""

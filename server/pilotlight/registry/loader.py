@@ -23,8 +23,8 @@ class Loader:
         self._load_s = load_s
 
     async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
-        """A worker with the model loaded. Raises `WorkerFailed` or `RuntimeMissing`; leaves no process
-        then."""
+        """A worker with the model loaded. Raises `WorkerFailed` or
+        `RuntimeMissing`; leaves no process then."""
         crashes: list[str] = []
         for mode in self._ladder.modes(model.runtime):
             try:

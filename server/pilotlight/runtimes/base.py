@@ -1,5 +1,5 @@
-"""What a worker asks of a runtime. A runtime is one-shot: it loads one model, serves it, and ends with its
-process."""
+"""What a worker asks of a runtime. A runtime is one-shot: it loads
+one model, serves it, and ends with its process."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -33,6 +33,9 @@ class Runtime(Protocol):
 
     def step(self) -> Sequence[Event]:
         """One decode step over everything that runs; blocks for its length."""
+
+    def idle(self, is_wanted: Callable[[], bool]) -> None:
+        """Nothing is asked for: make the next request cheaper, if that is possible, until `is_wanted`."""
 
     @property
     def has_work(self) -> bool:

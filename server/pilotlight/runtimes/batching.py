@@ -6,8 +6,7 @@ Pure bookkeeping over sequences of token ids; knows neither a runtime's API nor 
 2. The rest of the step goes to prompts, one after another, the one that will be done first first. Finishing
    prompts in turn instead of side by side halves the median wait for a first token at the same total speed.
 3. A prompt lets at most as many tokens of later, shorter prompts pass as it is long itself (aging), and what
-is
-   left of the step in which it comes of age.
+   is left of the step in which it comes of age.
 4. The number of prompt tokens is chosen so that the step takes a bounded time, measured and not guessed.
 """
 
@@ -15,16 +14,16 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 SMALLEST_CHUNK = 16
-"""Prompt tokens per step at least: below this a matrix product costs about as much as for 16 (weights
-dominate)."""
+"""Prompt tokens per step at least: below this a matrix product
+costs about as much as for 16 (weights dominate)."""
 
 ROWS = 16
 """Rows of a matrix product that ggml's fastest kernels take at once. Measured on AVX-512, repacked Q4_0: 12
 to 15 rows take as long as 16, or longer, and 28 to 31 as long as 32."""
 
 FEW_ROWS = 4
-"""Rows that ggml's smaller kernels take at once; what is left over is computed row by row. 7 take as long as
-9."""
+"""Rows that ggml's smaller kernels take at once; what is left
+over is computed row by row. 7 take as long as 9."""
 
 WORTH_PADDING = 3
 """Rows to add at most for a whole group; kernels without such groups lose little by it."""
@@ -65,8 +64,8 @@ class Sequence:
         return self.num_computed >= self.num_prompt and self.num_computed == len(self.tokens) - 1
 
     def urgency(self, work_done: int) -> tuple[int, int]:
-        """Smaller goes first: who waited for as much work as it brought, in order of arrival; then the least
-        work."""
+        """Smaller goes first: who waited for as much work as it
+        brought, in order of arrival; then the least work."""
         if work_done >= self.arrival + self.num_prompt:
             return 0, self.arrival
         return 1, self.num_pending
@@ -108,8 +107,8 @@ class Pace:
         self._token_s = 0.0
 
     def observe(self, num_tokens: int, seconds: float) -> None:
-        """A step of `num_tokens` took `seconds`. Steps too small to tell the cost of a prompt token are left
-        out."""
+        """A step of `num_tokens` took `seconds`. Steps too small to
+        tell the cost of a prompt token are left out."""
         if num_tokens < SMALLEST_CHUNK:
             return
         token_s = seconds / num_tokens

@@ -108,6 +108,9 @@ class Echo:
         if not self._knobs.ignore_cancel:
             self._speaking = [one for one in self._speaking if one.generate.id != request_id]
 
+    def idle(self, is_wanted: Callable[[], bool]) -> None:
+        """There is nothing to prepare."""
+
     @property
     def has_work(self) -> bool:
         return bool(self._speaking)

@@ -20,8 +20,8 @@ class Prefix:
 
 
 class Prefixes:
-    """Owns which slots are free and which hold a kept prefix; slots in use by running sequences are
-    neither."""
+    """Owns which slots are free and which hold a kept prefix;
+    slots in use by running sequences are neither."""
 
     def __init__(self, num_slots: int) -> None:
         self._num_slots = num_slots

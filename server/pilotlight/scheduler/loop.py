@@ -293,8 +293,8 @@ class Loop:
         self._post(lambda: self._scheduler.on_request_done(request.id))
 
     def _end(self, request_id: str, error: Error | None) -> None:
-        """The answer is complete; its reader may still be behind, and its release is then nobody's
-        business."""
+        """The answer is complete; its reader may still be behind,
+        and its release is then nobody's business."""
         if (answer := self._answers.pop(request_id, None)) is not None:
             answer.end(error)
 

@@ -50,8 +50,8 @@ class Line:
         return sum(request.n for request in self.running.values())
 
     def has_room(self, request: Request) -> bool:
-        """A request with more sequences than the worker has goes in alone, and the worker refuses it by
-        name."""
+        """A request with more sequences than the worker has goes in
+        alone, and the worker refuses it by name."""
         return not self.running or self.active + request.n <= self.parallel
 
 
@@ -119,8 +119,8 @@ class Scheduler:
         self._pump(line)
 
     def on_worker_gone(self, model: str, error: Error) -> None:
-        """It died, or could not be loaded; those it ran are lost, those who wait get a fresh one once it
-        ran."""
+        """It died, or could not be loaded; those it ran are lost,
+        those who wait get a fresh one once it ran."""
         line = self.line(model)
         lost = list(line.running.values())
         if line.state is WorkerState.STARTING or self._is_stopping:
@@ -153,8 +153,8 @@ class Scheduler:
             line.running.clear()
 
     def check(self) -> None:
-        """Invariants: nobody both waits and runs, nobody runs without a worker, nobody waits without
-        cause."""
+        """Invariants: nobody both waits and runs, nobody runs
+        without a worker, nobody waits without cause."""
         for model, line in self._lines.items():
             waiting = {request.id for request in line.queue}
             assert not waiting & set(line.running), f"{model}: a request waits and runs"

@@ -41,8 +41,8 @@ from pilotlight.worker.protocol import (
 READ_BYTES = 1 << 16
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long the intake may hold the interpreter when the step loop wants it; Python's own 5 ms is a decode
-step."""
+"""How long the intake may hold the interpreter when the step
+loop wants it; Python's own 5 ms is a decode step."""
 
 PROGRESS_STEP = 0.01
 
@@ -65,8 +65,7 @@ def main() -> None:
 
     send(Hello(PROTOCOL_VERSION, os.getpid()))
     threading.excepthook = _end_process
-    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-    intake = Intake(sys.stdin.buffer, tasks)
+    intake = Intake(sys.stdin.buffer)
     load = intake.read_load()
     threading.Thread(target=intake.run, name="intake", daemon=True).start()
     try:
@@ -77,17 +76,20 @@ def main() -> None:
         return
     intake.runtime = runtime
     send(Ready(info))
-    serve(runtime, tasks, send)
+    serve(runtime, intake, send)
 
 
-def serve(runtime: Runtime, tasks: "queue.SimpleQueue[Task]", send: Callable[[ToDaemon], None]) -> None:
+def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) -> None:
     """The step loop; waits without a timer when there is nothing to do."""
     outbox = Outbox(send)
+    tasks = intake.tasks
     while True:
         events: list[Event] = []
         while not tasks.empty() or not runtime.has_work:
             # What comes now may make the next step a long one.
             outbox.flush()
+            if not runtime.has_work:
+                runtime.idle(intake.is_wanting)
             reply = tasks.get()(runtime)
             if isinstance(reply, Event):
                 events.append(reply)
@@ -136,10 +138,11 @@ class Outbox:
 class Intake:
     """Reads frames from the daemon and turns each into a task for the step loop."""
 
-    def __init__(self, source: BinaryIO, tasks: "queue.SimpleQueue[Task]") -> None:
+    def __init__(self, source: BinaryIO) -> None:
         self._fd = source.fileno()
         self._splitter = Splitter()
-        self._tasks = tasks
+        self._is_reading = False
+        self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.runtime: Runtime | None = None
         """Set once loaded; the daemon sends requests only after `Ready`."""
 
@@ -155,7 +158,12 @@ class Intake:
         """Until stdin closes."""
         while True:
             for body in self._splitter.feed(self._read()):
-                self._tasks.put(self._task(decode_to_worker(body)))
+                self.tasks.put(self._task(decode_to_worker(body)))
+            self._is_reading = False
+
+    def is_wanting(self) -> bool:
+        """A task is there, or about to be."""
+        return self._is_reading or not self.tasks.empty()
 
     def _read(self) -> bytes:
         data = os.read(self._fd, READ_BYTES)
@@ -163,6 +171,7 @@ class Intake:
             # The daemon is gone or wants us gone. Nothing here outlives the process, so there is nothing to
             # clean up, and the main thread may be deep in native code.
             os._exit(0)
+        self._is_reading = True
         return data
 
     def _task(self, message: ToWorker) -> Task:

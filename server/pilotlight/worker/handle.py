@@ -103,8 +103,8 @@ class Worker:
         return self._process.pid
 
     async def load(self, mode: str, progress: Callable[[float], None], load_s: float) -> WorkerInfo:
-        """Wait for the hello, then for the loaded model. Raises `LoadRefusedError`, `WorkerEndedError`,
-        `TimeoutError`."""
+        """Wait for the hello, then for the loaded model. Raises
+        `LoadRefusedError`, `WorkerEndedError`, `TimeoutError`."""
         model = self.model
         with anyio.fail_after(min(HELLO_S, load_s)):
             hello = await anext(self._messages)
@@ -145,8 +145,8 @@ class Worker:
             self._process.stdin.write(encode(message))
 
     async def stop(self) -> None:
-        """End the process and wait: ask by closing stdin, then kill. Safe to call again, and when it ended
-        itself."""
+        """End the process and wait: ask by closing stdin, then kill.
+        Safe to call again, and when it ended itself."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         with anyio.CancelScope(shield=True):

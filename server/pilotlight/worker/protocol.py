@@ -89,8 +89,8 @@ class Ready(_Message, frozen=True, tag=True, array_like=True):
 
 
 class LoadFailed(_Message, frozen=True, tag=True, array_like=True):
-    """The model cannot be loaded, for the reason given; `missing` if the runtime's library is not
-    installed."""
+    """The model cannot be loaded, for the reason given; `missing`
+    if the runtime's library is not installed."""
 
     reason: str
     missing: bool = False

@@ -1,5 +1,5 @@
-"""What goes into one decode step, in the arrays llama.cpp reads. Knows the layout of `llama_batch` and
-nothing else."""
+"""What goes into one decode step, in the arrays llama.cpp reads.
+Knows the layout of `llama_batch` and nothing else."""
 
 import ctypes
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ import numpy as np
 
 
 class Batch:
-    """The arrays of one `llama_batch`, filled through numpy: a ctypes store per field would cost 10 times
-    more."""
+    """The arrays of one `llama_batch`, filled through numpy: a
+    ctypes store per field would cost 10 times more."""
 
     def __init__(self, lib: Any, largest: int) -> None:
         self._tokens = np.zeros(largest, np.int32)

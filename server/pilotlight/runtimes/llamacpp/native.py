@@ -27,10 +27,12 @@ LOG_ERROR = 4
 NO_ROOM = 1
 """`llama_decode`: no free cells for the batch; nothing was changed."""
 
+ABORTED = 2
+"""`llama_decode`: the abort callback ended it; part of the batch may be in memory."""
 
 MICROBATCH = 128
-"""Tokens computed at once on a CPU: no slower than 512 (measured from 16 up), with a quarter of the
-buffers."""
+"""Tokens computed at once on a CPU: no slower than 512
+(measured from 16 up), with a quarter of the buffers."""
 
 GPU_MICROBATCH = 512
 
@@ -67,8 +69,8 @@ class Mode:
     """Repacked weights and AMX: fast, and what crashes where a machine promises AMX and has none."""
     flash_attention: bool
     mmap: bool
-    """With repacked weights a mapped file is a second copy; without, it is the only one and can be paged
-    out."""
+    """With repacked weights a mapped file is a second copy;
+    without, it is the only one and can be paged out."""
 
 
 MODES = {
@@ -222,9 +224,25 @@ class Llama:
             raise NativeError(f"llama_decode failed with {status}: {self._said()}")
         return bool(status == 0)
 
+    def decode_unless(self, is_wanted: Callable[[], bool]) -> bool:
+        """As `decode`, but gives up once `is_wanted`: False, and the batch's slots are to be cut or cleared.
+
+        It is asked before each of the graph's nodes, some tens of microseconds to milliseconds apart.
+        """
+        lib = self._lib
+        callback = lib.ggml_abort_callback(lambda _: is_wanted())
+        lib.llama_set_abort_callback(self._context, callback, None)
+        try:
+            status = lib.llama_decode(self._context, self.batch.native)
+        finally:
+            lib.llama_set_abort_callback(self._context, lib.ggml_abort_callback(), None)
+        if status not in (0, NO_ROOM, ABORTED):
+            raise NativeError(f"llama_decode failed with {status}: {self._said()}")
+        return bool(status == 0)
+
     def logits(self, num_outputs: int) -> npt.NDArray[np.float32]:
-        """The last batch's logits, one row per requested output in batch order; valid until the next
-        decode."""
+        """The last batch's logits, one row per requested output in
+        batch order; valid until the next decode."""
         pointer = self._lib.llama_get_logits(self._context)
         return np.ctypeslib.as_array(pointer, (num_outputs, self.num_vocab))
 

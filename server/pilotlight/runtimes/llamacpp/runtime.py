@@ -7,7 +7,9 @@ request.
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -26,8 +28,8 @@ from pilotlight.runtimes.transcripts import Transcript, Transcripts
 from pilotlight.worker.protocol import Admitted, Done, Event, Generate, Load, State
 
 DEFAULT_CONTEXT = 8192
-"""Tokens when neither the request nor the model's training asks for less: memory is taken for all of them at
-once."""
+"""Tokens when neither the request nor the model's training asks
+for less: memory is taken for all of them at once."""
 
 FIRST_CELLS = 2048
 """Memory for tokens at the start; it doubles, up to the context, when the requests need it."""
@@ -50,6 +52,20 @@ HEADROOM = 64
 
 WORTH_WAITING = 32
 """Tokens of a running prompt worth waiting for instead of computing them a second time."""
+
+FURTHEST_AHEAD = 256
+"""Tokens of a next turn to compute at most before anybody asks for it: nobody may ever."""
+
+MOST_AHEAD = 8
+"""Conversations that ended lately whose next turn may be begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """A chat's request and its whole answer."""
+
+    generate: Generate
+    answer: str
 
 
 class LlamaCpp:
@@ -76,6 +92,7 @@ class LlamaCpp:
         self._memory = Memory(llama, num_slots, self._context)
         self._padding_slot = num_slots
         self._transcripts = Transcripts()
+        self._endings: deque[Ending] = deque(maxlen=MOST_AHEAD)
         self._pace = Pace(STEP_S, BUSY_STEP_S, llama.largest_batch - self._parallel)
         self._sequences: list[Running] = []
         self._work_done = 0
@@ -261,14 +278,18 @@ class LlamaCpp:
         self._end(sequence)
 
     def _remember(self, sequence: Running) -> None:
-        """Let the conversation's next turn find these tokens. After a stop string they are more than the
-        text."""
+        """Let the conversation's next turn find these tokens. After
+        a stop string they are more than the text."""
         prompt = sequence.prepared.text
         if prompt is None or not sequence.keeps or sequence.text.stopped:
             return
         ended = sequence.tokens[-1] in self._end_tokens
         tokens = sequence.tokens[:-1] if ended else sequence.tokens
-        self._transcripts.add(Transcript(prompt + "".join(sequence.said), tuple(tokens)))
+        answer = "".join(sequence.said)
+        self._transcripts.add(Transcript(prompt + answer, tuple(tokens)))
+        generate = sequence.prepared.generate
+        if generate.prompt.messages is not None:
+            self._endings.append(Ending(generate, answer))
 
     def _end(self, sequence: Running) -> None:
         """The one place a sequence leaves: its slot becomes a kept prefix, or free."""
@@ -281,6 +302,46 @@ class LlamaCpp:
             self._memory.keep(sequence)
         else:
             self._memory.release(sequence)
+
+    # --- the next turn ---
+
+    def idle(self, is_wanted: Callable[[], bool]) -> None:
+        """Begin the next turns of chats that ended: what stands before the user's next words is known."""
+        while self._endings and not is_wanted():
+            ending = self._endings.pop()
+            if not self._look_ahead(ending, is_wanted):
+                self._endings.append(ending)
+
+    def _look_ahead(self, ending: Ending, is_wanted: Callable[[], bool]) -> bool:
+        """Compute the end of the answer's turn and the header of the user's next; False if interrupted.
+
+        A template that drops the reasoning from earlier turns has the rest of the answer computed, too.
+        """
+        if self._template is None or not self._llama.can_share_prefixes:
+            return True
+        generate = ending.generate
+        messages = generate.prompt.messages or ()
+        try:
+            text = self._template.opening(messages, ending.answer, generate.prompt.template_kwargs)
+        except BadRequest:
+            return True
+        tokens = self._tokenize(generate, text)
+        source = self._memory.find(tokens, ())
+        ahead = len(tokens) - source.shared
+        if source.slot is None or not 0 < ahead <= min(FURTHEST_AHEAD, self._llama.largest_batch):
+            return True
+        sequence = batching.Sequence(tokens, self._work_done)
+        self._memory.enter(sequence, source)
+        assert sequence.slot is not None
+        batch = self._llama.batch
+        batch.clear()
+        batch.add(tokens[source.shared :], position=source.shared, slot=sequence.slot, wants_logits=False)
+        if self._llama.decode_unless(is_wanted):
+            sequence.num_computed = len(tokens)
+            self._memory.keep(sequence)
+            return True
+        self._memory.release(sequence)
+        return not is_wanted()
 
     # --- room ---
 
@@ -312,8 +373,8 @@ class LlamaCpp:
         return self._memory.find(sequence.tokens[:-1], (other for other in running if other.keeps))
 
     def _is_being_computed(self, sequence: Running, running: list[Running], shared: int) -> bool:
-        """A longer part of its prompt than the `shared` one is on its way in somebody else's: wait for
-        that."""
+        """A longer part of its prompt than the `shared` one is on
+        its way in somebody else's: wait for that."""
         if not (sequence.keeps and self._llama.can_share_prefixes):
             return False
         return any(

@@ -56,8 +56,8 @@ def _is_plain_greedy(sampling: Sampling) -> bool:
 
 
 def _chain(llama: Llama, sampling: Sampling, index: int, prompt: Sequence[int]) -> Any:
-    """Penalties, then the filters from cheap to dear, then temperature and the draw, as llama.cpp orders
-    them."""
+    """Penalties, then the filters from cheap to dear, then
+    temperature and the draw, as llama.cpp orders them."""
     lib = llama.library
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
 
