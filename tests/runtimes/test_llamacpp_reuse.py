@@ -12,7 +12,6 @@ from speaking import Bench, generate
 from test_llamacpp import HOT, PROMPT, _logits
 
 from pilotlight.core import Prompt
-from pilotlight.runtimes.llamacpp.memory import WORTH_PARKING
 from pilotlight.runtimes.llamacpp.runtime import WORTH_WAITING
 
 SYSTEM = "you is the system of the model and " * 12 + "."
@@ -82,10 +81,33 @@ def test_what_was_parked_comes_back(bench: Bench) -> None:
     text = SYSTEM + "Why?"
     fresh = _logits(bench, text)
     for token in range(3):
-        bench.answer(generate([token] * WORTH_PARKING, max_tokens=1))
+        bench.answer(generate([token] * 200, max_tokens=1))
     reused = _logits(bench, text)
     np.testing.assert_allclose(reused, fresh, atol=0.01 * fresh.std())
     assert bench.answer(generate(text)).end.cached_tokens == num_tokens(bench, text) - 1
+
+
+def test_nothing_rests_inside_while_something_runs(bench: Bench) -> None:
+    """Attention would walk over it, step by step."""
+    bench.answer(generate(SYSTEM))
+    assert bench.runtime._memory.num_kept_tokens > 0
+    short, long = generate("Why?", max_tokens=1), generate("and then", max_tokens=50)
+    for asked in (short, long):
+        bench.start(asked)
+    while not bench.speech(short).done:
+        bench.step()
+        assert bench.runtime._memory.num_kept_tokens == 0
+    assert bench.runtime.state().cached == 2
+    bench.finish()
+    assert bench.answer(generate(SYSTEM)).end.cached_tokens == num_tokens(bench, SYSTEM) - 1
+
+
+def test_a_conversation_too_long_to_be_moved_stays(bench: Bench) -> None:
+    """Computing it again would take far longer than walking over it."""
+    long = [1] * 600
+    bench.answer(generate(long, max_tokens=1))
+    bench.answer(generate("Why?", max_tokens=5))
+    assert bench.answer(generate(long, max_tokens=1)).end.cached_tokens == 599
 
 
 def test_a_beginning_that_comes_twice_at_once_is_computed_once(bench: Bench) -> None:

@@ -1,8 +1,8 @@
 """Whose tokens stand where in a `Llama`'s memory: slots, shared prefixes, and what is parked outside.
 
-Attention walks over every used cell, also those of sequences at rest, so only what runs, and what ended
-since, stays inside. Older conversations are parked in ordinary memory and copied back when their next turn
-comes: about 10 µs a token, against milliseconds to compute it.
+Attention walks over every used cell, also those of sequences at rest: what four steps lose by that would pay
+for copying them out and back. So while something runs, nothing rests inside. What ended is parked in ordinary
+memory and copied back when its conversation goes on: about 10 µs a token, against milliseconds to compute it.
 """
 
 from collections.abc import Iterable
@@ -15,9 +15,6 @@ from pilotlight.runtimes.prefix import Prefix, Prefixes
 
 NUM_KEPT = 8
 """Slots beyond `parallel`, for sequences that ended since the last one started."""
-
-WORTH_PARKING = 256
-"""Tokens at rest that may stay inside: fewer cost a running sequence nothing one could measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +60,16 @@ class Memory:
         return Source(shared, parked=parked) if parked and shared > best.shared else best
 
     def enter(self, sequence: Sequence, source: Source) -> None:
-        """Give the sequence a slot that begins with the source; what is at rest beside it makes way."""
+        """Give the sequence a slot that begins with the source; what rests beside it makes way."""
         self._touch(source)
-        self._park_idle(source)
         slot = self._free_slot()
-        shared = self._copy(source, slot)
+        if source.slot is not None:
+            self._llama.copy(source.slot, slot, source.shared)
+            self._drop_continued(source)
+        # Before anything new is put inside: it takes the lowest free cells, and attention walks up to the
+        # highest used one.
+        self.clear_out()
+        shared = self._restore(source, slot) if source.parked is not None else source.shared
         if not sequence.num_generated:
             sequence.cached_tokens = shared
         sequence.slot = slot
@@ -84,6 +86,12 @@ class Memory:
             self._drop(covered)
         self._parking.drop_covered_by(tokens)
         self._prefixes.keep(sequence.slot, tokens)
+
+    def clear_out(self) -> None:
+        """Park what rests inside; what is too long for that stays."""
+        for prefix in self._prefixes.kept:
+            if self._parking.fits(len(prefix.tokens)):
+                self._park(prefix)
 
     def release(self, sequence: Sequence) -> None:
         """The sequence leaves and nothing of it stays."""
@@ -148,23 +156,21 @@ class Memory:
         assert slot is not None, "running sequences never use up all slots"
         return slot
 
-    def _copy(self, source: Source, slot: int) -> int:
-        """Fill the slot from the source; returns how many tokens are in it."""
-        if source.slot is not None:
-            self._llama.copy(source.slot, slot, source.shared)
-        elif source.parked is not None:
-            while not self._llama.restore(slot, source.parked.state):
-                self._llama.clear(slot)
-                if not self.make_room():
-                    return 0
-            self._llama.cut(slot, source.shared)
-        return source.shared
+    def _drop_continued(self, source: Source) -> None:
+        """A prefix that a sequence continues from its end on is kept again when that ends."""
+        for prefix in self._prefixes.kept:
+            if prefix.slot == source.slot and len(prefix.tokens) == source.shared:
+                self._drop(prefix)
 
-    def _park_idle(self, source: Source) -> None:
-        idle = [prefix for prefix in self._prefixes.kept if prefix.slot != source.slot]
-        if sum(len(prefix.tokens) for prefix in idle) > WORTH_PARKING:
-            for prefix in idle:
-                self._park(prefix)
+    def _restore(self, source: Source, slot: int) -> int:
+        """Copy what is parked into the slot; returns how many tokens are in it."""
+        assert source.parked is not None
+        while not self._llama.restore(slot, source.parked.state):
+            self._llama.clear(slot)
+            if not self.make_room():
+                return 0
+        self._llama.cut(slot, source.shared)
+        return source.shared
 
     def _park(self, prefix: Prefix) -> None:
         if self._parking.fits(len(prefix.tokens)):

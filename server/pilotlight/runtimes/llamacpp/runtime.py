@@ -42,7 +42,7 @@ LARGEST_BATCH = 512
 STEP_S = 0.6
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 
-BUSY_STEP_S = 0.3
+BUSY_STEP_S = 0.4
 """The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
 
 WARM_UP_TOKENS = batching.SMALLEST_CHUNK
@@ -302,6 +302,8 @@ class LlamaCpp:
             self._memory.keep(sequence)
         else:
             self._memory.release(sequence)
+        if any(other.slot is not None for other in self._sequences):
+            self._memory.clear_out()
 
     # --- the next turn ---
 
@@ -328,20 +330,24 @@ class LlamaCpp:
         tokens = self._tokenize(generate, text)
         source = self._memory.find(tokens, ())
         ahead = len(tokens) - source.shared
-        if source.slot is None or not 0 < ahead <= min(FURTHEST_AHEAD, self._llama.largest_batch):
+        if not source.shared or not 0 < ahead <= min(FURTHEST_AHEAD, self._llama.largest_batch):
             return True
         sequence = batching.Sequence(tokens, self._work_done)
         self._memory.enter(sequence, source)
         assert sequence.slot is not None
+        if sequence.num_computed < source.shared:  # there was no room to take it out of the parking
+            self._memory.release(sequence)
+            return True
         batch = self._llama.batch
         batch.clear()
         batch.add(tokens[source.shared :], position=source.shared, slot=sequence.slot, wants_logits=False)
-        if self._llama.decode_unless(is_wanted):
+        is_done = self._llama.decode_unless(is_wanted)
+        if is_done:
             sequence.num_computed = len(tokens)
-            self._memory.keep(sequence)
-            return True
-        self._memory.release(sequence)
-        return not is_wanted()
+        else:
+            self._llama.cut(sequence.slot, sequence.num_computed)
+        self._memory.keep(sequence)
+        return is_done or not is_wanted()
 
     # --- room ---
 
