@@ -4,7 +4,7 @@ import struct
 from itertools import accumulate, pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pilotlight.core import FinishReason, Prompt, Sampling, WorkerInfo
@@ -102,6 +102,7 @@ def test_messages_of_one_direction_are_not_taken_in_the_other() -> None:
         decode_to_daemon(body(Inspect()))
 
 
+@example(b"\x91\xa7\x00\x00\x00\x00\x00\x00\x80")
 @given(st.binary(max_size=40))
 def test_bytes_that_are_no_message_are_an_error_and_no_crash(raw: bytes) -> None:
     """Whatever they are."""

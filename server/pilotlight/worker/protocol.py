@@ -159,6 +159,10 @@ _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker
 _to_daemon: msgspec.msgpack.Decoder[ToDaemon] = msgspec.msgpack.Decoder(ToDaemon)
 
 
+BAD_BYTES = (msgspec.DecodeError, UnicodeDecodeError)
+"""What msgspec raises; a tag that is no text is not among its own errors."""
+
+
 class FrameError(Exception):
     """Bytes that are no frame of this protocol, or a message that cannot become one."""
 
@@ -176,7 +180,7 @@ def decode_to_worker(body: bytes | bytearray | memoryview) -> ToWorker:
     """Raises `FrameError`."""
     try:
         return _to_worker.decode(body)
-    except msgspec.DecodeError as exc:
+    except BAD_BYTES as exc:
         raise FrameError(f"bad message from the daemon: {exc}") from exc
 
 
@@ -184,7 +188,7 @@ def decode_to_daemon(body: bytes | bytearray | memoryview) -> ToDaemon:
     """Raises `FrameError`."""
     try:
         return _to_daemon.decode(body)
-    except msgspec.DecodeError as exc:
+    except BAD_BYTES as exc:
         raise FrameError(f"bad message from the worker: {exc}") from exc
 
 
