@@ -66,7 +66,7 @@ def test_the_next_turn_finds_its_beginning_computed(bench: Bench) -> None:
     prompt_tokens = bench.start(asked := chat(QUESTION))
     bench.finish()
     first = bench.speech(asked)
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert bench.runtime.state().fault is None
     known = prompt_tokens + first.end.completion_tokens + num_opening(bench)
     assert next_turn(bench, first).end.cached_tokens == known
@@ -78,7 +78,7 @@ def test_the_next_turn_says_the_same(bench: Bench) -> None:
     plain = next_turn(bench, first).text
     bench.forget()
     first = bench.answer(chat(QUESTION))
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert next_turn(bench, first).text == plain
 
 
@@ -87,11 +87,11 @@ def test_whoever_asks_interrupts_it(bench: Bench, num_looks: int) -> None:
     """At any moment, and it is begun anew when there is time again."""
     first = bench.answer(chat(QUESTION))
     used = bench.runtime.state().cells_used
-    bench.runtime.idle(Caller(num_looks))
+    bench.runtime.work_ahead(Caller(num_looks))
     state = bench.runtime.state()
     assert state.fault is None
     assert state.cells_used == used
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert bench.runtime.state().cells_used == used + 1 + num_opening(bench)
     assert next_turn(bench, first).end.completion_tokens == 40
 
@@ -99,9 +99,9 @@ def test_whoever_asks_interrupts_it(bench: Bench, num_looks: int) -> None:
 def test_it_is_done_once(bench: Bench) -> None:
     """Then there is nothing more to do, and nobody is asked."""
     bench.answer(chat(QUESTION))
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     caller = Caller(0)
-    bench.runtime.idle(caller)
+    bench.runtime.work_ahead(caller)
     assert not caller._looks_left
 
 
@@ -109,7 +109,7 @@ def test_several_chats_that_ended_are_begun(bench: Bench) -> None:
     """Each by itself."""
     asked = [chat(f"{QUESTION} {name}?") for name in ("you", "and", "system")]
     firsts = bench.answers(asked)
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     for name, first in zip(("you", "and", "system"), firsts, strict=True):
         second = bench.answer(chat(f"{QUESTION} {name}?", first.text, "Why?"))
         assert second.end.cached_tokens > first.end.cached_tokens + num_opening(bench)
@@ -129,7 +129,7 @@ def test_nothing_is_done_for_what_has_no_next_turn(bench: Bench, asked: Any) -> 
     """Or one that would begin otherwise."""
     bench.answer(asked())
     used = bench.runtime.state().cells_used
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert bench.runtime.state().cells_used == used
 
 
@@ -143,7 +143,7 @@ def test_reasoning_that_the_template_drops_is_not_computed_again_while_somebody_
     prompt_tokens = bench.start(asked := chat(QUESTION))
     bench.finish()
     first = bench.speech(asked)
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     second = next_turn(bench, first)
     assert second.end.cached_tokens > prompt_tokens + len(first.text[8:]) // 8
 
@@ -159,7 +159,7 @@ def test_a_template_without_a_next_turn_is_no_harm(tmp_path: Path, template: str
     """It refuses, or renders none of it."""
     bench = Bench(write_tiny_gguf(tmp_path / "short.gguf", chat_template=template), "plain")
     bench.answer(chat(QUESTION))
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert bench.runtime.state().fault is None
     assert bench.answer(chat(QUESTION)).end.completion_tokens == 40
 
@@ -171,7 +171,7 @@ def test_no_memory_is_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     bench.answer(chat("system " * 20, max_tokens=None, ignore_eos=True))
     used = bench.runtime.state().cells_used
     assert used > 256 - num_opening(bench)
-    bench.runtime.idle(nobody)
+    bench.runtime.work_ahead(nobody)
     assert bench.runtime.state().fault is None
     assert bench.runtime.state().cells_used == used
 
@@ -193,5 +193,5 @@ def test_whatever_is_interrupted_and_whenever(bench: Bench, seed: int) -> None:
         else:
             bench.finish()
             said += [bench.speech(asked).text, rnd.choice(["Why?", "and then"])]
-        bench.runtime.idle(rnd.choice([nobody, Caller(rnd.randrange(60))]))
+        bench.runtime.work_ahead(rnd.choice([nobody, Caller(rnd.randrange(60))]))
         assert bench.runtime.state().fault is None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from pilotlight.core import FinishReason
+from pilotlight.worker import child
 from pilotlight.worker.child import BUNDLE_S, Outbox, Task, serve
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, State, Step, ToDaemon
 
@@ -19,6 +20,8 @@ class Script:
         self.running: list[int] = []
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.steps_left = 3
+        self.ahead: list[Task] = []
+        """Each is put while the runtime works ahead."""
 
     @property
     def has_work(self) -> bool:
@@ -30,11 +33,19 @@ class Script:
         return Admitted(id, 1)
 
     def cancel(self, id: int) -> None:
-        self.running.remove(id)
+        if id in self.running:
+            self.running.remove(id)
         self.did.append(f"cancel {id}")
 
-    def idle(self, is_wanted: Callable[[], bool]) -> None:
-        self.did.append("idle, wanted" if is_wanted() else "idle")
+    @property
+    def has_ahead(self) -> bool:
+        return bool(self.ahead)
+
+    def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
+        self.did.append("work ahead")
+        assert not is_wanted()
+        self.tasks.put(self.ahead.pop())
+        assert is_wanted()
 
     def is_wanting(self) -> bool:
         return not self.tasks.empty()
@@ -57,7 +68,7 @@ class Script:
             self.tasks.put(task)
         with pytest.raises(EOFError):
             serve(self, self, self.send)  # type: ignore[arg-type]  # what the loop uses of both
-        return [what for what in self.did if not what.startswith("idle")]
+        return self.did
 
 
 def test_an_admission_is_sent_before_the_first_step() -> None:
@@ -108,19 +119,17 @@ def test_a_state_is_sent_at_once() -> None:
     assert did[:4] == ["start 1", "send State", "send Admitted", "step"]
 
 
-def test_the_runtime_may_work_ahead_only_when_nothing_runs_and_the_answer_is_sent() -> None:
-    """And hears that a request is there."""
+def test_the_runtime_works_ahead_when_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not while something runs, nor when a task is there."""
+    monkeypatch.setattr(child, "LULL_S", 0)
     script = Script()
-    script.serve(lambda _: script.start(1), lambda _: script.cancel(1), lambda _: script.start(2))
-    assert script.did[:7] == [
-        "idle, wanted",
-        "start 1",
-        "cancel 1",
-        "send Admitted",
-        "idle, wanted",
-        "start 2",
-        "send Admitted",
-    ]
+    script.ahead = [lambda _: script.start(2), lambda _: script.cancel(1)]
+    assert "work ahead" not in script.serve(lambda _: script.start(1))
+    script.running.clear()
+    script.did.clear()
+    script.steps_left = 1
+    did = script.serve(lambda _: State(0, 0, 0, 0, 1))
+    assert did == ["send State", "work ahead", "cancel 1", "work ahead", "start 2", "send Admitted", "step"]
 
 
 class Clock:

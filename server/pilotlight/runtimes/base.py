@@ -34,8 +34,12 @@ class Runtime(Protocol):
     def step(self) -> Sequence[Event]:
         """One decode step over everything that runs; blocks for its length."""
 
-    def idle(self, is_wanted: Callable[[], bool]) -> None:
-        """Nothing is asked for: make the next request cheaper, if that is possible, until `is_wanted`."""
+    @property
+    def has_ahead(self) -> bool:
+        """A `work_ahead` would do something."""
+
+    def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
+        """Nothing is asked for: compute what the next request will probably need, until `is_wanted`."""
 
     @property
     def has_work(self) -> bool:

@@ -108,8 +108,12 @@ class Echo:
         if not self._knobs.ignore_cancel:
             self._speaking = [one for one in self._speaking if one.generate.id != request_id]
 
-    def idle(self, is_wanted: Callable[[], bool]) -> None:
-        """There is nothing to prepare."""
+    @property
+    def has_ahead(self) -> bool:
+        return False
+
+    def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
+        raise AssertionError("there is never anything to do")
 
     @property
     def has_work(self) -> bool:

@@ -49,6 +49,9 @@ PROGRESS_STEP = 0.01
 BUNDLE_S = 0.002
 """Text may wait this long for more of it; an eighth of what one frame of a 60 Hz screen takes."""
 
+LULL_S = 0.05
+"""A program's next request mostly comes sooner, a person's never does."""
+
 Task = Callable[[Runtime], Event | ToDaemon | None]
 
 
@@ -88,9 +91,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         while not tasks.empty() or not runtime.has_work:
             # What comes now may make the next step a long one.
             outbox.flush()
-            if not runtime.has_work:
-                runtime.idle(intake.is_wanting)
-            reply = tasks.get()(runtime)
+            reply = _next_task(runtime, intake)(runtime)
             if isinstance(reply, Event):
                 events.append(reply)
             elif reply is not None:
@@ -101,6 +102,16 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         outbox.add(events)
         if runtime.has_work:
             outbox.add(runtime.step())
+
+
+def _next_task(runtime: Runtime, intake: "Intake") -> Task:
+    """Wait for it; in a lull, the runtime works ahead."""
+    while True:
+        is_worth_it = runtime.has_ahead and not runtime.has_work
+        try:
+            return intake.tasks.get(timeout=LULL_S if is_worth_it else None)
+        except queue.Empty:
+            runtime.work_ahead(intake.is_wanting)
 
 
 class Outbox:

@@ -307,7 +307,11 @@ class LlamaCpp:
 
     # --- the next turn ---
 
-    def idle(self, is_wanted: Callable[[], bool]) -> None:
+    @property
+    def has_ahead(self) -> bool:
+        return bool(self._endings)
+
+    def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
         """Begin the next turns of chats that ended: what stands before the user's next words is known."""
         while self._endings and not is_wanted():
             ending = self._endings.pop()
