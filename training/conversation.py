@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from words import Source
 
 Message = dict[str, Any]
-Intent = dict[str, list[str]]  # "questions": phrasings of one; "answers": what fits all of them.
+# "questions", "patterns" and "held_out": phrasings of one question; "answers": what fits all of them.
+Intent = dict[str, list[str]]
 
 
 @dataclass
@@ -36,9 +40,10 @@ OPENINGS = ("hey, ", "hi, ", "ok, ", "so ", "please tell me, ", "hello! ", "quic
 
 def roughen(source: Source, text: str) -> str:
     """The text as hurried people type it: other case, lost punctuation, a typo, politeness around it."""
-    if source.chance(0.12):
+    sentence = text.count(" ") > 1  # Shorter ones would lose their sense.
+    if sentence and source.chance(0.12):
         text = source.pick(OPENINGS) + text
-    if source.chance(0.06):
+    if sentence and source.chance(0.06):
         text = text.rstrip("?.!") + source.pick((" please?", ", please.", " please", " thanks", " for me?"))
     if source.chance(0.3):
         text = text.rstrip("?.!")
@@ -47,9 +52,9 @@ def roughen(source: Source, text: str) -> str:
     case = source.random.random()
     if case < 0.3:
         text = text.lower()
-    elif case < 0.36:
+    elif case < 0.32:
         text = text.upper()
-    if source.chance(0.12) and len(text) > 5:
+    if source.chance(0.1) and len(text) > 11:
         at = source.random.randrange(1, len(text) - 2)
         kind = source.random.random()
         if kind < 0.4:
@@ -61,12 +66,48 @@ def roughen(source: Source, text: str) -> str:
     return text
 
 
+@cache
 def table(name: str) -> dict[str, Any]:
     """The phrases of a skill, from its TOML file."""
     return tomllib.loads((Path(__file__).parent / "skills" / f"{name}.toml").read_text())
 
 
+CHOICE = re.compile(r"\(([^()|]*(?:\|[^()|]*)+)\)")
+
+
+def expand(source: Source, pattern: str) -> str:
+    """One phrasing out of a pattern: each <name> from phrases.toml, and each (a|b) either a or b."""
+    for name, phrases in table("phrases").items():
+        pattern = pattern.replace(f"<{name}>", phrases)
+    while choice := CHOICE.search(pattern):
+        pattern = pattern[: choice.start()] + source.pick(choice[1].split("|")) + pattern[choice.end() :]
+    pattern = " ".join(pattern.split())
+    return pattern[:1].upper() + pattern[1:]
+
+
+def bare(text: str) -> str:
+    """The text's letters and digits in lower case, to compare phrasings by."""
+    return re.sub(r"[^a-z0-9]", "", text.lower())
+
+
+def patterned(source: Source, patterns: Sequence[str], held_out: Sequence[str]) -> str:
+    """A phrasing out of one of the patterns, but none of those held out."""
+    banned = {bare(text) for text in held_out}
+    while bare(text := expand(source, source.pick(patterns))) in banned:
+        pass
+    return text + source.pick(("", "?", "?", ".", "!"))
+
+
+def phrasing(source: Source, intent: Intent) -> str:
+    """One way to ask an intent's question, from the source's side of the split."""
+    if source.held_out:
+        return source.pick(intent["held_out"])
+    if source.chance(0.25):
+        return source.pick(intent["questions"])
+    return patterned(source, intent["patterns"], intent["held_out"])
+
+
 def small_question(source: Source, intent: Intent, thought: str) -> Exchange:
     """A roughened phrasing of one kind of question with one of its fixed answers."""
     answer = source.pick(intent["answers"])
-    return turn(roughen(source, source.fresh(intent["questions"])), answer, thought, tuple(intent["answers"]))
+    return turn(roughen(source, phrasing(source, intent)), answer, thought, tuple(intent["answers"]))

@@ -34,23 +34,26 @@ Skill = Callable[[Source], Exchange]
 
 # How often each skill leads a conversation; copying comes in most of them.
 WEIGHTS: dict[Skill, float] = {
-    echo: 15,
-    memory: 9,
-    objects: 12,
-    tools: 10,
-    smalltalk: 12,
-    about: 15,
-    unknown: 11,
-    lists: 8,
-    facts: 7,
-    instructed: 6,
-    counting: 3,
-    recall: 3,
+    echo: 11,
+    memory: 10,
+    objects: 14,
+    tools: 14,
+    smalltalk: 15,
+    about: 14,
+    unknown: 10,
+    lists: 10,
+    facts: 9,
+    instructed: 9,
+    counting: 2,
+    recall: 2,
     greeting: 2,
     untold: 2,
-    stories: 2,
+    stories: 3,
     long_counting: 1,
 }
+# The same for the last steps of the run, in which what is rare before them gets its turn: a model that has
+# learned to copy invents what it was never told.
+LAST_WEIGHTS = WEIGHTS | {untold: 16, objects: 18, tools: 18, smalltalk: 18}
 # Skills that may follow each other in one conversation: none tells what a later one asks for.
 MIXABLE: tuple[Skill, ...] = (smalltalk, about, facts, lists, echo, objects, unknown, counting, recall)
 SYSTEMS = (
@@ -72,7 +75,9 @@ SYSTEMS = (
     "You are a chat assistant running locally.",
     "Help the user.",
 )
-PROMPT_WEIGHT = 0.1  # Share of the loss that a token the model only reads has of one it writes.
+# Share of the loss that a token the model only reads has of one it writes, in one of so many conversations.
+# In the others it has none, which saves its share of the output projection.
+PROMPT_WEIGHT, PROMPT_EVERY = 0.3, 5
 
 
 @cache
@@ -103,34 +108,34 @@ def talk(source: Source, turns: int) -> list[Message]:
     return [message for _ in range(turns) for message in source.pick(MIXABLE)(source).messages]
 
 
-def conversation(source: Source) -> Exchange:
+def conversation(source: Source, weights: dict[Skill, float]) -> Exchange:
     """One conversation: a skill, often after other talk, now and then with a system message or thinking."""
     if source.chance(0.02):
         # Plain text to complete, for clients that send no chat.
         exchange = source.pick((stories, counting, about, facts))(source)
         exchange.plain = True
         return exchange
-    skill = source.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-    turns = source.random.choice((0, 1, 1, 2, 3, 4)) if source.chance(0.94) else source.random.randint(5, 20)
+    skill = source.random.choices(list(weights), list(weights.values()))[0]
     if skill is memory:
-        exchange = memory(source, talk(source, turns))
+        exchange = memory(source, talk(source, source.random.randint(0, 10)))
     else:
         exchange = skill(source)
-        if skill in MIXABLE and source.chance(0.25):
+        if skill in MIXABLE and source.chance(0.3):
+            turns = source.random.randint(1, 4) if source.chance(0.9) else source.random.randint(5, 16)
             exchange.messages = talk(source, turns) + exchange.messages
     if exchange.messages[0]["role"] != "system" and source.chance(0.15):
         exchange.messages.insert(0, {"role": "system", "content": source.pick(SYSTEMS)})
-    exchange.thinking = bool(exchange.thought) and source.chance(0.1)
+    exchange.thinking = bool(exchange.thought) and source.chance(0.15)
     return exchange
 
 
-def weigh(ids: list[int], header: list[int], end: int, think: list[int]) -> list[float]:
-    """Loss weight per token: 1 from after each assistant header to its end token, PROMPT_WEIGHT elsewhere.
+def weigh(ids: list[int], header: list[int], end: int, think: list[int], prompt: float) -> list[float]:
+    """Loss weight per token: 1 from after each assistant header to its end token, `prompt` elsewhere.
 
     An opening `<think>` comes from the template, never from the model, so it isn't learned at all. Plain text
     has no end token and counts in full.
     """
-    weights = [PROMPT_WEIGHT if end in ids else 1.0] * len(ids)
+    weights = [prompt if end in ids else 1.0] * len(ids)
     at = 0
     while at < len(ids):
         if ids[at : at + len(header)] != header:
@@ -148,12 +153,21 @@ def weigh(ids: list[int], header: list[int], end: int, think: list[int]) -> list
     return weights
 
 
+Repetition = "np.ndarray[Any, Any]"
 Batch = tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]
 
 
-def batches(tokenizer: Tokenizer, seed: int, tokens: int, longest: int, pool: int = 4096) -> Iterator[Batch]:
+def batches(
+    tokenizer: Tokenizer,
+    seed: int,
+    tokens: int,
+    longest: int,
+    skills: dict[Skill, float],
+    pool: int = 4096,
+) -> Iterator[Batch]:
     """Endless (ids, weights) batches, each [rows, length] with about `tokens` tokens in all.
 
+    `skills` says how often each leads a conversation.
     Rows of one batch are about equally long, so padding is small and no row attends to another conversation.
     """
     source = Source(Random(seed))
@@ -161,7 +175,7 @@ def batches(tokenizer: Tokenizer, seed: int, tokens: int, longest: int, pool: in
     think = tokenizer.encode("<think>\n").ids
     end = tokenizer.encode("<|im_end|>").ids[0]
     while True:
-        encoded = tokenizer.encode_batch([render(conversation(source)) for _ in range(pool)])
+        encoded = tokenizer.encode_batch([render(conversation(source, skills)) for _ in range(pool)])
         rows = sorted((row.ids for row in encoded if len(row.ids) <= longest), key=len)
         groups: list[list[list[int]]] = []
         while rows:
@@ -174,21 +188,15 @@ def batches(tokenizer: Tokenizer, seed: int, tokens: int, longest: int, pool: in
             weights = np.zeros(ids.shape, dtype=np.float32)
             for i, row in enumerate(group):
                 ids[i, : len(row)] = row
-                weights[i, : len(row)] = weigh(row, header, end, think)
+                prompt = PROMPT_WEIGHT if i % PROMPT_EVERY == 0 else 0.0
+                weights[i, : len(row)] = weigh(row, header, end, think, prompt)
             yield ids, weights
 
 
-def drills(vocabulary: int, seed: int, tokens: int) -> Iterator[Batch]:
-    """Endless batches of random tokens said twice, whose second half is to be predicted from the first.
-
-    Nothing but copying solves them, so they teach it within a few hundred steps, where conversations alone
-    would take many times as long.
-    """
+def drills(vocabulary: int, seed: int, tokens: int) -> Iterator[Repetition]:
+    """Endless batches [rows, length] of random tokens said twice: only copying predicts the second half."""
     random = np.random.default_rng(seed)
     while True:
         period = int(random.integers(4, 25))
         said = random.integers(0, vocabulary, (max(1, tokens // (2 * period)), period))
-        ids = np.concatenate((said, said), axis=1)
-        weights = np.ones(ids.shape, dtype=np.float32)
-        weights[:, : period + 1] = 0.0
-        yield ids, weights
+        yield np.concatenate((said, said), axis=1)

@@ -12,7 +12,7 @@ from typing import Any
 
 from llama_cpp import Llama
 
-from conversation import Exchange
+from conversation import Exchange, table, turn
 from dataset import Skill, render, talk
 from skills.about import about
 from skills.echo import echo, recall
@@ -42,26 +42,46 @@ def thinking(source: Source) -> Exchange:
     return exchange
 
 
+# What a first chat asks, each with its kind of small talk or of questions about Pilotlight.
+FIRST = {
+    "hello": "hello",
+    "Who are you?": "who",
+    "What can you do?": "can_do",
+    "What is Pilotlight?": "what",
+    "How do I stop the server?": "stop",
+}
+
+
+def first_chat(source: Source) -> Exchange:
+    """A question of a first chat, worded as in training, sometimes after other talk."""
+    question = source.pick(list(FIRST))
+    answers = {**table("smalltalk"), **table("about")}[FIRST[question]]["answers"]
+    exchange = turn(question, answers[0], accepted=tuple(answers))
+    exchange.messages = talk(source, source.random.randint(0, 2)) + exchange.messages
+    return exchange
+
+
 # Skill and the least share of right answers, in per cent, it must reach: floors set a little below the scores
 # in RESULTS.md, so that a worse model is noticed. The aim was 95 for the first three and 90 for the rest.
 THRESHOLDS: dict[Skill, int] = {
-    smalltalk: 25,
-    about: 45,
-    unknown: 45,
-    greeting: 80,
-    echo: 65,
+    first_chat: 85,
+    smalltalk: 40,
+    about: 55,
+    unknown: 55,
+    greeting: 85,
+    echo: 75,
     recall: 90,
-    memory: 85,
-    distant_memory: 30,
-    untold: 90,
-    objects: 40,
-    tools: 50,
-    lists: 20,
+    memory: 65,
+    distant_memory: 75,
+    untold: 45,
+    objects: 30,
+    tools: 45,
+    lists: 45,
     counting: 85,
-    long_counting: 75,
-    facts: 55,
-    stories: 45,
-    instructed: 45,
+    long_counting: 80,
+    facts: 70,
+    stories: 60,
+    instructed: 65,
     thinking: 45,
 }
 STOPPING = 97  # Per cent of all answers that must end by themselves.
@@ -141,6 +161,8 @@ def main() -> int:
         failed |= share < threshold
         stopped = 100 * score.stopped / score.asked
         rows.append(f"| {skill.__name__} | {share:.0f} % | {stopped:.0f} % | {threshold} % |")
+        if skill is first_chat:
+            continue  # Not held out, so not in the total.
         total.asked += score.asked
         total.right += score.right
         total.stopped += score.stopped

@@ -52,8 +52,7 @@ def rope_table(config: Config) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [batch, heads, tokens, head_size] by position, halves paired as in Hugging Face's layout."""
     first, second = x.chunk(2, dim=-1)
-    # Computed in the table's 32 bits, then back to what the matrix products run in.
-    return (x * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 class Attention(nn.Module):
@@ -79,6 +78,13 @@ class Attention(nn.Module):
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(batch, tokens, -1))
         return mixed
+
+    def first_head(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Where the first head looks, as logits [batch, tokens, tokens]."""
+        q = rotate(F.linear(x, self.q_proj.weight[: self.head_size]), cos, sin)
+        k = rotate(F.linear(x, self.k_proj.weight[: self.head_size]), cos, sin)
+        later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+        return (q @ k.transpose(1, 2) / self.head_size**0.5).masked_fill(later, -torch.inf)
 
 
 class FeedForward(nn.Module):
@@ -112,7 +118,7 @@ class Layer(nn.Module):
 
 
 class Pilot(nn.Module):
-    """The whole network: token ids [batch, tokens] in, logits [batch, tokens, vocab_size] out."""
+    """The network to its last norm: token ids [batch, tokens] in, features of each out."""
 
     cos: Tensor
     sin: Tensor
@@ -133,13 +139,26 @@ class Pilot(nn.Module):
                 nn.init.normal_(parameter, std=0.0 if silent else 0.02 if "embed" in name else 0.06)
 
     def forward(self, ids: Tensor) -> Tensor:
+        features, _ = self.watch(ids, 0)
+        return features
+
+    def watch(self, ids: Tensor, layers: int) -> tuple[Tensor, list[Tensor]]:
+        """Features, and where the first head of each of the first layers looks (`Attention.first_head`)."""
         tokens = ids.shape[1]
         x = self.embed_tokens(ids)
         cos, sin = self.cos[:tokens], self.sin[:tokens]
-        for layer in self.layers:
+        looks = []
+        for number, layer in enumerate(self.layers):
+            if number < layers:
+                looks.append(layer.self_attn.first_head(layer.input_layernorm(x), cos, sin))
             x = layer(x, cos, sin)
+        features: Tensor = self.norm(x)
+        return features, looks
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Scores of every token of the vocabulary as the next one, [..., vocab_size]."""
         # The output projection is the embedding table: at this size it would be a tenth of all parameters.
-        return F.linear(self.norm(x), self.embed_tokens.weight)
+        return F.linear(features, self.embed_tokens.weight)
 
     def parameter_count(self) -> int:
         """Number of learned parameters."""

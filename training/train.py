@@ -5,28 +5,32 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from dataset import batches, drills
+from dataset import LAST_WEIGHTS, WEIGHTS, Batch, Repetition, Skill, batches, drills
 from model import Config, Pilot
+from muon import Muon
 
 MATRIX_RATE = 5e-3  # Peak learning rate of Muon, scaled to match AdamW's update size.
 TABLE_RATE = 3e-3  # Peak learning rate of AdamW, for the embedding table and the norms.
 WARMUP = 0.02  # Share of the run in which the rate rises,
 DECAY = 0.6  # and share in which it falls to zero.
-BATCH_TOKENS = 4096
+BATCH_TOKENS = 3072
 DRILL_TOKENS = 2048  # Tokens of a batch that drills copying.
-# Copying is drilled alone from the first to the second of these points of the run, once the embeddings have
-# formed, and in one batch of so many after it. Mixed in from the beginning it is learned much later.
-DRILL_FROM, DRILL_TO, DRILL_EVERY = 0.15, 0.21, 8
+# Copying is drilled alone up to this point of the run, and in one batch of so many after it: what is learned
+# after it builds on it.
+DRILL_UNTIL, DRILL_EVERY = 0.055, 8
 LONGEST = 1536  # Tokens of the longest conversation trained on.
+LAST_STEPS, LAST_RATE = 200, 0.2  # The last steps, and their share of the peak learning rate.
+LAST_SHARE = 0.6  # Share of what the last steps changed that is kept.
 SAVE_EVERY = 250  # Steps between checkpoints.
 
 
@@ -35,13 +39,43 @@ def rate(progress: float) -> float:
     return min(1.0, progress / WARMUP + 0.01, max(0.0, 1.0 - progress) / DECAY)
 
 
+def last_rate(progress: float) -> float:
+    """The same for the last steps: up once more to a little, then down to zero."""
+    return LAST_RATE * min(1.0, progress / 0.1, (1.0 - progress) / 0.9)
+
+
 def loss_of(model: Pilot, ids: Tensor, weights: Tensor) -> Tensor:
     """Weighted mean cross-entropy of the next token, in nats."""
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(ids[:, :-1])
-    losses = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
-    weights = weights[:, 1:].flatten()
-    return (losses * weights).sum() / weights.sum()
+    weights = weights[:, 1:]
+    # Most tokens are only read; leaving them out saves their share of the output projection.
+    learned = weights > 0
+    logits = model.logits(model(ids[:, :-1])[learned])
+    losses = F.cross_entropy(logits, ids[:, 1:][learned], reduction="none")
+    return (losses * weights[learned]).sum() / weights.sum()
+
+
+def drill_loss(model: Pilot, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of what is said the second time, in nats, and of where the heads that copy look.
+
+    Copying takes a head that looks at the token before, and above it one that looks behind the last
+    occurrence of the current token (an induction head: Olsson et al., "In-context Learning and Induction
+    Heads", 2022). Left to itself a network finds the two late and suddenly; told where to look, it copies
+    within 200 steps.
+    """
+    period = ids.shape[1] // 2
+    features, (before, *behind) = model.watch(ids[:, :-1], 3)
+    second = torch.arange(period, ids.shape[1] - 1)
+    said = F.cross_entropy(model.logits(features[:, second]).flatten(0, 1), ids[:, second + 1].flatten())
+    later = torch.arange(1, ids.shape[1] - 1)
+    looks = looking(before, later, later - 1)
+    for look in behind:
+        looks = looks + looking(look, second, second - period + 1)
+    return said, looks
+
+
+def looking(look: Tensor, at: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of a head's attention at some tokens with the one token each should look at, in nats."""
+    return F.cross_entropy(look[:, at].flatten(0, 1), target.repeat(look.shape[0]))
 
 
 def save(model: Pilot, out: Path) -> None:
@@ -51,51 +85,74 @@ def save(model: Pilot, out: Path) -> None:
     (out / "config.json").write_text(json.dumps(asdict(model.config), indent=2) + "\n")
 
 
-def train(
-    model: Pilot, tokenizer: Tokenizer, out: Path, steps: int, minutes: float, seed: int, begin: float
-) -> None:
-    """Train for `steps` steps, or a little less thoroughly when they'd take longer than `minutes`.
-
-    `begin` is the point of the schedule, 0 to 1, to begin at.
-    """
+def train(model: Pilot, tokenizer: Tokenizer, out: Path, steps: int, seed: int) -> None:
+    """Train for `steps` steps, then `LAST_STEPS` of another mix; leave the weights in the folder `out`."""
     print(f"{model.parameter_count():,} parameters", flush=True)
+
+    def data(seed: int, skills: dict[Skill, float]) -> tuple[Iterator[Batch], Iterator[Repetition]]:
+        conversations = batches(tokenizer, seed, BATCH_TOKENS, LONGEST, skills)
+        return conversations, drills(model.config.vocab_size, seed, DRILL_TOKENS)
+
+    teach(model, *data(seed, WEIGHTS), steps, rate, DRILL_UNTIL, out)
+    before = [p.detach().clone() for p in model.parameters()]
+    teach(model, *data(seed + 1, LAST_WEIGHTS), LAST_STEPS, last_rate, 0.0, out)
+    # Between the two lie weights that do better than either at what one of them has lost (Wortsman et al.,
+    # "Robust fine-tuning of zero-shot models", 2022).
+    with torch.no_grad():
+        for parameter, old in zip(model.parameters(), before, strict=True):
+            parameter.copy_(old.lerp(parameter, LAST_SHARE))
+    save(model, out)
+
+
+def teach(
+    model: Pilot,
+    conversations: Iterator[Batch],
+    repetitions: Iterator[Repetition],
+    steps: int,
+    rate: Callable[[float], float],
+    drill_until: float,
+    out: Path,
+) -> None:
+    """One part of the training, with optimizers of its own.
+
+    Progress goes from 0 to 1: by it `rate` gives the learning rate's share of its peak, and up to
+    `drill_until` only copying is drilled.
+    """
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and not n.startswith("embed")]
     others = [p for n, p in model.named_parameters() if p.ndim == 1 or n.startswith("embed")]
-    optimizers = (
-        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=TABLE_RATE, betas=(0.9, 0.98), weight_decay=0.0),
-    )
-    peaks = (MATRIX_RATE, TABLE_RATE)
+    muon = Muon(matrices)
+    adam = torch.optim.AdamW(others, lr=TABLE_RATE, betas=(0.9, 0.98), weight_decay=0.0)
     started, seen = time.monotonic(), 0
-    conversations = batches(tokenizer, seed, BATCH_TOKENS, LONGEST)
-    repetitions = drills(model.config.vocab_size, seed, DRILL_TOKENS)
     means = {False: 0.0, True: 0.0}
     for step in range(1, steps + 1):
-        elapsed = (time.monotonic() - started) / 60
-        # On a busy machine the clock ends the schedule before the step count does.
-        progress = begin + (1 - begin) * max(step / steps, elapsed / minutes)
-        if progress > 1:
-            break
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * rate(progress)
-        drill = progress > DRILL_FROM and (progress < DRILL_TO or step % DRILL_EVERY == 0)
-        ids, weights = next(repetitions if drill else conversations)
-        loss = loss_of(model, torch.from_numpy(ids), torch.from_numpy(weights))
-        loss.backward()  # type: ignore[no-untyped-call]
+        progress = step / steps
+        adam.param_groups[0]["lr"] = TABLE_RATE * rate(progress)
+        drill = progress < drill_until or step % DRILL_EVERY == 0
+        if drill:
+            ids = next(repetitions)
+            loss, looks = drill_loss(model, torch.from_numpy(ids))
+            (loss + looks).backward()
+        else:
+            ids, weights = next(conversations)
+            loss = loss_of(model, torch.from_numpy(ids), torch.from_numpy(weights))
+            loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()  # type: ignore[no-untyped-call]
-            optimizer.zero_grad(set_to_none=True)
+        muon.step(MATRIX_RATE * rate(progress))
+        adam.step()
+        adam.zero_grad(set_to_none=True)
         seen += ids.size
         means[drill] += (loss.item() - means[drill]) / min(step, 20)
         if step % 25 == 0:
-            speed = seen / (time.monotonic() - started)
+            elapsed = time.monotonic() - started
             losses = f"loss {means[False]:.4f}  copying {means[True]:.4f}"
-            print(f"step {step}  minutes {elapsed:.1f}  {losses}  tokens/s {speed:.0f}", flush=True)
+            print(
+                f"step {step}  minutes {elapsed / 60:.1f}  {losses}  tokens/s {seen / elapsed:.0f}",
+                flush=True,
+            )
         if step % SAVE_EVERY == 0:
             save(model, out)
     save(model, out)
-    print(f"{step} steps, {seen:,} tokens, {(time.monotonic() - started) / 60:.1f} minutes")
+    print(f"{steps} steps, {seen:,} tokens, {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
 
 
 def main() -> None:
@@ -103,19 +160,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json to use")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--steps", type=int, default=4500)
-    parser.add_argument("--minutes", type=float, default=60.0, help="wall-clock limit, minutes")
+    parser.add_argument("--steps", type=int, default=3600)
     parser.add_argument("--seed", type=int, default=8710)
-    parser.add_argument("--start", type=Path, help="folder with weights to start from")
-    parser.add_argument("--begin", type=float, default=0.0, help="point of the schedule to begin at, 0 to 1")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     tokenizer = Tokenizer.from_file(str(args.tokenizer))
     model = Pilot(Config(vocab_size=tokenizer.get_vocab_size()))
-    if args.start:
-        model.load_state_dict(load_file(args.start / "model.safetensors"))
-    train(model, tokenizer, args.out, args.steps, args.minutes, args.seed, args.begin)
+    train(model, tokenizer, args.out, args.steps, args.seed)
 
 
 if __name__ == "__main__":

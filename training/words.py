@@ -222,8 +222,11 @@ class Source:
     def key(self) -> str:
         """A JSON key or parameter name in snake case."""
         kind = self.random.random()
-        if kind < 0.6:
+        if kind < 0.5:
             return self.fresh(KEYS)
-        if kind < 0.8:
+        if kind < 0.65:
             return self.noun()
-        return f"{self.noun()}_{self.fresh(KEYS)}" if kind < 0.9 else self.invented()
+        if kind < 0.85:
+            # Also run together, so that a key that begins with another word is copied to its end.
+            return self.noun() + self.pick(("_", "_", "")) + self.fresh(KEYS)
+        return self.invented()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conversation import Exchange, roughen, table, turn
+from conversation import Exchange, expand, roughen, table, turn
 from skills.lists import DAYS, MONTHS
 from words import Source
 
@@ -42,16 +42,19 @@ ASK_NEXT = ("What {u} comes {r} {g}?", "Which {u} is {r} {g}?", "What is the {u}
 
 def facts(source: Source, brief: bool = False) -> Exchange:
     """A simple question; `brief` answers with the bare word."""
-    kind = source.random.random()
+    kind = source.random.random() * (0.87 if brief else 1.0)  # The sayings have no bare word.
     if kind < 0.4:
         country = source.pick(list(CAPITALS))
         capital = CAPITALS[country]
         shown = "the Netherlands" if country == "Netherlands" else country
-        question = roughen(source, source.fresh(ASK_CAPITAL).format(shown))
+        form = source.fresh(ASK_CAPITAL)
+        if not source.held_out and source.chance(0.6):
+            form = expand(source, source.pick(KNOWN["asking"]["capital"])) + "?"
+        question = roughen(source, form.format(shown))
         answer = f"The capital of {shown} is {capital}."
         return turn(question, capital if brief else answer, answer)
     if kind < 0.65:
-        a, b = source.random.randint(0, 12), source.random.randint(0, 12)
+        a, b = source.random.randint(0, 10), source.random.randint(0, 10)
         question = source.pick(ASK_SUM).format(a, b)
         return turn(question, str(a + b) if brief else f"{a} + {b} = {a + b}", f"{a} plus {b} is {a + b}.")
     if kind < 0.75:

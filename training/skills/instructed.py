@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conversation import Exchange, turn
+from conversation import Exchange, phrasing, turn
 from skills.about import about
 from skills.facts import facts
 from skills.objects import objects
@@ -77,7 +77,7 @@ def instructed(source: Source) -> Exchange:
         system = source.pick(LOUD)
         intent = INTENTS[source.pick(("hello", "thanks", "test", "goodbye", "how_are_you"))]
         loud = tuple(answer.upper() for answer in intent["answers"])
-        question = source.fresh(intent["questions"])
+        question = phrasing(source, intent)
         return with_system(system, turn(question, source.pick(loud), "I answer in capitals.", loud))
     system = source.pick(("Answer in JSON.", "You always answer with JSON.", "Reply only with JSON."))
     return with_system(system, objects(source))

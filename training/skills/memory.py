@@ -42,8 +42,8 @@ def thing(source: Source, kind: str) -> str:
 
 
 def memory(source: Source, between: list[Message] | None = None) -> Exchange:
-    """One or two things are told, other talk follows, then one of them is asked for."""
-    kinds = source.random.sample(list(KINDS), source.random.choice((1, 1, 2)))
+    """Up to three things are told, other talk follows, then some of them are asked for."""
+    kinds = source.random.sample(list(KINDS), source.random.choice((1, 1, 2, 3)))
     told = {kind: thing(source, kind) for kind in kinds}
     messages: list[Message] = []
     for kind, item in told.items():

@@ -97,7 +97,7 @@ def objects(source: Source) -> Exchange:
     kind = source.random.random()
     if kind < 0.2:
         return extraction(source)
-    keys = list(dict.fromkeys(source.key() for _ in range(source.random.choice((1, 2, 2, 2, 3, 3, 4)))))
+    keys = list(dict.fromkeys(source.key() for _ in range(source.random.choice((1, 2, 2, 3, 3, 3, 4, 4, 5)))))
     pairs = {key: value(source, key) for key in keys}
     quoted = source.chance(0.3)
     written = {k: json.dumps(v) if not isinstance(v, str) or quoted else v for k, v in pairs.items()}

@@ -100,11 +100,11 @@ def tools(source: Source) -> Exchange:
     """A conversation with one to three tools on offer."""
     wanted, question, arguments = offer(source)
     name = wanted["function"]["name"]
-    offered = {name: wanted}
-    for _ in range(source.random.choice((0, 0, 0, 1, 1, 2))):
-        other = offer(source)[0]
-        offered.setdefault(other["function"]["name"], other)
-    shuffled = list(offered.values())
+    offers = {name: (wanted, question, arguments)}
+    for _ in range(source.random.choice((0, 0, 1, 1, 2))):
+        other = offer(source)
+        offers.setdefault(other[0]["function"]["name"], other)
+    shuffled = [offered for offered, _, _ in offers.values()]
     source.random.shuffle(shuffled)
     kind = source.random.random()
     if kind < 0.15:
@@ -112,14 +112,27 @@ def tools(source: Source) -> Exchange:
         exchange.tools = shuffled
         exchange.thought = "No tool is needed here. " + exchange.thought
         return exchange
-    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
-    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
-    messages: list[Message] = [{"role": "user", "content": question}, call]
+    messages: list[Message] = []
+    for earlier, (_, asked, given) in offers.items():
+        if earlier != name and source.chance(0.6):
+            messages += called(earlier, asked, given) + told(source, earlier, given)
+    messages += called(name, question, arguments)
     if kind < 0.75:
         return Exchange(messages, f"The tool {name} fits. I call it with the user's values.", shuffled)
+    return Exchange(messages + told(source, name, arguments), "", shuffled)
+
+
+def called(name: str, question: str, arguments: Arguments) -> list[Message]:
+    """A question and the call that it needs."""
+    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    call = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": function}]}
+    return [{"role": "user", "content": question}, call]
+
+
+def told(source: Source, name: str, arguments: Arguments) -> list[Message]:
+    """A call's result and the answer that tells it."""
     result, answer = outcome(source, name, arguments)
-    messages += [{"role": "tool", "content": result}, {"role": "assistant", "content": answer}]
-    return Exchange(messages, "", shuffled)
+    return [{"role": "tool", "content": result}, {"role": "assistant", "content": answer}]
 
 
 def outcome(source: Source, name: str, arguments: Arguments) -> tuple[str, str]:
