@@ -130,25 +130,33 @@ def test_shared_prefixes_are_measured_right(common: list[int], a: list[int], b: 
 
 def test_the_pace_is_careful_before_it_knows_the_machine() -> None:
     """A first step of half a minute would be a bad surprise."""
-    assert Pace(0.5, 0.25, largest=512).chunk(0) == TILE
+    assert Pace(0.5, 0.25, largest=512).chunk(0, 1) == TILE
 
 
 def test_a_step_takes_the_time_it_may_take() -> None:
     """Less while streams wait for it."""
     pace = Pace(step_s=0.5, busy_step_s=0.25, largest=512)
     pace.observe(100, 0.25)
-    quiet, busy = pace.chunk(0), pace.chunk(1)
+    quiet, busy = pace.chunk(0, 1), pace.chunk(1, 1)
     assert 200 - TILE < quiet <= 200
     assert 100 - TILE < busy <= 100
+
+
+def test_the_more_prompts_wait_the_longer_is_a_step_beside_streams() -> None:
+    """Nothing waits for a step of prompts alone, so that one stays as it is."""
+    pace = Pace(step_s=0.5, busy_step_s=0.25, largest=512)
+    pace.observe(100, 0.25)
+    assert pace.chunk(4, 1) == pace.chunk(4, 2) < pace.chunk(4, 4) < pace.chunk(4, 8)
+    assert pace.chunk(0, 1) == pace.chunk(0, 8)
 
 
 def test_a_step_too_small_to_tell_is_not_measured() -> None:
     """Its cost is that of the weights and not of its tokens."""
     pace = Pace(0.5, 0.25, largest=512)
     pace.observe(100, 0.25)
-    before = pace.chunk(0)
+    before = pace.chunk(0, 1)
     pace.observe(SMALLEST_CHUNK - 1, 100.0)
-    assert pace.chunk(0) == before
+    assert pace.chunk(0, 1) == before
 
 
 def test_one_slow_step_does_not_set_the_pace() -> None:
@@ -157,19 +165,25 @@ def test_one_slow_step_does_not_set_the_pace() -> None:
     for _ in range(20):
         pace.observe(100, 0.25)
     pace.observe(100, 0.5)
-    assert 100 < pace.chunk(0) < 200
+    assert 100 < pace.chunk(0, 1) < 200
     for _ in range(20):
         pace.observe(100, 0.5)
-    assert 101 - TILE <= pace.chunk(0) <= 101
+    assert 101 - TILE <= pace.chunk(0, 1) <= 101 + TILE // 4
 
 
-@given(st.lists(st.tuples(st.integers(1, 512), st.floats(1e-6, 100)), max_size=20), st.integers(0, 64))
-def test_a_chunk_is_never_out_of_bounds(steps: list[tuple[int, float]], num_running: int) -> None:
+@given(
+    st.lists(st.tuples(st.integers(1, 512), st.floats(1e-6, 100)), max_size=20),
+    st.integers(0, 64),
+    st.integers(0, 99),
+)
+def test_a_chunk_is_never_out_of_bounds(
+    steps: list[tuple[int, float]], num_running: int, num_prompts: int
+) -> None:
     """Whatever was measured; with the tokens of running streams it makes whole rows."""
     pace = Pace(0.5, 0.25, largest=504)
     for num_tokens, seconds in steps:
         pace.observe(num_tokens, seconds)
-    chunk = pace.chunk(num_running)
+    chunk = pace.chunk(num_running, num_prompts)
     assert 0 < chunk <= 504
     assert (chunk + num_running) % ROWS == 0
 

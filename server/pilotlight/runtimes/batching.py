@@ -114,17 +114,21 @@ class Pace:
         token_s = seconds / num_tokens
         self._token_s = token_s if not self._token_s else 0.7 * self._token_s + 0.3 * token_s
 
-    def chunk(self, num_running: int) -> int:
-        """Prompt tokens for the next step, fewer when streams wait for it; with their tokens, whole rows."""
-        fit = max(SMALLEST_CHUNK, min(self._fit(is_busy=num_running > 0), self._largest))
-        whole = TILE if fit >= TILE else ROWS
-        return max(fit // whole * whole - num_running, ROWS - num_running % ROWS)
+    def chunk(self, num_running: int, num_prompts: int) -> int:
+        """Prompt tokens for the next step, fewer when streams wait for it; with their tokens, whole rows.
 
-    def _fit(self, is_busy: bool) -> int:
-        """Tokens that take the time a step may take; a careful number before any was measured."""
-        if not self._token_s:
-            return TILE
-        return int((self._busy_step_s if is_busy else self._step_s) / self._token_s)
+        `num_prompts` is how many are to be computed. Large steps take less time per token, so the more
+        prompts there are, the longer streams wait for them, and the sooner that's over.
+        """
+        step_s = self._busy_step_s * max(1.0, num_prompts / 2) if num_running else self._step_s
+        fit = max(SMALLEST_CHUNK, min(self._fit(step_s), self._largest))
+        whole = TILE if fit >= TILE else ROWS
+        rows = min((fit + whole // 4) // whole, self._largest // whole) * whole
+        return max(rows - num_running, ROWS - num_running % ROWS)
+
+    def _fit(self, step_s: float) -> int:
+        """Tokens that take so long; a careful number before any was measured."""
+        return int(step_s / self._token_s) if self._token_s else TILE
 
 
 def plan(sequences: Iterable[S], work_done: int, chunk: int, largest: int) -> list[tuple[S, int]]:

@@ -43,7 +43,7 @@ STEP_S = 0.6
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 
 BUSY_STEP_S = 0.4
-"""The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
+"""The same while streams run: the inter-token time that a prompt or two of somebody else may cause."""
 
 WARM_UP_TOKENS = batching.SMALLEST_CHUNK
 
@@ -204,9 +204,8 @@ class LlamaCpp:
     def step(self) -> list[Event]:
         self._admit()
         num_running = sum(sequence.is_generating for sequence in self._sequences)
-        batch = plan(
-            self._sequences, self._work_done, self._pace.chunk(num_running), self._llama.largest_batch
-        )
+        chunk = self._pace.chunk(num_running, num_prompts=len(self._sequences) - num_running)
+        batch = plan(self._sequences, self._work_done, chunk, self._llama.largest_batch)
         started = time.perf_counter()
         if not self._compute(batch):
             return self._make_room()
