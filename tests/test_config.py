@@ -150,6 +150,14 @@ def test_a_model_takes_the_defaults_it_does_not_set(tmp_path: Path) -> None:
     assert (model.context, model.threads, model.parallel) == (0, 3, 0)
 
 
+def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:
+    """Defaults that it could not honour are left out; one that somebody wrote is an error."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'echo'"
+    assert models(resolve(tmp_path, text))[-1].sampling == {}
+    with pytest.raises(ConfigError, match=r"model 'm': sampling\.top_k is not supported by echo"):
+        models(resolve(tmp_path, text + "\n[model.sampling]\ntop_k = 3"))
+
+
 def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> None:
     """Whatever it holds: a damaged file must not stop the others."""
     (tmp_path / "tiny.gguf").write_bytes(b"")

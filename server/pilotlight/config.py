@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pilotlight import sources
 from pilotlight.core import Model
 from pilotlight.errors import ConfigError
+from pilotlight.runtimes.capabilities import CAPABILITIES
 
 BUILTIN = "pilot"
 
@@ -145,7 +146,10 @@ class Config:
 
 
 def models(config: Config) -> list[Model]:
-    """The models to serve, each with the limits of [defaults] it did not set itself."""
+    """The models to serve, each with the limits of [defaults] it did not set itself.
+
+    Raises `ConfigError` for a sampling value that a model's runtime cannot honour.
+    """
     return [_model(entry, config.defaults) for entry in config.models]
 
 
@@ -203,6 +207,9 @@ def _unique(entries: list[ModelSettings]) -> tuple[ModelSettings, ...]:
 
 
 def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
+    capabilities = CAPABILITIES[entry.runtime]
+    for name in sorted(entry.sampling.model_fields_set.difference(capabilities.sampling)):
+        raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {entry.runtime}")
     return Model(
         name=entry.name,
         path=entry.path,
@@ -211,8 +218,9 @@ def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
         parallel=defaults.parallel if entry.parallel is None else entry.parallel,
         threads=defaults.threads if entry.threads is None else entry.threads,
         chat_template=entry.chat_template,
-        sampling=entry.sampling.model_dump(),
+        sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=int(entry.path.stat().st_mtime) if entry.path.exists() else 0,
+        capabilities=capabilities,
     )
 
 

@@ -98,6 +98,16 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a runtime does beyond generating text; declared by each runtime, once."""
+
+    sampling: tuple[str, ...] = ()
+    """The fields of `Sampling` that it honours."""
+    live_threads: bool = False
+    """Its number of threads can be changed while a model is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Something the daemon can serve: a name, a file, a runtime and limits (0: chosen by the worker)."""
 
@@ -112,6 +122,7 @@ class Model:
     """Values for `Sampling` fields that a request leaves out."""
     created: int = 0
     """Unix seconds; the file's modification time."""
+    capabilities: Capabilities = Capabilities()
 
 
 class WorkerState(StrEnum):
@@ -142,6 +153,7 @@ class WorkerInfo:
     num_parameters: int
     has_chat_template: bool
     load_s: float
+    capabilities: Capabilities
 
 
 class Severity(StrEnum):

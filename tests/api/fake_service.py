@@ -1,7 +1,7 @@
 """A fake `Service` that obeys the `Answer` contract; a script answers each request."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import anyio
 from pilotlight.config import Config, ServerSettings
 from pilotlight.core import (
     Accepted,
+    Capabilities,
     Chunk,
     Finished,
     FinishReason,
     Model,
     ModelStatus,
     Request,
+    Sampling,
     WorkerState,
 )
 from pilotlight.errors import Error
@@ -25,7 +27,13 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.scheduler.answer import Answer
 
 MODELS = (
-    Model("tiny", Path("/models/tiny.gguf"), sampling={"temperature": 0.25}, created=1_700_000_000),
+    Model(
+        "tiny",
+        Path("/models/tiny.gguf"),
+        sampling={"temperature": 0.25},
+        created=1_700_000_000,
+        capabilities=Capabilities(tuple(field.name for field in fields(Sampling))),
+    ),
     Model("org/large", Path("/models/large.gguf"), context=4096),
 )
 

@@ -130,6 +130,27 @@ async def test_the_request_reaches_the_model_whole(service: FakeService, client:
     assert (request.ignore_eos, request.cache_prompt) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("temperature", 0.5), ("repetition_penalty", 1.5), ("seed", 1), ("logit_bias", {"1": 2})],
+)
+async def test_what_the_runtime_cannot_do_is_refused_by_name(
+    service: FakeService, client: httpx.AsyncClient, field: str, value: Any
+) -> None:
+    """The field, the runtime and the model; nothing is submitted."""
+    response = await client.post(PATH, json=BODY | {"model": "org/large", field: value})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["param"]) == (400, "unsupported_parameter", field)
+    assert f"{field} is not supported by llamacpp, the runtime of org/large" in error["message"]
+    assert not service.requests
+
+
+async def test_a_value_that_asks_nothing_needs_no_capability(client: httpx.AsyncClient) -> None:
+    """Clients send defaults along."""
+    asked = BODY | {"model": "org/large", "temperature": 1, "top_p": 1, "seed": -1, "repeat_penalty": 1.0}
+    assert (await client.post(PATH, json=asked)).status_code == 200
+
+
 async def test_absent_sampling_comes_from_the_model(service: FakeService, client: httpx.AsyncClient) -> None:
     """Then from the defaults; -1 means "fresh" or "off" to local clients."""
     await client.post(PATH, json=BODY | {"seed": -1, "top_k": -1, "stop": []})

@@ -14,6 +14,7 @@ async def test_models_are_listed_in_order(client: httpx.AsyncClient) -> None:
     tiny = answer["data"][0]
     assert (tiny["object"], tiny["owned_by"], tiny["created"]) == ("model", "pilotlight", 1_700_000_000)
     assert (tiny["state"], tiny["runtime"], tiny["error"]) == ("stopped", "llamacpp", None)
+    assert "seed" in tiny["capabilities"]["sampling"]
 
 
 async def test_a_model_s_name_may_hold_slashes(client: httpx.AsyncClient) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 
-from pilotlight.core import Model, WorkerInfo
+from pilotlight.core import Capabilities, Model, WorkerInfo
 from pilotlight.errors import Error
 from pilotlight.worker.handle import WorkerEndedError
 from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, State, Step, ToWorker, encode
@@ -32,6 +32,7 @@ def info(parallel: int) -> WorkerInfo:
         num_parameters=0,
         has_chat_template=True,
         load_s=0.0,
+        capabilities=Capabilities(),
     )
 
 

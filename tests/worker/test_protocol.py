@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pilotlight.core import FinishReason, Prompt, Sampling, WorkerInfo
+from pilotlight.core import Capabilities, FinishReason, Prompt, Sampling, WorkerInfo
 from pilotlight.worker.protocol import (
     MAX_FRAME_BYTES,
     Admitted,
@@ -34,7 +34,7 @@ from pilotlight.worker.protocol import (
     encode,
 )
 
-INFO = WorkerInfo(1, "echo", "1", "full", 2, 3, 4, 5, 6, "seven", 8, 9, True, 1.5)
+INFO = WorkerInfo(1, "echo", "1", "full", 2, 3, 4, 5, 6, "seven", 8, 9, True, 1.5, Capabilities(("seed",)))
 
 TO_WORKER: list[ToWorker] = [
     Load("/models/é.gguf", "full", 1, 2, 3, "{{ messages }}"),

@@ -1,5 +1,6 @@
 """GET /v1/models and /v1/models/{id}: OpenAI's list, plus what each model is doing. Wakes nothing."""
 
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request as HttpRequest
@@ -31,6 +32,7 @@ def _body(status: ModelStatus) -> dict[str, Any]:
         "owned_by": "pilotlight",
         "state": status.state,
         "runtime": model.runtime,
+        "capabilities": asdict(info.capabilities if info else model.capabilities),
         "bytes": info.bytes_model if info else None,
         "bytes_resident": status.bytes_resident,
         "context": info.context if info else model.context or None,

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pilotlight.core import Model, Sampling
+from pilotlight.errors import Unsupported
 
 MAX_DEPTH = 32
 """Of free-form objects; a chat template or a tool schema has no use for more."""
@@ -30,6 +31,9 @@ _INT64 = range(-(2**63), 2**63)
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n",
              "presence_penalty", "frequency_penalty")  # fmt: skip
+
+_ASKS = {name: name for name in (*_SAMPLING, "logit_bias", "seed")} | {"repetition_penalty": "repeat_penalty"}
+"""Fields of a body by what they ask for: a field of `Sampling`."""
 
 T = TypeVar("T")
 
@@ -148,13 +152,27 @@ class GenerateBody(Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     def sampling(self, model: Model) -> Sampling:
-        """The request's own values, then the model's, then the defaults."""
+        """The request's own values, then the model's, then the defaults.
+
+        Raises `Unsupported` for a value that the model's runtime cannot honour.
+        """
         given = {name: value for name in _SAMPLING if (value := getattr(self, name)) is not None}
         if self.repetition_penalty is not None:
             given["repeat_penalty"] = self.repetition_penalty
         values: Mapping[str, Any] = {**model.sampling, **given}
-        return Sampling(
+        sampling = Sampling(
             **{**values, "top_k": max(values.get("top_k", 0), 0)},
             logit_bias=tuple((int(token), bias) for token, bias in (self.logit_bias or {}).items()),
             seed=None if self.seed == -1 else self.seed,
         )
+        self._check(sampling, model)
+        return sampling
+
+    def _check(self, sampling: Sampling, model: Model) -> None:
+        neutral = Sampling()
+        for field, name in _ASKS.items():
+            is_asked = getattr(self, field) is not None and getattr(sampling, name) != getattr(neutral, name)
+            if is_asked and name not in model.capabilities.sampling:
+                raise Unsupported(
+                    f"{field} is not supported by {model.runtime}, the runtime of {model.name}", param=field
+                )

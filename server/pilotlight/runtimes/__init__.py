@@ -1,9 +1,12 @@
 """The native libraries that run models, each in its own file and imported only when it is chosen."""
 
-from pilotlight.runtimes.base import Runtime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pilotlight.runtimes.base import Runtime
 
 
-def create(name: str) -> Runtime:
+def create(name: str) -> "Runtime":
     """The runtime of that name; heavy imports happen here, in the worker."""
     if name == "llamacpp":
         from pilotlight.runtimes.llamacpp.runtime import LlamaCpp

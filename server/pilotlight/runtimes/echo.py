@@ -17,6 +17,7 @@ from pathlib import Path
 from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
 
 
@@ -90,6 +91,7 @@ class Echo:
             num_parameters=0,
             has_chat_template=True,
             load_s=0.0,
+            capabilities=CAPABILITIES["echo"],
         )
 
     def prepare(self, generate: Generate) -> Generate:

@@ -20,6 +20,7 @@ from pilotlight.errors import BadRequest, ContextOverflow
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import Pace, num_padding, plan, shares_prefix
+from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.llamacpp.memory import NUM_KEPT, Memory, Source
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
 from pilotlight.runtimes.llamacpp.running import Prepared, Running
@@ -123,6 +124,7 @@ class LlamaCpp:
             num_parameters=llama.num_parameters,
             has_chat_template=self._template is not None,
             load_s=load_s,
+            capabilities=CAPABILITIES["llamacpp"],
         )
 
     # --- requests ---
