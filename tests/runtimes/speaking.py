@@ -8,8 +8,8 @@ from typing import Any
 
 from pilotlight.core import Prompt, Sampling
 from pilotlight.runtimes.llamacpp.memory import Memory
-from pilotlight.runtimes.llamacpp.running import Prepared
 from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
+from pilotlight.runtimes.running import Prepared
 from pilotlight.runtimes.transcripts import Transcripts
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
 
@@ -113,5 +113,5 @@ class Bench:
         for slot in range(num_slots):
             llama.clear(slot)
         runtime._memory = Memory(llama, num_slots, self.info.context)
-        runtime._transcripts = Transcripts()
+        runtime._prompts._transcripts = Transcripts()
         runtime._endings.clear()

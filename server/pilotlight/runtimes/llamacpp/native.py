@@ -105,6 +105,8 @@ class Llama:
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
         self.num_parameters: int = lib.llama_model_n_params(self._model)
         self.bytes_model: int = lib.llama_model_size(self._model)
+        is_end = lib.llama_vocab_is_eog
+        self.end_tokens = frozenset(token for token in range(self.num_vocab) if is_end(self._vocab, token))
         self._pieces: dict[int, bytes] = {}
 
     def open(self, *, num_cells: int, num_slots: int, largest_batch: int, threads: int) -> None:
@@ -173,12 +175,6 @@ class Llama:
         if token < 0:
             return ""
         return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
-
-    @property
-    def end_tokens(self) -> frozenset[int]:
-        """Every token that ends a generation."""
-        is_end = self._lib.llama_vocab_is_eog
-        return frozenset(token for token in range(self.num_vocab) if is_end(self._vocab, token))
 
     def is_control(self, token: int) -> bool:
         """It marks structure (a turn's end, a role) and stands for no text."""

@@ -8,7 +8,7 @@ request.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,17 +16,17 @@ import psutil
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.core import FinishReason, WorkerInfo
-from pilotlight.errors import BadRequest, ContextOverflow
+from pilotlight.errors import BadRequest
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import Pace, num_padding, plan, shares_prefix
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.llamacpp.memory import NUM_KEPT, Memory, Source
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
-from pilotlight.runtimes.llamacpp.running import Prepared, Running
 from pilotlight.runtimes.llamacpp.sampler import Sampler
-from pilotlight.runtimes.transcripts import Transcript, Transcripts
-from pilotlight.worker.protocol import Admitted, Done, Event, Generate, Load, State
+from pilotlight.runtimes.prompts import Prompts
+from pilotlight.runtimes.running import Prepared, Running
+from pilotlight.worker.protocol import Admitted, Event, Generate, Load, State
 
 DEFAULT_CONTEXT = 8192
 """Tokens when neither the request nor the model's training asks
@@ -60,6 +60,8 @@ FURTHEST_AHEAD = 256
 MOST_AHEAD = 8
 """Conversations that ended lately whose next turn may be begun."""
 
+LlamaSequence = Running[Sampler]
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -88,14 +90,13 @@ class LlamaCpp:
             threads=self._threads,
         )
         self._template = _template(llama, load.chat_template)
-        self._end_tokens = llama.end_tokens
         self._filler = llama.warmup_token()
         self._memory = Memory(llama, num_slots, self._context)
         self._padding_slot = num_slots
-        self._transcripts = Transcripts()
+        self._prompts = Prompts(llama, self._template, context=self._context, parallel=self._parallel)
         self._endings: deque[Ending] = deque(maxlen=MOST_AHEAD)
         self._pace = Pace(STEP_S, BUSY_STEP_S, llama.largest_batch - self._parallel)
-        self._sequences: list[Running] = []
+        self._sequences: list[LlamaSequence] = []
         self._work_done = 0
         self._is_full = False
         """Memory ran out; no sequence starts until one has ended."""
@@ -130,63 +131,14 @@ class LlamaCpp:
     # --- requests ---
 
     def prepare(self, generate: Generate) -> Prepared:
-        text = self._prompt_text(generate)
-        tokens = self._tokenize(generate, text)
-        limit = self._context
-        if not tokens:
-            raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
-        if len(tokens) >= limit:
-            raise ContextOverflow(
-                f"the prompt has {len(tokens)} tokens; the context of this model holds {limit}, "
-                "and the answer needs at least one of them",
-                param="messages" if generate.prompt.messages is not None else "prompt",
-            )
-        self._check_tokens("logit_bias", [token for token, _ in generate.sampling.logit_bias])
-        if generate.n > self._parallel:
-            raise BadRequest(f"n is {generate.n}; this model runs {self._parallel} at a time", param="n")
-        room = limit - len(tokens)
-        return Prepared(generate, text, tokens, min(generate.max_tokens or room, room))
-
-    def _prompt_text(self, generate: Generate) -> str | None:
-        prompt = generate.prompt
-        if prompt.messages is None:
-            return prompt.text
-        if self._template is None:
-            raise BadRequest(
-                "this model has no chat template; use /v1/completions, or set chat_template in models.toml",
-                param="messages",
-            )
-        return self._template.render(prompt.messages, prompt.template_kwargs)
-
-    def _tokenize(self, generate: Generate, text: str | None) -> list[int]:
-        if text is None:
-            tokens = generate.prompt.tokens or ()
-            self._check_tokens("prompt", tokens)
-            return list(tokens)
-        if generate.cache_prompt and (known := self._transcripts.find(text)) is not None:
-            rest = self._llama.tokenize(text[len(known.text) :], add_special=False)
-            # Only at a control token are the two sides of the cut certain to be tokenized apart.
-            if rest and self._llama.is_control(rest[0]):
-                return [*known.tokens, *rest]
-        # Many templates write the token that the tokenizer would add itself.
-        bos = self._llama.special_text("bos")
-        doubled = bool(bos) and self._llama.adds_bos and text.startswith(bos)
-        return self._llama.tokenize(text, add_special=not doubled)
-
-    def _check_tokens(self, param: str, tokens: Sequence[int]) -> None:
-        for token in tokens:
-            if not 0 <= token < self._llama.num_vocab:
-                raise BadRequest(
-                    f"{param}: there is no token {token}; this model's are 0 to {self._llama.num_vocab - 1}",
-                    param=param,
-                )
+        return self._prompts.prepare(generate)
 
     def start(self, prepared: Prepared) -> Event:
         generate = prepared.generate
-        banned = self._end_tokens if generate.ignore_eos else ()
+        banned = self._llama.end_tokens if generate.ignore_eos else ()
         for index in range(generate.n):
             sampler = Sampler(self._llama, generate.sampling, index, prepared.tokens, tuple(banned))
-            self._sequences.append(Running(prepared, index, self._work_done, sampler))
+            self._sequences.append(LlamaSequence(prepared, index, self._work_done, sampler))
         return Admitted(generate.id, len(prepared.tokens))
 
     def cancel(self, request_id: int) -> None:
@@ -216,10 +168,11 @@ class LlamaCpp:
         rows = self._llama.logits(len(sampled)) if sampled else ()
         events: list[Event] = []
         for output, sequence in enumerate(sampled):
-            self._take(sequence, sequence.sampler.pick(rows[output], output), events)
+            if sequence.take(sequence.sampler.pick(rows[output], output), self._llama, events):
+                self._leave(sequence)
         return events
 
-    def _compute(self, batch: list[tuple[Running, int]]) -> bool:
+    def _compute(self, batch: list[tuple[LlamaSequence, int]]) -> bool:
         """Decode the batch, padded if that is faster; False if the memory is full."""
         padding = num_padding(sum(count for _, count in batch))
         self._fill(batch, padding)
@@ -231,7 +184,7 @@ class LlamaCpp:
             self._llama.clear(self._padding_slot)
         return done
 
-    def _fill(self, batch: list[tuple[Running, int]], padding: int) -> None:
+    def _fill(self, batch: list[tuple[LlamaSequence, int]], padding: int) -> None:
         target = self._llama.batch
         target.clear()
         for sequence, count in batch:
@@ -245,7 +198,7 @@ class LlamaCpp:
             )
         target.add([self._filler] * padding, position=0, slot=self._padding_slot, wants_logits=False)
 
-    def _advance(self, batch: list[tuple[Running, int]]) -> list[Running]:
+    def _advance(self, batch: list[tuple[LlamaSequence, int]]) -> list[LlamaSequence]:
         """Note what was computed; return the sequences that have logits now, in output order."""
         sampled = []
         for sequence, count in batch:
@@ -256,43 +209,14 @@ class LlamaCpp:
                 sampled.append(sequence)
         return sampled
 
-    def _take(self, sequence: Running, token: int, events: list[Event]) -> None:
-        """A sequence got its next token: emit text, or end it."""
-        sequence.tokens.append(token)
-        generated = sequence.num_generated
-        if token in self._end_tokens:
-            self._finish(sequence, FinishReason.STOP, events)
-            return
-        sequence.say(sequence.text.push(self._llama.piece(token)), events)
-        if sequence.text.stopped:
-            self._finish(sequence, FinishReason.STOP, events)
-        elif generated >= sequence.prepared.max_tokens:
-            self._finish(sequence, FinishReason.LENGTH, events)
-
-    def _finish(self, sequence: Running, reason: FinishReason, events: list[Event]) -> None:
-        sequence.say(sequence.text.flush(), events)
-        if sequence.text.stopped:
-            reason = FinishReason.STOP
-        generated, cached = sequence.num_generated, sequence.cached_tokens
-        events.append(Done(sequence.id, sequence.index, reason, generated, cached))
-        self._remember(sequence)
+    def _leave(self, sequence: LlamaSequence) -> None:
+        """It has ended by itself: what it computed and said may be of use."""
+        generate = sequence.prepared.generate
+        if self._prompts.remember(sequence) and generate.prompt.messages is not None:
+            self._endings.append(Ending(generate, sequence.answer))
         self._end(sequence)
 
-    def _remember(self, sequence: Running) -> None:
-        """Let the conversation's next turn find these tokens. After
-        a stop string they are more than the text."""
-        prompt = sequence.prepared.text
-        if prompt is None or not sequence.keeps or sequence.text.stopped:
-            return
-        ended = sequence.tokens[-1] in self._end_tokens
-        tokens = sequence.tokens[:-1] if ended else sequence.tokens
-        answer = "".join(sequence.said)
-        self._transcripts.add(Transcript(prompt + answer, tuple(tokens)))
-        generate = sequence.prepared.generate
-        if generate.prompt.messages is not None:
-            self._endings.append(Ending(generate, answer))
-
-    def _end(self, sequence: Running) -> None:
+    def _end(self, sequence: LlamaSequence) -> None:
         """The one place a sequence leaves: its slot becomes a kept prefix, or free."""
         self._sequences.remove(sequence)
         sequence.sampler.free()
@@ -332,7 +256,7 @@ class LlamaCpp:
             text = self._template.opening(messages, ending.answer, generate.prompt.template_kwargs)
         except BadRequest:
             return True
-        tokens = self._tokenize(generate, text)
+        tokens = self._prompts.tokenize(generate, text)
         source = self._memory.find(tokens, ())
         ahead = len(tokens) - source.shared
         if not source.shared or not 0 < ahead <= min(FURTHEST_AHEAD, self._llama.largest_batch):
@@ -377,13 +301,13 @@ class LlamaCpp:
                 source = self._source(sequence, running)
             self._memory.enter(sequence, source)
 
-    def _source(self, sequence: Running, running: list[Running]) -> Source:
+    def _source(self, sequence: LlamaSequence, running: list[LlamaSequence]) -> Source:
         """Where its prompt is computed already; its last token always is anew, for the logits."""
         if not sequence.keeps:
             return Source()
         return self._memory.find(sequence.tokens[:-1], (other for other in running if other.keeps))
 
-    def _is_being_computed(self, sequence: Running, running: list[Running], shared: int) -> bool:
+    def _is_being_computed(self, sequence: LlamaSequence, running: list[LlamaSequence], shared: int) -> bool:
         """A longer part of its prompt than the `shared` one is on
         its way in somebody else's: wait for that."""
         if not (sequence.keeps and self._llama.can_share_prefixes):
@@ -407,7 +331,8 @@ class LlamaCpp:
             self._memory.release(newest)
             self._is_full = True
         else:
-            self._finish(newest, FinishReason.LENGTH, events)
+            newest.finish(FinishReason.LENGTH, events)
+            self._leave(newest)
         return events
 
     # --- invariants ---

@@ -1,0 +1,82 @@
+"""A request in a runtime: checked and tokenized, then one running sequence per answer."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from pilotlight.core import FinishReason
+from pilotlight.runtimes.batching import Sequence
+from pilotlight.runtimes.text import TextStream
+from pilotlight.runtimes.vocabulary import Vocabulary
+from pilotlight.worker.protocol import Delta, Done, Event, Generate
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that passed the checks, tokenized."""
+
+    generate: Generate
+    text: str | None
+    """The prompt as text, where it came as text or messages."""
+    tokens: list[int]
+    max_tokens: int
+
+
+class Running(Sequence, Generic[S]):
+    """One sequence of a request, with the runtime's own kind of sampler."""
+
+    __slots__ = ("index", "prepared", "said", "sampler", "sent_tokens", "text")
+
+    def __init__(self, prepared: Prepared, index: int, arrival: int, sampler: S) -> None:
+        super().__init__(prepared.tokens, arrival)
+        self.prepared = prepared
+        self.index = index
+        self.sampler = sampler
+        self.text = TextStream(prepared.generate.stop)
+        self.said: list[str] = []
+        """Text that went to the client, piece by piece."""
+        self.sent_tokens = 0
+
+    @property
+    def id(self) -> int:
+        return self.prepared.generate.id
+
+    @property
+    def keeps(self) -> bool:
+        """Its tokens may be shared with other requests."""
+        return self.prepared.generate.cache_prompt
+
+    @property
+    def answer(self) -> str:
+        """All text that went to the client."""
+        return "".join(self.said)
+
+    def take(self, token: int, vocabulary: Vocabulary, events: list[Event]) -> bool:
+        """Its next token: say what became text of it; True if the answer ended with it."""
+        self.tokens.append(token)
+        if token in vocabulary.end_tokens:
+            self.finish(FinishReason.STOP, events)
+            return True
+        self._say(self.text.push(vocabulary.piece(token)), events)
+        if self.text.stopped:
+            self.finish(FinishReason.STOP, events)
+        elif self.num_generated >= self.prepared.max_tokens:
+            self.finish(FinishReason.LENGTH, events)
+        else:
+            return False
+        return True
+
+    def finish(self, reason: FinishReason, events: list[Event]) -> None:
+        """Say what was held back, and that this is the end."""
+        self._say(self.text.flush(), events)
+        if self.text.stopped:
+            reason = FinishReason.STOP
+        events.append(Done(self.id, self.index, reason, self.num_generated, self.cached_tokens))
+
+    def _say(self, text: str, events: list[Event]) -> None:
+        """Send text, with the tokens that became text since the last time."""
+        if text:
+            self.said.append(text)
+            events.append(Delta(self.id, self.index, text, self.num_generated - self.sent_tokens))
+            self.sent_tokens = self.num_generated
