@@ -1,1 +1,1 @@
-"""The built-in model, a GGUF that ships with the package."""
+"""The built-in model that ships with the package: a GGUF, and the same as an ONNX Runtime GenAI folder."""
