@@ -88,7 +88,7 @@ class ModelSettings(_Section):
 
     name: str = Field(min_length=1, max_length=256)
     path: AbsolutePath
-    runtime: Literal["llamacpp", "echo"] = "llamacpp"
+    runtime: Literal["llamacpp", "onnx", "echo"] = "llamacpp"
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)

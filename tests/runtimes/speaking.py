@@ -1,23 +1,28 @@
-"""Drives the llama.cpp runtime in this process, step by step, as the worker's loop would."""
+"""Drives a runtime in this process, step by step, as the worker's loop would."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+import pilotlight
 from pilotlight.core import Prompt, Sampling
-from pilotlight.runtimes.llamacpp.memory import Memory
+from pilotlight.runtimes.llamacpp import memory as llamacpp
 from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
+from pilotlight.runtimes.onnx import memory as onnx
+from pilotlight.runtimes.onnx.runtime import Onnx
 from pilotlight.runtimes.running import Prepared
 from pilotlight.runtimes.transcripts import Transcripts
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
 
 GREEDY = Sampling(temperature=0)
 
+BUILTIN = Path(pilotlight.__file__).with_name("builtin")
+
 _numbers = count(1)
 
-_alive: list[LlamaCpp] = []
+_alive: list[LlamaCpp | Onnx] = []
 """llama.cpp logs to the last one loaded, so none may go before the process does."""
 
 
@@ -48,11 +53,14 @@ class Speech:
         return done
 
 
-class Bench:
+R = TypeVar("R", LlamaCpp, Onnx)
+
+
+class Runner(Generic[R]):
     """A loaded runtime, and what it said by request and answer."""
 
-    def __init__(self, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> None:
-        self.runtime = LlamaCpp()
+    def __init__(self, runtime: R, path: Path, mode: str, context: int, parallel: int) -> None:
+        self.runtime: R = runtime
         _alive.append(self.runtime)
         self.progress: list[float] = []
         load = Load(str(path), mode, context, parallel, threads=1)
@@ -105,13 +113,38 @@ class Bench:
         self.finish()
         return [self.speech(one) for one in asked]
 
+    def tokenize(self, text: str, *, add_special: bool = False) -> list[int]:
+        """By the model's own vocabulary."""
+        return self.runtime._prompts._vocabulary.tokenize(text, add_special=add_special)
+
     def forget(self) -> None:
         """Nothing of earlier requests can be reused any more."""
         assert not self.runtime.has_work
+        self.runtime._prompts._transcripts = Transcripts()
+
+
+class OnnxBench(Runner[Onnx]):
+    """With the ONNX runtime."""
+
+    def __init__(self, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> None:
+        super().__init__(Onnx(), path, mode, context, parallel)
+
+    def forget(self) -> None:
+        super().forget()
+        self.runtime._memory = onnx.Memory(self.runtime._graph, self.info.context)
+
+
+class Bench(Runner[LlamaCpp]):
+    """With llama.cpp."""
+
+    def __init__(self, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> None:
+        super().__init__(LlamaCpp(), path, mode, context, parallel)
+
+    def forget(self) -> None:
+        super().forget()
         runtime, llama = self.runtime, self.runtime._llama
         num_slots = runtime._padding_slot
         for slot in range(num_slots):
             llama.clear(slot)
-        runtime._memory = Memory(llama, num_slots, self.info.context)
-        runtime._prompts._transcripts = Transcripts()
+        runtime._memory = llamacpp.Memory(llama, num_slots, self.info.context)
         runtime._endings.clear()

@@ -12,7 +12,7 @@ from speaking import Bench, generate
 from test_llamacpp import HOT, PROMPT, _logits
 
 from pilotlight.core import Prompt
-from pilotlight.runtimes.llamacpp.runtime import WORTH_WAITING
+from pilotlight.runtimes.batching import WORTH_WAITING
 
 SYSTEM = "you is the system of the model and " * 12 + "."
 """A long beginning that requests share."""

@@ -19,6 +19,7 @@ import structlog
 
 MODES = {
     "llamacpp": ("full", "no-extra-buffers", "plain"),
+    "onnx": ("full",),
     "echo": ("full", "no-extra-buffers", "plain"),
 }
 """Per runtime, the first is the fastest."""
@@ -28,7 +29,7 @@ COSTS = {
     "plain": "slower still, without flash attention either",
 }
 
-PACKAGES = {"llamacpp": "llama-cpp-python"}
+PACKAGES = {"llamacpp": "llama-cpp-python", "onnx": "onnxruntime"}
 
 VERSION = 1
 

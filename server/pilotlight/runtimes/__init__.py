@@ -12,6 +12,10 @@ def create(name: str) -> "Runtime":
         from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
 
         return LlamaCpp()
+    if name == "onnx":
+        from pilotlight.runtimes.onnx.runtime import Onnx
+
+        return Onnx()
     if name == "echo":
         from pilotlight.runtimes.echo import Echo
 

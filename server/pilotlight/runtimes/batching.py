@@ -28,6 +28,9 @@ over is computed row by row. 7 take as long as 9."""
 WORTH_PADDING = 3
 """Rows to add at most for a whole group; kernels without such groups lose little by it."""
 
+WORTH_WAITING = 32
+"""Tokens of a running prompt worth waiting for instead of computing them a second time."""
+
 TILE = 64
 """Tokens per step from which ggml's flash attention works in tiles, several times faster per token."""
 
@@ -87,6 +90,15 @@ def shares_prefix(a: list[int], b: list[int]) -> int:
         else:
             high = middle - 1
     return low
+
+
+def is_worth_waiting(sequence: Sequence, running: Iterable[Sequence], shared: int) -> bool:
+    """More of its prompt than the `shared` tokens is being computed right now, for another."""
+    return any(
+        shares_prefix(other.tokens, sequence.tokens[:-1]) >= max(shared, other.num_computed) + WORTH_WAITING
+        for other in running
+        if not other.is_generating
+    )
 
 
 def num_padding(num_tokens: int) -> int:

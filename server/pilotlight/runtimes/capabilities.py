@@ -1,6 +1,7 @@
 """What each runtime can do, for the daemon, which imports no native library. The workers say the same."""
 
 from dataclasses import fields
+from importlib.util import find_spec
 
 from pilotlight.core import Capabilities, Sampling
 
@@ -8,6 +9,15 @@ ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 
 CAPABILITIES = {
     "llamacpp": Capabilities(sampling=ALL_SAMPLING, live_threads=True),
+    "onnx": Capabilities(sampling=ALL_SAMPLING),
     "echo": Capabilities(live_threads=True),
 }
 """By runtime."""
+
+OPTIONAL = {"onnx": ("onnxruntime", "tokenizers")}
+"""Modules of the runtimes that are no part of the default install."""
+
+
+def is_installed(runtime: str) -> bool:
+    """Its modules can be found; whether they work is known once a worker has imported them."""
+    return all(find_spec(module) for module in OPTIONAL.get(runtime, ()))

@@ -12,15 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.batching import Pace, num_padding, plan, shares_prefix
+from pilotlight.runtimes.batching import Pace, is_worth_waiting, num_padding, plan
 from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.runtimes.limits import (
+    BUSY_STEP_S,
+    DEFAULT_CONTEXT,
+    DEFAULT_PARALLEL,
+    HEADROOM,
+    STEP_S,
+    num_cores,
+)
 from pilotlight.runtimes.llamacpp.memory import NUM_KEPT, Memory, Source
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
 from pilotlight.runtimes.llamacpp.sampler import Sampler
@@ -28,31 +34,13 @@ from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.running import Prepared, Running
 from pilotlight.worker.protocol import Admitted, Event, Generate, Load, State
 
-DEFAULT_CONTEXT = 8192
-"""Tokens when neither the request nor the model's training asks
-for less: memory is taken for all of them at once."""
-
 FIRST_CELLS = 2048
 """Memory for tokens at the start; it doubles, up to the context, when the requests need it."""
-
-DEFAULT_PARALLEL = 8
 
 LARGEST_BATCH = 512
 """Tokens per decode step: larger ones compute no faster on a CPU and delay cancels and new prompts."""
 
-STEP_S = 0.6
-"""Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
-
-BUSY_STEP_S = 0.4
-"""The same while streams run: the inter-token time that a prompt or two of somebody else may cause."""
-
 WARM_UP_TOKENS = batching.SMALLEST_CHUNK
-
-HEADROOM = 64
-"""Tokens of answer that must fit beside the running sequences before one more starts."""
-
-WORTH_WAITING = 32
-"""Tokens of a running prompt worth waiting for instead of computing them a second time."""
 
 FURTHEST_AHEAD = 256
 """Tokens of a next turn to compute at most before anybody asks for it: nobody may ever."""
@@ -80,7 +68,7 @@ class LlamaCpp:
         _check_file(path)
         self._llama = llama = Llama(path, MODES[load.mode], progress)
         self._parallel = load.parallel or DEFAULT_PARALLEL
-        self._threads = load.threads or _num_cores()
+        self._threads = load.threads or num_cores()
         num_slots = self._parallel + NUM_KEPT
         self._context = load.context or min(DEFAULT_CONTEXT, llama.context_trained or DEFAULT_CONTEXT)
         llama.open(
@@ -312,12 +300,7 @@ class LlamaCpp:
         its way in somebody else's: wait for that."""
         if not (sequence.keeps and self._llama.can_share_prefixes):
             return False
-        return any(
-            shares_prefix(other.tokens, sequence.tokens[:-1])
-            >= max(shared, other.num_computed) + WORTH_WAITING
-            for other in running
-            if other.keeps and not other.is_generating
-        )
+        return is_worth_waiting(sequence, (other for other in running if other.keeps), shared)
 
     def _make_room(self) -> list[Event]:
         """The memory is full: park a prefix at rest, else grow, else let the newest sequence start over."""
@@ -359,7 +342,9 @@ def _check_file(path: Path) -> None:
     if not path.exists():
         raise LoadError(f"{path} does not exist")
     if not path.is_file():
-        raise LoadError(f"{path} is not a file")
+        raise LoadError(
+            f"{path} is not a file; a model is a GGUF file, or a folder with a genai_config.json (ONNX)"
+        )
     size = path.stat().st_size
     with path.open("rb") as file:
         magic = file.read(4)
@@ -372,9 +357,3 @@ def _template(llama: Llama, override: str | None) -> ChatTemplate | None:
     if source is None:
         return None
     return ChatTemplate(source, bos=llama.special_text("bos"), eos=llama.special_text("eos"))
-
-
-def _num_cores() -> int:
-    """Physical cores this process may use: a second thread on the same core only heats it."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

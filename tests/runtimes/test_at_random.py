@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from speaking import Bench, generate
+from speaking import BUILTIN, Bench, OnnxBench, generate
 
 from pilotlight.core import FinishReason, Sampling
 from pilotlight.worker.protocol import Generate
@@ -38,10 +38,24 @@ def any_request(rnd: random.Random) -> Generate:
     )
 
 
+@pytest.fixture(scope="session")
+def loaded_onnx() -> OnnxBench:
+    """The same size; its memory is as large as all of them need."""
+    return OnnxBench(BUILTIN / "pilot-onnx", context=CONTEXT, parallel=8)
+
+
+@pytest.fixture(params=["loaded_small", "loaded_onnx"])
+def any_bench(request: pytest.FixtureRequest) -> Bench | OnnxBench:
+    """Of each runtime."""
+    bench: Bench | OnnxBench = request.getfixturevalue(request.param)
+    bench.forget()
+    return bench
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_every_answer_ends_once(bench: Bench, seed: int) -> None:
+def test_every_answer_ends_once(any_bench: Bench | OnnxBench, seed: int) -> None:
     """Unless its request was cancelled; the memory is in order after every step."""
-    rnd = random.Random(seed)
+    bench, rnd = any_bench, random.Random(seed)
     asked: dict[int, Generate] = {}
     cancelled: set[int] = set()
     for _ in range(150):
@@ -96,9 +110,10 @@ def test_the_kept_are_given_up_before_the_running(bench: Bench) -> None:
     assert bench.runtime.state().cells_used <= CONTEXT
 
 
-def test_requests_wait_for_a_free_sequence(bench: Bench) -> None:
+def test_requests_wait_for_a_free_sequence(any_bench: Bench | OnnxBench) -> None:
     """In the worker, should the daemon send more than it runs."""
-    asked = [generate([token], max_tokens=3) for token in range(12)]
+    bench = any_bench
+    asked = [generate([token], max_tokens=3, ignore_eos=True) for token in range(12)]
     for one in asked:
         bench.start(one)
     bench.step()

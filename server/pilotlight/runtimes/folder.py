@@ -1,0 +1,117 @@
+"""A model's folder as Hugging Face lays it out: tokenizer, special tokens, chat template.
+
+What every runtime that loads folders needs besides weights. Knows neither a runtime nor its own files there.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pilotlight.chat.template import ChatTemplate
+from pilotlight.runtimes.base import LoadError, MissingLibraryError
+
+TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+
+
+class Folder:
+    """The tokens and the template of one folder; a `Vocabulary` of `num_vocab` tokens."""
+
+    def __init__(self, path: Path, *, num_vocab: int, end_tokens: Iterable[int]) -> None:
+        """`num_vocab` is the width of the model's logits, which may be more than the tokenizer knows.
+
+        The tokenizer's own end token is one of the `end_tokens`, too. Raises `LoadError`.
+        """
+        self._path = path
+        self._config = read_json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).exists() else {}
+        self._tokenizer = _load_tokenizer(path / TOKENIZER)
+        layout = read_json(path / TOKENIZER)
+        self._added = {int(token["id"]): token for token in layout.get("added_tokens", ())}
+        self._bytes_of = _byte_alphabet() if '"ByteLevel"' in json.dumps(layout.get("decoder")) else None
+        self._pieces: dict[int, bytes] = {}
+        self.num_vocab = num_vocab
+        eos = self._tokenizer.token_to_id(self.special_text("eos"))
+        self.end_tokens = frozenset((*end_tokens, *(() if eos is None else (eos,))))
+        bos = self._tokenizer.token_to_id(self.special_text("bos"))
+        self.adds_bos = bos is not None and self._tokenizer.encode("").ids[:1] == [bos]
+
+    def special_text(self, name: str) -> str:
+        """Text of the `bos` or `eos` token, "" if there is none."""
+        token = self._config.get(f"{name}_token")
+        return str((token.get("content") if isinstance(token, dict) else token) or "")
+
+    def is_control(self, token: int) -> bool:
+        """It marks structure and stands for no text."""
+        return bool(self._added.get(token, {}).get("special"))
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Token ids; text of special tokens becomes those tokens."""
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; none for control tokens, and for those that no text has."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def _read_piece(self, token: int) -> bytes:
+        text = self._tokenizer.id_to_token(token)
+        if text is None or self.is_control(token):
+            return b""
+        if token in self._added:
+            return str(text).encode()
+        if self._bytes_of is not None:
+            return b"".join(self._bytes_of.get(letter, letter.encode()) for letter in text)
+        if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+            return bytes.fromhex(text[3:5])
+        return str(text).replace("\u2581", " ").encode()
+
+    def template(self, override: str | None) -> ChatTemplate | None:
+        """The folder's chat template, or the one that somebody set instead; None if there is none."""
+        source = override or self._template_source()
+        if source is None:
+            return None
+        return ChatTemplate(source, bos=self.special_text("bos"), eos=self.special_text("eos"))
+
+    def _template_source(self) -> str | None:
+        """From its own file, else from the tokenizer's; of several, the one that is named default."""
+        if (self._path / TEMPLATE).is_file():
+            return (self._path / TEMPLATE).read_text(encoding="utf-8", errors="replace")
+        found = self._config.get("chat_template")
+        if isinstance(found, list):
+            found = next((one.get("template") for one in found if one.get("name") == "default"), None)
+        return found if isinstance(found, str) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file of the folder. Raises `LoadError`."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as exc:
+        raise LoadError(f"{path.parent} has no {path.name}") from exc
+    except (OSError, ValueError, RecursionError) as exc:
+        raise LoadError(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(value, dict):
+        raise LoadError(f"{path} holds no JSON object")
+    return value
+
+
+def _load_tokenizer(path: Path) -> Any:
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as exc:
+        raise MissingLibraryError("tokenizers is not installed; pip install tokenizers") from exc
+    if not path.is_file():
+        raise LoadError(f"{path.parent} has no {path.name}")
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as exc:  # the library raises nothing more special
+        raise LoadError(f"{path} is no tokenizer: {exc}") from exc
+
+
+def _byte_alphabet() -> dict[str, bytes]:
+    """The byte that each letter of a byte-level vocabulary stands for; invisible ones are from 256 up."""
+    visible = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    hidden = iter(range(256, 512))
+    return {chr(byte if byte in visible else next(hidden)): bytes([byte]) for byte in range(256)}

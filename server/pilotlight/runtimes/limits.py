@@ -1,0 +1,26 @@
+"""What a model gets when nobody says: the same for every runtime."""
+
+import os
+
+import psutil
+
+DEFAULT_CONTEXT = 8192
+"""Tokens when neither the request nor the model's training asks
+for less: memory is taken for all of them at once."""
+
+DEFAULT_PARALLEL = 8
+
+STEP_S = 0.6
+"""Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
+
+BUSY_STEP_S = 0.4
+"""The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
+
+HEADROOM = 64
+"""Tokens of answer that must fit beside the running sequences before one more starts."""
+
+
+def num_cores() -> int:
+    """Physical cores this process may use: a second thread on the same core only heats it."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))

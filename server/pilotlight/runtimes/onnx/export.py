@@ -1,0 +1,72 @@
+"""What `genai_config.json` says of an exported model: where its graph is, and what it takes and gives.
+
+Knows the file, not the library.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.folder import read_json
+
+CONFIG = "genai_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One model folder's decoder."""
+
+    graph: Path
+    kind: str
+    """The architecture, "llama" or such."""
+    context_trained: int
+    num_vocab: int
+    end_tokens: tuple[int, ...]
+    num_layers: int
+    num_kv_heads: int
+    head_size: int
+    input_ids: str
+    attention_mask: str
+    position_ids: str
+    logits: str
+    past: tuple[str, str]
+    """Patterns of the names of a layer's keys and values."""
+    present: tuple[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> "Export":
+        """Raises `LoadError` for what is no such folder."""
+        if not folder.exists():
+            raise LoadError(f"{folder} does not exist")
+        config = read_json(folder / CONFIG)
+        try:
+            model = config["model"]
+            decoder = model["decoder"]
+            inputs, outputs = decoder["inputs"], decoder["outputs"]
+            ends = model["eos_token_id"]
+            return cls(
+                graph=folder / decoder["filename"],
+                kind=str(model["type"]),
+                context_trained=int(model["context_length"]),
+                num_vocab=int(model["vocab_size"]),
+                end_tokens=tuple(ends) if isinstance(ends, list) else (int(ends),),
+                num_layers=int(decoder["num_hidden_layers"]),
+                num_kv_heads=int(decoder["num_key_value_heads"]),
+                head_size=int(decoder["head_size"]),
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                position_ids=inputs.get("position_ids", "position_ids"),
+                logits=outputs["logits"],
+                past=(inputs["past_key_names"], inputs["past_value_names"]),
+                present=(outputs["present_key_names"], outputs["present_value_names"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
+            raise LoadError(f"{folder / CONFIG} describes no text generation model: {reason}") from exc
+
+    def states(self) -> Iterator[tuple[str, str]]:
+        """Names of the input and the output of every key and value tensor."""
+        for layer in range(self.num_layers):
+            for past, present in zip(self.past, self.present, strict=True):
+                yield past % layer, present % layer

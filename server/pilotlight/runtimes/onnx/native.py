@@ -1,0 +1,173 @@
+"""One exported decoder on ONNX Runtime, with memory for several sequences, behind numpy types.
+
+The only file that imports `onnxruntime`. onnxruntime-genai's own ways to generate do not batch on a CPU: its
+engine takes in new sequences while others run only for graphs with paged attention, which has no CPU kernel,
+and a generator has one sequence. The graphs themselves do: attention (`GroupQueryAttention`) reads each row's
+length from the mask and writes keys and values in place, into memory that the caller owns. So we own it.
+Knows tokens, rows and logits; nothing of requests. Not thread-safe.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.onnx.export import Export
+
+DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+
+LOGITS_BYTES = 64 * 2**20
+"""For the logits of one run. Most graphs compute them for every token of a prompt: this bounds its pieces."""
+
+LARGEST_RUN = 512
+
+Floats = npt.NDArray[np.float32]
+State = list[npt.NDArray[Any]]
+"""Keys and values of one sequence, taken out of the memory."""
+
+
+class NativeError(Exception):
+    """ONNX Runtime reported a failure that is no crash."""
+
+
+def import_onnxruntime() -> Any:
+    """The library, its telemetry switched off."""
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise MissingLibraryError("onnxruntime is not installed; pip install 'pilotlight[onnx]'") from exc
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def library_version() -> str:
+    """Version of onnxruntime, which computes."""
+    return version("onnxruntime")
+
+
+class Graph:
+    """One loaded decoder; `open` gives it memory."""
+
+    def __init__(self, export: Export, threads: int) -> None:
+        """Load the weights; blocks. Raises `LoadError`."""
+        self._library = library = import_onnxruntime()
+        if not export.graph.is_file():
+            raise LoadError(f"{export.graph.parent} has no {export.graph.name}")
+        self._export = export
+        options = library.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        for threads_of in ("intra", "inter"):
+            # Waiting threads sleep: spinning ones burn a battery between two tokens.
+            options.add_session_config_entry(f"session.{threads_of}_op.allow_spinning", "0")
+        with _failures(library, lambda text: LoadError(f"onnxruntime cannot load {export.graph}: {text}")):
+            self._session = library.InferenceSession(
+                str(export.graph), options, providers=["CPUExecutionProvider"]
+            )
+        self._inputs = {one.name: one for one in self._session.get_inputs()}
+        self._outputs = {one.name: one for one in self._session.get_outputs()}
+        self._check()
+
+    def open(self, *, num_rows: int, context: int) -> None:
+        """Make memory for so many sequences. Raises `LoadError`."""
+        shape = (num_rows, self._export.num_kv_heads, context, self._export.head_size)
+        # What is not written is not there yet: the system gives pages as they are touched.
+        self._states = [np.zeros(shape, self._dtype) for _ in self._export.states()]
+        self._bindings: dict[tuple[int, int], Any] = {}
+        fit = LARGEST_RUN if self._is_pruned else LOGITS_BYTES // (4 * self._export.num_vocab)
+        self.largest_run = max(1, min(LARGEST_RUN, fit))
+        num_outputs = max(num_rows, 1 if self._is_pruned else self.largest_run)
+        self._logits = np.empty(num_outputs * self._export.num_vocab, self._logits_dtype)
+
+    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+        """Compute tokens for the rows from `first` on, as many for each; logits of the last of each row.
+
+        `starts` says how many tokens each row holds before. Blocks without holding the GIL. The logits are
+        valid until the next call.
+        """
+        ids = np.array(tokens, np.int64)
+        num_rows, num_tokens = ids.shape
+        lengths = np.array(starts, np.int64)[:, None] + num_tokens
+        positions = np.arange(int(lengths.max()))[None]
+        inputs = {
+            self._export.input_ids: ids,
+            self._export.attention_mask: (positions < lengths).astype(np.int64),
+        }
+        if self._export.position_ids in self._inputs:
+            inputs[self._export.position_ids] = lengths - num_tokens + np.arange(num_tokens)[None]
+        depth = 1 if self._is_pruned else num_tokens
+        size = num_rows * depth * self._export.num_vocab
+        logits = self._logits[:size].reshape(num_rows, depth, -1)
+        binding = self._binding(first, first + num_rows)
+        for name, values in inputs.items():
+            _bind(binding.bind_input, name, values)
+        _bind(binding.bind_output, self._export.logits, logits)
+        with _failures(self._library, lambda text: NativeError(f"onnxruntime failed: {text}")):
+            self._session.run_with_iobinding(binding)
+        return np.asarray(logits[:, -1], np.float32)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        """The first tokens of one row also stand in another."""
+        for state in self._states:
+            state[target, :, :num_tokens] = state[source, :, :num_tokens]
+
+    def save(self, row: int, num_tokens: int) -> State:
+        """A copy of a row's first tokens, for `restore`."""
+        return [state[row, :, :num_tokens].copy() for state in self._states]
+
+    def restore(self, row: int, saved: State, num_tokens: int) -> None:
+        """Fill a row with the first of the saved tokens."""
+        for state, values in zip(self._states, saved, strict=True):
+            state[row, :, :num_tokens] = values[:, :num_tokens]
+
+    def _binding(self, first: int, end: int) -> Any:
+        """Inputs and outputs of these rows, the memory already bound: that costs as much as a small model."""
+        if (known := self._bindings.get((first, end))) is not None:
+            return known
+        binding = self._bindings[first, end] = self._session.io_binding()
+        for (past, present), state in zip(self._export.states(), self._states, strict=True):
+            _bind(binding.bind_input, past, state[first:end])
+            _bind(binding.bind_output, present, state[first:end])
+        return binding
+
+    def _check(self) -> None:
+        """Refuse what `compute` cannot drive, by name. Raises `LoadError`."""
+        export = self._export
+        names = [name for names in export.states() for name in names]
+        pasts = {past for past, _ in export.states()}
+        for name in (export.input_ids, export.attention_mask, export.logits, *names):
+            if name not in self._inputs and name not in self._outputs:
+                raise LoadError(f"{export.graph} has no input or output {name!r}")
+        known = {export.input_ids, export.attention_mask, export.position_ids, *pasts}
+        if other := sorted(self._inputs.keys() - known):
+            raise LoadError(f"{export.graph} needs the inputs {', '.join(other)}: not a plain text model")
+        kinds = {self._inputs[past].type for past in pasts}
+        if len(kinds) != 1 or not kinds <= DTYPES.keys():
+            raise LoadError(f"{export.graph} keeps its state as {', '.join(sorted(kinds)) or 'nothing'}")
+        self._dtype = DTYPES[kinds.pop()]
+        self._logits_dtype = DTYPES[self._outputs[export.logits].type]
+        self._is_pruned = self._outputs[export.logits].shape[1] == 1
+
+
+def _bind(bind: Callable[..., None], name: str, values: npt.NDArray[Any]) -> None:
+    """Let the library read or write our memory. Whoever calls keeps it alive."""
+    bind(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+
+
+@contextmanager
+def _failures(library: Any, error: Callable[[str], Exception]) -> Iterator[None]:
+    """What the library raises, as one of ours: its exceptions have no base of their own."""
+    native = library.capi.onnxruntime_pybind11_state
+    kinds = (RuntimeError, *(kind for kind in vars(native).values() if _is_exception(kind)))
+    try:
+        yield
+    except kinds as exc:
+        raise error(" ".join(str(exc).split())[:500]) from exc
+
+
+def _is_exception(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Exception)

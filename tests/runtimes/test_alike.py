@@ -1,0 +1,243 @@
+"""What every runtime keeps of its contract, on the same trained model in each one's own format."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from speaking import BUILTIN, GREEDY, Bench, OnnxBench, generate
+
+from pilotlight.core import FinishReason, Prompt, Sampling
+from pilotlight.errors import BadRequest, ContextOverflow
+
+HOT = Sampling(temperature=2.0, seed=1)
+
+QUESTION = ({"role": "user", "content": "What can you do?"},)
+
+PLAIN = "one two three four five"
+
+LOADERS: dict[str, Callable[[], Bench | OnnxBench]] = {
+    "llamacpp": lambda: Bench(BUILTIN / "pilot.gguf", "plain"),
+    "onnx": lambda: OnnxBench(BUILTIN / "pilot-onnx"),
+}
+
+
+@pytest.fixture(scope="session", params=LOADERS)
+def loaded(request: pytest.FixtureRequest) -> Bench | OnnxBench:
+    """Once per runtime."""
+    return LOADERS[request.param]()
+
+
+@pytest.fixture
+def bench(loaded: Bench | OnnxBench) -> Bench | OnnxBench:
+    """As if freshly loaded."""
+    loaded.forget()
+    return loaded
+
+
+Any = Bench | OnnxBench
+"""Of any runtime."""
+
+
+def chat(*turns: str, **fields: object) -> object:
+    """A chat whose turns are the user's and the assistant's by turns."""
+    messages = tuple(
+        {"role": "assistant" if number % 2 else "user", "content": turn} for number, turn in enumerate(turns)
+    )
+    return generate(Prompt(messages=messages), **fields)
+
+
+def test_loading_tells_how_far_it_is(bench: Any) -> None:
+    """Up to the whole."""
+    assert bench.progress == sorted(bench.progress)
+    assert bench.progress[-1] == pytest.approx(1)
+
+
+def test_a_loaded_model_says_what_it_is(bench: Any) -> None:
+    """Numbers for people and for the scheduler."""
+    info = bench.info
+    assert (info.context, info.context_trained, info.parallel, info.threads) == (1024, 2048, 4, 1)
+    assert (info.vocab, info.has_chat_template) == (2048, True)
+    assert info.bytes_model > 2e6
+
+
+def test_an_answer_ends_where_the_model_ends_it(bench: Any) -> None:
+    """With every token accounted for; the end itself is no text."""
+    speech = bench.answer(chat("What can you do?", max_tokens=200))
+    assert speech.end.reason is FinishReason.STOP
+    assert speech.text.startswith("I can")
+    assert speech.text.endswith(".")
+    assert sum(piece.tokens for piece in speech.pieces) == speech.end.completion_tokens - 1
+
+
+def test_an_answer_ends_at_its_limit(bench: Any) -> None:
+    """Not one token later."""
+    end = bench.answer(chat("What can you do?", max_tokens=7)).end
+    assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 7)
+
+
+def test_an_answer_may_be_told_not_to_end(bench: Any) -> None:
+    """For measuring, most often."""
+    end = bench.answer(chat("Hello!", max_tokens=150, ignore_eos=True)).end
+    assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 150)
+
+
+def test_an_answer_ends_with_the_context(bench: Any) -> None:
+    """Whatever its limit is."""
+    end = bench.answer(generate([5] * 1000, max_tokens=10**6, ignore_eos=True)).end
+    assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 24)
+
+
+def test_a_stop_string_ends_an_answer(bench: Any) -> None:
+    """Wherever tokens begin and end in it; it is not part of the text."""
+    text = bench.answer(chat("What can you do?", max_tokens=40)).text
+    for start, end in ((2, 3), (3, 7), (1, 8)):
+        speech = bench.answer(chat("What can you do?", max_tokens=40, stop=("\x00", text[start:end])))
+        assert speech.text == text[: text.index(text[start:end])]
+        assert speech.end.reason is FinishReason.STOP
+
+
+def test_the_same_seed_gives_the_same_text(bench: Any) -> None:
+    """Another seed, and none, give others."""
+    fresh = [generate(PLAIN, replace(HOT, seed=seed), cache_prompt=False) for seed in (1, 1, 2, None)]
+    first, again, other, random = [bench.answer(one).text for one in fresh]
+    assert first == again
+    assert len({first, other, random}) == 3
+
+
+def test_answers_of_one_request_differ(bench: Any) -> None:
+    """Each draws for itself, and each ends once; the prompt is computed for one of them."""
+    asked = generate("one two three " * 20, HOT, n=4)
+    length = bench.start(asked)
+    bench.finish()
+    assert len({bench.speech(asked, index).text for index in range(4)}) == 4
+    cached = sorted(bench.speech(asked, index).end.cached_tokens for index in range(4))
+    assert cached == [0] + 3 * [length - 1]
+
+
+def test_a_bias_forces_and_bans_tokens(bench: Any) -> None:
+    """Greedily and drawn."""
+    (token,) = bench.tokenize("x")
+    for sampling in (GREEDY, HOT):
+        forced = generate(PLAIN, replace(sampling, logit_bias=((token, 100.0),)), max_tokens=5)
+        assert bench.answer(forced).text == "xxxxx"
+        banned = generate(PLAIN, replace(sampling, logit_bias=((token, -100.0),)), max_tokens=5)
+        assert "xxxxx" not in bench.answer(banned).text
+
+
+@pytest.mark.parametrize("penalty", [{"frequency_penalty": 2.0}, {"repeat_penalty": 9.0}])
+def test_penalties_change_a_greedy_answer(bench: Any, penalty: dict[str, float]) -> None:
+    """What it said before becomes less likely."""
+    (token,) = bench.tokenize("x")
+    plain = replace(GREEDY, logit_bias=((token, 20.0),))
+    alone = bench.answer(generate(PLAIN, plain, max_tokens=60)).text
+    assert bench.answer(generate(PLAIN, replace(plain, **penalty), max_tokens=60)).text != alone
+
+
+def test_messages_are_rendered_with_the_models_template(bench: Any) -> None:
+    """They cost as many tokens as their text."""
+    rendered = "<|im_start|>user\nWhat can you do?<|im_end|>\n<|im_start|>assistant\n"
+    cost = bench.start(generate(Prompt(messages=QUESTION)))
+    assert cost == bench.start(generate(rendered)) == len(bench.tokenize(rendered, add_special=True))
+    bench.finish()
+
+
+def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: Any) -> None:
+    """Everything that was said is remembered as it was computed."""
+    first = chat("My name is Anna.", max_tokens=40)
+    prompt_tokens = bench.start(first)
+    bench.finish()
+    said = bench.speech(first)
+    second = bench.answer(chat("My name is Anna.", said.text, "What is my name?", max_tokens=40))
+    assert second.end.cached_tokens == prompt_tokens + said.end.completion_tokens - 1
+    assert "Anna" in second.text
+
+
+def test_a_request_may_keep_to_itself(bench: Any) -> None:
+    """It neither takes nor leaves anything."""
+    bench.answer(generate(PLAIN, cache_prompt=False))
+    assert bench.runtime.state().cached == 0
+    bench.answer(generate(PLAIN))
+    assert bench.answer(generate(PLAIN, cache_prompt=False)).end.cached_tokens == 0
+
+
+def test_many_at_once_say_what_each_says_alone(bench: Any) -> None:
+    """More than run side by side, some of them long before others."""
+    questions = ["What can you do?", "Hello!", "Count from 3 to 12.", "Who are you?", "Tell me a story."]
+    alone = [bench.answer(chat(question, max_tokens=60, cache_prompt=False)).text for question in questions]
+    together = bench.answers(chat(question, max_tokens=60) for question in questions)
+    # Rounding depends on what is computed together, and near ties may fall the other way.
+    same = sum(speech.text == text for speech, text in zip(together, alone, strict=True))
+    assert same >= len(questions) / 2
+    assert all(speech.end.reason is FinishReason.STOP or len(speech.text) > 50 for speech in together)
+
+
+def test_a_cancel_in_the_middle_of_a_prompt_frees_it_at_once(bench: Any) -> None:
+    """What is computed of it is kept for the next who asks."""
+    long = generate([5] * 900)
+    bench.start(long)
+    bench.step()
+    bench.runtime.cancel(long.id)
+    state = bench.runtime.state()
+    assert (state.active, state.waiting, bench.runtime.has_work) == (0, 0, False)
+    assert bench.answer(generate([5] * 900, max_tokens=1)).end.cached_tokens > 0
+
+
+def test_a_cancel_ends_all_answers_of_a_request_and_no_other(bench: Any) -> None:
+    """Also those that wait, and in the middle of an answer."""
+    gone, other = (
+        generate(PLAIN, HOT, n=4, ignore_eos=True),
+        generate("what is", max_tokens=5, ignore_eos=True),
+    )
+    bench.start(gone)
+    bench.start(other)
+    while not bench.speech(gone).pieces:
+        bench.step()
+    bench.runtime.cancel(gone.id)
+    bench.finish()
+    assert not any(bench.speech(gone, index).done for index in range(4))
+    assert bench.speech(other).end.completion_tokens == 5
+
+
+def test_an_unknown_request_can_be_cancelled(bench: Any) -> None:
+    """It may just have ended."""
+    bench.runtime.cancel(10**9)
+    assert bench.runtime.state().fault is None
+
+
+def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(bench: Any) -> None:
+    """The answer needs a token too."""
+    with pytest.raises(ContextOverflow, match=r"has 1024 tokens; the context of this model holds 1024"):
+        bench.start(generate([5] * 1024))
+    assert bench.answer(generate([5] * 1023)).end.completion_tokens == 1
+
+
+REFUSED: dict[str, Callable[[Any], object]] = {
+    "the prompt is empty": lambda bench: bench.start(generate("")),
+    "there is no token 2048": lambda bench: bench.start(generate([1, bench.info.vocab])),
+    "logit_bias: there is no token": lambda bench: bench.start(
+        generate(PLAIN, replace(GREEDY, logit_bias=((10**6, 1.0),)))
+    ),
+    "n is 5; this model runs 4": lambda bench: bench.start(generate(PLAIN, n=5)),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_what_cannot_be_done_is_refused(bench: Any, reason: str) -> None:
+    """Before it takes a sequence."""
+    with pytest.raises(BadRequest, match=reason):
+        REFUSED[reason](bench)
+    assert not bench.runtime.has_work
+
+
+def test_both_formats_are_the_same_model() -> None:
+    """The same tokens for the same text, the same ends, and the same answer."""
+    benches = [load() for load in LOADERS.values()]
+    text = "<|im_start|>user\nWhat's é😀 in  12 words?<|im_end|>\n<|endoftext|><think>"
+    assert len({tuple(bench.tokenize(text, add_special=True)) for bench in benches}) == 1
+    vocabularies = [bench.runtime._prompts._vocabulary for bench in benches]
+    assert len({vocabulary.end_tokens for vocabulary in vocabularies}) == 1
+    for token in range(2048):
+        assert len({vocabulary.piece(token) for vocabulary in vocabularies}) == 1, token
+        assert len({vocabulary.is_control(token) for vocabulary in vocabularies}) == 1, token
+    answers = [bench.answer(generate(Prompt(messages=QUESTION), max_tokens=60)) for bench in benches]
+    assert answers[0].text == answers[1].text

@@ -1,0 +1,123 @@
+"""Folders that are no models: the worker says so, or ends; nobody else is harmed.
+
+Loaded in real workers, because native code may die of them.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from speaking import BUILTIN
+
+from pilotlight.core import Model
+from pilotlight.runtimes.base import MissingLibraryError
+from pilotlight.runtimes.folder import Folder
+from pilotlight.runtimes.onnx.native import import_onnxruntime
+from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
+
+LOAD_S = 30.0
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model, to be damaged."""
+    return Path(shutil.copytree(BUILTIN / "pilot-onnx", tmp_path / "bad"))
+
+
+async def load(path: Path) -> None:
+    worker = await Worker.spawn(Model("bad", path, runtime="onnx", context=256, parallel=2, threads=1))
+    try:
+        await worker.load("full", lambda _: None, LOAD_S)
+    finally:
+        await worker.stop()
+
+
+def edit(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Replace the contents of one file."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes())) and None
+
+
+def configure(**changes: object) -> Callable[[Path], None]:
+    """Change the decoder's description."""
+
+    def change(raw: bytes) -> bytes:
+        config = json.loads(raw)
+        config["model"]["decoder"] |= changes
+        return json.dumps(config).encode()
+
+    return edit("genai_config.json", change)
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no folder": (shutil.rmtree, "does not exist"),
+    "no configuration": (remove("genai_config.json"), "has no genai_config.json"),
+    "no JSON": (edit("genai_config.json", lambda raw: raw[:40]), "genai_config.json cannot be read"),
+    "no object": (edit("genai_config.json", lambda raw: b"[]"), "holds no JSON object"),
+    "no decoder": (edit("genai_config.json", lambda raw: b'{"model": {}}'), "'decoder' is missing"),
+    "no number": (configure(num_hidden_layers="many"), "describes no text generation model"),
+    "no graph": (remove("model.onnx"), "has no model.onnx"),
+    "an empty graph": (edit("model.onnx", lambda raw: b""), "cannot load"),
+    "half a graph": (edit("model.onnx", lambda raw: raw[: len(raw) // 2]), "cannot load"),
+    "noise": (edit("model.onnx", lambda raw: bytes(range(256)) * 40), "cannot load"),
+    "no weights": (remove("model.onnx.data"), "cannot load"),
+    "half of the weights": (edit("model.onnx.data", lambda raw: raw[: 10**6]), "cannot load"),
+    "more layers than there are": (
+        configure(num_hidden_layers=9),
+        "no input or output 'past_key",
+    ),
+    "fewer layers than there are": (configure(num_hidden_layers=2), "needs the inputs past_key_values.2.key"),
+    "heads of another size": (configure(head_size=32), "cannot be computed"),
+    "no tokenizer": (remove("tokenizer.json"), "has no tokenizer.json"),
+    "another tokenizer": (edit("tokenizer.json", lambda raw: b"{}"), "is no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_folder_is_refused(folder: Path, name: str) -> None:
+    """With a reason that names it."""
+    damage, reason = BAD[name]
+    damage(folder)
+    with pytest.raises(LoadRefusedError) as caught:
+        await load(folder)
+    assert reason in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+async def test_a_good_folder_is_loaded(folder: Path) -> None:
+    """In the same way."""
+    await load(folder)
+
+
+async def test_damaged_weights_harm_only_their_worker(folder: Path) -> None:
+    """They may be loaded, be refused, or kill the worker; the daemon hears which."""
+    edit("model.onnx", lambda raw: raw[:9000] + b"\xff" * 64 + raw[9064:])(folder)
+    try:
+        await load(folder)
+    except (LoadRefusedError, WorkerEndedError) as exc:
+        assert str(exc)
+
+
+def test_a_missing_library_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that brings it."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'pilotlight\[onnx\]'"):
+        import_onnxruntime()
+
+
+def test_a_missing_tokenizer_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever needs it."""
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingLibraryError, match="pip install tokenizers"):
+        Folder(BUILTIN / "pilot-onnx", num_vocab=1, end_tokens=())
