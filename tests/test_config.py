@@ -138,6 +138,21 @@ def test_the_builtin_model_is_there_and_greedy(tmp_path: Path) -> None:
     assert (pilot.name, pilot.sampling["temperature"]) == ("pilot", 0)
 
 
+def test_a_runtime_that_is_not_named_is_found_by_the_path(tmp_path: Path) -> None:
+    """In a table and on the command line; a folder is served under its name."""
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "genai_config.json").write_text("{}")
+    text = "[[model]]\nname = 'a'\npath = 'exported'\n[[model]]\nname = 'b'\npath = 'b.gguf'"
+    config = resolve(tmp_path, text, model=(str(tmp_path / "exported"),))
+    assert {model.name: model.runtime for model in models(config)} == {
+        "pilot": "llamacpp",
+        "pilot-onnx": "onnx",
+        "a": "onnx",
+        "b": "llamacpp",
+        "exported": "onnx",
+    }
+
+
 def test_the_builtin_model_can_be_switched_off(tmp_path: Path) -> None:
     """builtin = false."""
     assert models(resolve(tmp_path, "[server]\nbuiltin = false")) == []
@@ -162,7 +177,7 @@ def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> 
     """Whatever it holds: a damaged file must not stop the others."""
     (tmp_path / "tiny.gguf").write_bytes(b"")
     config = resolve(tmp_path, model=(str(tmp_path / "tiny.gguf"),))
-    assert [model.name for model in models(config)] == ["pilot", "tiny"]
+    assert [model.name for model in models(config)] == ["pilot", "pilot-onnx", "tiny"]
     assert config.preload == ("tiny",)
 
 
@@ -189,7 +204,7 @@ def test_a_path_that_models_toml_knows_is_that_model(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"")
     text = "[[model]]\nname = 'm'\npath = 'm.gguf'\ncontext = 64"
     config = resolve(tmp_path, text, model=(str(tmp_path / "m.gguf"),))
-    assert [model.context for model in models(config)] == [0, 64]
+    assert [model.context for model in models(config)] == [0, 0, 64]
 
 
 def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:

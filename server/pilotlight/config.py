@@ -18,9 +18,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validat
 from pilotlight import sources
 from pilotlight.core import Model
 from pilotlight.errors import ConfigError
-from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.registry.formats import runtime_of
+from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 
-BUILTIN = "pilot"
+BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx"}
+"""The built-in models and their files; those of optional runtimes are there if their library is."""
 
 
 def _absolute(path: Path) -> Path:
@@ -88,7 +90,7 @@ class ModelSettings(_Section):
 
     name: str = Field(min_length=1, max_length=256)
     path: AbsolutePath
-    runtime: Literal["llamacpp", "onnx", "echo"] = "llamacpp"
+    runtime: Literal["llamacpp", "onnx", "echo"] | None = None
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
@@ -173,8 +175,11 @@ def _find_file(chosen: Path | str | None) -> Path:
 def _with_builtin(document: Document) -> list[ModelSettings]:
     if not document.server.builtin:
         return list(document.model)
-    path = Path(str(resources.files("pilotlight"))) / "builtin" / "pilot.gguf"
-    return [ModelSettings(name=BUILTIN, path=path, sampling=SamplingSettings(temperature=0)), *document.model]
+    folder = Path(str(resources.files("pilotlight"))) / "builtin"
+    greedy = SamplingSettings(temperature=0)
+    files = {name: folder / file for name, file in BUILTIN.items() if is_installed(runtime_of(folder / file))}
+    builtin = [ModelSettings(name=name, path=path, sampling=greedy) for name, path in files.items()]
+    return [*builtin, *document.model]
 
 
 def _pick(value: str, entries: list[ModelSettings]) -> ModelSettings:
@@ -207,13 +212,14 @@ def _unique(entries: list[ModelSettings]) -> tuple[ModelSettings, ...]:
 
 
 def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
-    capabilities = CAPABILITIES[entry.runtime]
+    runtime = entry.runtime or runtime_of(entry.path)
+    capabilities = CAPABILITIES[runtime]
     for name in sorted(entry.sampling.model_fields_set.difference(capabilities.sampling)):
-        raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {entry.runtime}")
+        raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {runtime}")
     return Model(
         name=entry.name,
         path=entry.path,
-        runtime=entry.runtime,
+        runtime=runtime,
         context=defaults.context if entry.context is None else entry.context,
         parallel=defaults.parallel if entry.parallel is None else entry.parallel,
         threads=defaults.threads if entry.threads is None else entry.threads,

@@ -37,6 +37,7 @@ def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
     """In the order of the configuration, after the built-in one."""
     assert [model.id for model in client.models.list()] == [
         "pilot",
+        "pilot-onnx",
         "echo",
         "slow",
         "tiny",

@@ -59,7 +59,12 @@ def test_a_stream_from_no_model_is_an_error_status(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("empty", "0 bytes"), ("text", "not a GGUF"), ("folder", "not a file"), ("missing", "does not exist")],
+    [
+        ("empty", "0 bytes"),
+        ("text", "not a GGUF"),
+        ("folder", "not a file; a model is a GGUF file, or a folder with a genai_config.json"),
+        ("missing", "does not exist"),
+    ],
 )
 def test_the_error_says_what_the_file_is(daemon: Daemon, name: str, complaint: str) -> None:
     """In words for the person who configured it."""

@@ -34,7 +34,7 @@ Examples:
     multiple=True,
     shell_complete=model_names,
     metavar="NAME|PATH",
-    help="Load this model at start: one of models.toml, or a file, served under its name. Repeatable.",
+    help="Load this model at start: one of models.toml, or a path, served under its name. Repeatable.",
 )
 @click.option(
     "--context", type=int, metavar="TOKENS", help="Context of each model; 0 lets the worker choose."
