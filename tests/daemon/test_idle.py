@@ -39,11 +39,11 @@ def wait_until_quiet(pids: list[int]) -> None:
 def test_nothing_wakes_when_nobody_asks(
     serve: Callable[..., Daemon], tmp_path: Path, tiny_gguf: Path
 ) -> None:
-    """After streamed answers of both kinds of worker: not the daemon, not they."""
+    """After streamed answers of every kind of worker: not the daemon, not they."""
     daemon = serve(models=echo(tmp_path) + table("tiny", tiny_gguf))
-    for model in ("echo", "tiny"):
+    for model in ("echo", "tiny", "pilot-onnx"):
         with daemon.stream(model, max_tokens=20) as stream:
             assert text_of(stream)
     pids = [process.pid for process in daemon.processes()]
-    assert len(pids) == 3
+    assert len(pids) == 4
     wait_until_quiet(pids)
