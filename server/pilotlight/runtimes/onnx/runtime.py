@@ -103,8 +103,13 @@ class Onnx:
     def has_work(self) -> bool:
         return bool(self._sequences)
 
-    def idle(self, is_wanted: Callable[[], bool]) -> None:
-        """Nothing is prepared: a run that has begun could not be interrupted."""
+    @property
+    def has_ahead(self) -> bool:
+        """Never: a run that has begun could not be interrupted."""
+        return False
+
+    def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
+        raise AssertionError("there is never anything to do")
 
     def set_threads(self, threads: int) -> None:
         """Threads are those of the loaded session; `State` goes on saying how many."""
@@ -114,9 +119,8 @@ class Onnx:
     def step(self) -> list[Event]:
         self._admit()
         generating = [s for s in self._memory.running if s.is_generating]
-        batch = plan(
-            self._sequences, self._work_done, self._pace.chunk(len(generating)), self._graph.largest_run
-        )
+        chunk = self._pace.chunk(len(generating), num_prompts=len(self._sequences) - len(generating))
+        batch = plan(self._sequences, self._work_done, chunk, self._graph.largest_run)
         events: list[Event] = []
         if generating:
             self._decode(generating, events)
