@@ -15,27 +15,26 @@ QUESTION = ({"role": "user", "content": "What can you do?"},)
 
 PLAIN = "one two three four five"
 
-LOADERS: dict[str, Callable[[], Bench | OnnxBench]] = {
+AnyBench = Bench | OnnxBench
+"""Of any runtime."""
+
+LOADERS: dict[str, Callable[[], AnyBench]] = {
     "llamacpp": lambda: Bench(BUILTIN / "pilot.gguf", "plain"),
     "onnx": lambda: OnnxBench(BUILTIN / "pilot-onnx"),
 }
 
 
 @pytest.fixture(scope="session", params=LOADERS)
-def loaded(request: pytest.FixtureRequest) -> Bench | OnnxBench:
+def loaded(request: pytest.FixtureRequest) -> AnyBench:
     """Once per runtime."""
     return LOADERS[request.param]()
 
 
 @pytest.fixture
-def bench(loaded: Bench | OnnxBench) -> Bench | OnnxBench:
+def bench(loaded: AnyBench) -> AnyBench:
     """As if freshly loaded."""
     loaded.forget()
     return loaded
-
-
-Any = Bench | OnnxBench
-"""Of any runtime."""
 
 
 def chat(*turns: str, **fields: object) -> object:
@@ -46,13 +45,13 @@ def chat(*turns: str, **fields: object) -> object:
     return generate(Prompt(messages=messages), **fields)
 
 
-def test_loading_tells_how_far_it_is(bench: Any) -> None:
+def test_loading_tells_how_far_it_is(bench: AnyBench) -> None:
     """Up to the whole."""
     assert bench.progress == sorted(bench.progress)
     assert bench.progress[-1] == pytest.approx(1)
 
 
-def test_a_loaded_model_says_what_it_is(bench: Any) -> None:
+def test_a_loaded_model_says_what_it_is(bench: AnyBench) -> None:
     """Numbers for people and for the scheduler."""
     info = bench.info
     assert (info.context, info.context_trained, info.parallel, info.threads) == (1024, 2048, 4, 1)
@@ -60,7 +59,7 @@ def test_a_loaded_model_says_what_it_is(bench: Any) -> None:
     assert info.bytes_model > 2e6
 
 
-def test_an_answer_ends_where_the_model_ends_it(bench: Any) -> None:
+def test_an_answer_ends_where_the_model_ends_it(bench: AnyBench) -> None:
     """With every token accounted for; the end itself is no text."""
     speech = bench.answer(chat("What can you do?", max_tokens=200))
     assert speech.end.reason is FinishReason.STOP
@@ -69,25 +68,25 @@ def test_an_answer_ends_where_the_model_ends_it(bench: Any) -> None:
     assert sum(piece.tokens for piece in speech.pieces) == speech.end.completion_tokens - 1
 
 
-def test_an_answer_ends_at_its_limit(bench: Any) -> None:
+def test_an_answer_ends_at_its_limit(bench: AnyBench) -> None:
     """Not one token later."""
     end = bench.answer(chat("What can you do?", max_tokens=7)).end
     assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 7)
 
 
-def test_an_answer_may_be_told_not_to_end(bench: Any) -> None:
+def test_an_answer_may_be_told_not_to_end(bench: AnyBench) -> None:
     """For measuring, most often."""
     end = bench.answer(chat("Hello!", max_tokens=150, ignore_eos=True)).end
     assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 150)
 
 
-def test_an_answer_ends_with_the_context(bench: Any) -> None:
+def test_an_answer_ends_with_the_context(bench: AnyBench) -> None:
     """Whatever its limit is."""
     end = bench.answer(generate([5] * 1000, max_tokens=10**6, ignore_eos=True)).end
     assert (end.reason, end.completion_tokens) == (FinishReason.LENGTH, 24)
 
 
-def test_a_stop_string_ends_an_answer(bench: Any) -> None:
+def test_a_stop_string_ends_an_answer(bench: AnyBench) -> None:
     """Wherever tokens begin and end in it; it is not part of the text."""
     text = bench.answer(chat("What can you do?", max_tokens=40)).text
     for start, end in ((2, 3), (3, 7), (1, 8)):
@@ -96,7 +95,7 @@ def test_a_stop_string_ends_an_answer(bench: Any) -> None:
         assert speech.end.reason is FinishReason.STOP
 
 
-def test_the_same_seed_gives_the_same_text(bench: Any) -> None:
+def test_the_same_seed_gives_the_same_text(bench: AnyBench) -> None:
     """Another seed, and none, give others."""
     fresh = [generate(PLAIN, replace(HOT, seed=seed), cache_prompt=False) for seed in (1, 1, 2, None)]
     first, again, other, random = [bench.answer(one).text for one in fresh]
@@ -104,7 +103,7 @@ def test_the_same_seed_gives_the_same_text(bench: Any) -> None:
     assert len({first, other, random}) == 3
 
 
-def test_answers_of_one_request_differ(bench: Any) -> None:
+def test_answers_of_one_request_differ(bench: AnyBench) -> None:
     """Each draws for itself, and each ends once; the prompt is computed for one of them."""
     asked = generate("one two three " * 20, HOT, n=4)
     length = bench.start(asked)
@@ -114,7 +113,7 @@ def test_answers_of_one_request_differ(bench: Any) -> None:
     assert cached == [0] + 3 * [length - 1]
 
 
-def test_a_bias_forces_and_bans_tokens(bench: Any) -> None:
+def test_a_bias_forces_and_bans_tokens(bench: AnyBench) -> None:
     """Greedily and drawn."""
     (token,) = bench.tokenize("x")
     for sampling in (GREEDY, HOT):
@@ -125,7 +124,7 @@ def test_a_bias_forces_and_bans_tokens(bench: Any) -> None:
 
 
 @pytest.mark.parametrize("penalty", [{"frequency_penalty": 2.0}, {"repeat_penalty": 9.0}])
-def test_penalties_change_a_greedy_answer(bench: Any, penalty: dict[str, float]) -> None:
+def test_penalties_change_a_greedy_answer(bench: AnyBench, penalty: dict[str, float]) -> None:
     """What it said before becomes less likely."""
     (token,) = bench.tokenize("x")
     plain = replace(GREEDY, logit_bias=((token, 20.0),))
@@ -133,7 +132,7 @@ def test_penalties_change_a_greedy_answer(bench: Any, penalty: dict[str, float])
     assert bench.answer(generate(PLAIN, replace(plain, **penalty), max_tokens=60)).text != alone
 
 
-def test_messages_are_rendered_with_the_models_template(bench: Any) -> None:
+def test_messages_are_rendered_with_the_models_template(bench: AnyBench) -> None:
     """They cost as many tokens as their text."""
     rendered = "<|im_start|>user\nWhat can you do?<|im_end|>\n<|im_start|>assistant\n"
     cost = bench.start(generate(Prompt(messages=QUESTION)))
@@ -141,7 +140,7 @@ def test_messages_are_rendered_with_the_models_template(bench: Any) -> None:
     bench.finish()
 
 
-def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: Any) -> None:
+def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: AnyBench) -> None:
     """Everything that was said is remembered as it was computed."""
     first = chat("My name is Anna.", max_tokens=40)
     prompt_tokens = bench.start(first)
@@ -152,7 +151,7 @@ def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: Any) -
     assert "Anna" in second.text
 
 
-def test_a_request_may_keep_to_itself(bench: Any) -> None:
+def test_a_request_may_keep_to_itself(bench: AnyBench) -> None:
     """It neither takes nor leaves anything."""
     bench.answer(generate(PLAIN, cache_prompt=False))
     assert bench.runtime.state().cached == 0
@@ -160,7 +159,7 @@ def test_a_request_may_keep_to_itself(bench: Any) -> None:
     assert bench.answer(generate(PLAIN, cache_prompt=False)).end.cached_tokens == 0
 
 
-def test_many_at_once_say_what_each_says_alone(bench: Any) -> None:
+def test_many_at_once_say_what_each_says_alone(bench: AnyBench) -> None:
     """More than run side by side, some of them long before others."""
     questions = ["What can you do?", "Hello!", "Count from 3 to 12.", "Who are you?", "Tell me a story."]
     alone = [bench.answer(chat(question, max_tokens=60, cache_prompt=False)).text for question in questions]
@@ -171,7 +170,7 @@ def test_many_at_once_say_what_each_says_alone(bench: Any) -> None:
     assert all(speech.end.reason is FinishReason.STOP or len(speech.text) > 50 for speech in together)
 
 
-def test_a_cancel_in_the_middle_of_a_prompt_frees_it_at_once(bench: Any) -> None:
+def test_a_cancel_in_the_middle_of_a_prompt_frees_it_at_once(bench: AnyBench) -> None:
     """What is computed of it is kept for the next who asks."""
     long = generate([5] * 900)
     bench.start(long)
@@ -182,7 +181,7 @@ def test_a_cancel_in_the_middle_of_a_prompt_frees_it_at_once(bench: Any) -> None
     assert bench.answer(generate([5] * 900, max_tokens=1)).end.cached_tokens > 0
 
 
-def test_a_cancel_ends_all_answers_of_a_request_and_no_other(bench: Any) -> None:
+def test_a_cancel_ends_all_answers_of_a_request_and_no_other(bench: AnyBench) -> None:
     """Also those that wait, and in the middle of an answer."""
     gone, other = (
         generate(PLAIN, HOT, n=4, ignore_eos=True),
@@ -198,20 +197,20 @@ def test_a_cancel_ends_all_answers_of_a_request_and_no_other(bench: Any) -> None
     assert bench.speech(other).end.completion_tokens == 5
 
 
-def test_an_unknown_request_can_be_cancelled(bench: Any) -> None:
+def test_an_unknown_request_can_be_cancelled(bench: AnyBench) -> None:
     """It may just have ended."""
     bench.runtime.cancel(10**9)
     assert bench.runtime.state().fault is None
 
 
-def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(bench: Any) -> None:
+def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(bench: AnyBench) -> None:
     """The answer needs a token too."""
     with pytest.raises(ContextOverflow, match=r"has 1024 tokens; the context of this model holds 1024"):
         bench.start(generate([5] * 1024))
     assert bench.answer(generate([5] * 1023)).end.completion_tokens == 1
 
 
-REFUSED: dict[str, Callable[[Any], object]] = {
+REFUSED: dict[str, Callable[[AnyBench], object]] = {
     "the prompt is empty": lambda bench: bench.start(generate("")),
     "there is no token 2048": lambda bench: bench.start(generate([1, bench.info.vocab])),
     "logit_bias: there is no token": lambda bench: bench.start(
@@ -222,7 +221,7 @@ REFUSED: dict[str, Callable[[Any], object]] = {
 
 
 @pytest.mark.parametrize("reason", REFUSED)
-def test_what_cannot_be_done_is_refused(bench: Any, reason: str) -> None:
+def test_what_cannot_be_done_is_refused(bench: AnyBench, reason: str) -> None:
     """Before it takes a sequence."""
     with pytest.raises(BadRequest, match=reason):
         REFUSED[reason](bench)

@@ -126,6 +126,23 @@ def test_a_row_can_be_copied_saved_and_restored(graph: Graph) -> None:
     np.testing.assert_array_equal(graph.compute(1, [LONG[150:]], [150])[0], fresh)
 
 
+def test_a_row_that_is_cleared_takes_no_memory(graph: Graph) -> None:
+    """And others keep what they hold."""
+    kept = graph.compute(0, [LONG], [0])[0].copy()
+    graph.compute(1, [LONG], [0])
+    graph.clear(1)
+    assert all(not values.any() for values in graph.save(1, len(LONG)))
+    again = graph.compute(0, [LONG[-1:]], [len(LONG) - 1])[0]
+    assert np.abs(again - kept).max() < 0.15 * kept.std()
+
+
+def test_memory_is_given_back_when_nothing_runs(bench: OnnxBench) -> None:
+    """What is parked is all that stays of a conversation."""
+    bench.answer(generate(LONG, max_tokens=20, ignore_eos=True))
+    assert bench.runtime.state().cached == 1
+    assert not any(cells.array[0].any() for cells in bench.runtime._graph._cells)
+
+
 def test_who_stays_is_moved_when_others_leave(bench: OnnxBench) -> None:
     """Rows stay without gaps, and each goes on where it was."""
     alone = bench.answer(generate([9] * 20, max_tokens=30, cache_prompt=False)).text

@@ -66,7 +66,7 @@ class Memory(Generic[S]):
         self._rows.append(sequence)
 
     def leave(self, sequence: S, *, keeps: bool) -> None:
-        """Its row goes to the last one; what it computed is parked, if it `keeps`."""
+        """Its row goes to the last one, whose memory is given back; it is parked if it `keeps`."""
         row = sequence.slot
         assert row is not None
         num_tokens = sequence.num_computed
@@ -78,6 +78,7 @@ class Memory(Generic[S]):
             self._graph.copy(last.slot, row, last.num_computed)
             last.slot = row
             self._rows[row] = last
+        self._graph.clear(len(self._rows))
         sequence.slot = None
 
     def check(self) -> None:

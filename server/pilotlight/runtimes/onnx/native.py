@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.onnx.cells import Cells
 from pilotlight.runtimes.onnx.export import Export
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -75,8 +76,8 @@ class Graph:
     def open(self, *, num_rows: int, context: int) -> None:
         """Make memory for so many sequences. Raises `LoadError`."""
         shape = (num_rows, self._export.num_kv_heads, context, self._export.head_size)
-        # What is not written is not there yet: the system gives pages as they are touched.
-        self._states = [np.zeros(shape, self._dtype) for _ in self._export.states()]
+        self._cells = [Cells(shape, self._dtype) for _ in self._export.states()]
+        self._states = [cells.array for cells in self._cells]
         self._bindings: dict[tuple[int, int], Any] = {}
         fit = LARGEST_RUN if self._is_pruned else LOGITS_BYTES // (4 * self._export.num_vocab)
         self.largest_run = max(1, min(LARGEST_RUN, fit))
@@ -114,6 +115,11 @@ class Graph:
         """The first tokens of one row also stand in another."""
         for state in self._states:
             state[target, :, :num_tokens] = state[source, :, :num_tokens]
+
+    def clear(self, row: int) -> None:
+        """Give back the memory of a row."""
+        for cells in self._cells:
+            cells.clear(row)
 
     def save(self, row: int, num_tokens: int) -> State:
         """A copy of a row's first tokens, for `restore`."""

@@ -79,6 +79,8 @@ class Onnx:
             self._graph.compute(0, [[FILLER] * count], [0])
             self._pace.observe(count, time.perf_counter() - started)
             self._graph.compute(0, [[FILLER]] * self._parallel, [0] * self._parallel)
+            for row in range(self._parallel):
+                self._graph.clear(row)
         except NativeError as exc:
             raise LoadError(f"{self._export.graph} cannot be computed: {exc}") from exc
 
@@ -112,7 +114,7 @@ class Onnx:
         raise AssertionError("there is never anything to do")
 
     def set_threads(self, threads: int) -> None:
-        """Threads are those of the loaded session; `State` goes on saying how many."""
+        """Threads are those of the session; `State` goes on saying how many."""
 
     # --- the step ---
 

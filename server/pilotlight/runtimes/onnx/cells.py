@@ -1,0 +1,32 @@
+"""Keys and values of several sequences in one block of memory that is as large as what was written to it."""
+
+import mmap
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+PAGE = mmap.PAGESIZE
+
+
+class Cells:
+    """One tensor of rows; `array` is all of it, zero where nothing was written.
+
+    The system gives memory page by page as it is written, and takes back the pages of a row that is cleared:
+    room for every sequence at its longest costs nothing until it is used, and nothing afterwards.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
+        kind = np.dtype(dtype)
+        size = int(np.prod(shape)) * kind.itemsize
+        # Private: shared memory would keep what is cleared.
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._bytes_per_row = size // shape[0]
+        self.array: npt.NDArray[Any] = np.frombuffer(self._memory, kind).reshape(shape)
+
+    def clear(self, row: int) -> None:
+        """Nobody needs what stands in the row; a part of a page at either end may stay."""
+        first = -(-row * self._bytes_per_row // PAGE) * PAGE
+        end = (row + 1) * self._bytes_per_row // PAGE * PAGE
+        if end > first:
+            self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)
