@@ -13,8 +13,11 @@ from pydantic import BaseModel
 
 from pilotlight import config, sources
 from pilotlight.api.app import ROUTES
+from pilotlight.cli import machine
 from pilotlight.config import Document, ModelSettings, SamplingSettings
 from pilotlight.metrics import Metrics
+from pilotlight.registry.formats import MARKS
+from pilotlight.runtimes.capabilities import ALL_SAMPLING, CAPABILITIES
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -104,6 +107,27 @@ def test_the_exit_codes_are_in_the_readme() -> None:
     for number, meaning in re.findall(r"^  (\d)  (.+)$", EPILOG, re.MULTILINE):
         assert f"{number} {meaning}" in words
     assert {0, 1, 2, 3, 4} == {code.value for code in ExitCode}
+
+
+def test_the_table_of_runtimes_is_true() -> None:
+    """What the path must be, what to install, and what each can do."""
+    rows = {label: cells for label, *cells in map(_cells, re.findall(r"^\| .*\|$", README, re.MULTILINE))}
+    runtimes = [name.strip("`") for name in rows[""]]
+    packages = {runtime: (package, install) for runtime, package, install in machine.PACKAGES}
+    can = [CAPABILITIES[runtime] for runtime in runtimes]
+    assert set(runtimes) == CAPABILITIES.keys() - {"echo"}
+    assert rows["library"] == [f"`{packages[runtime][0]}`" for runtime in runtimes]
+    assert rows["install"] == [f"`pip install {packages[runtime][1]}`" for runtime in runtimes]
+    assert rows["sampling fields"] == ["all" if one.sampling == ALL_SAMPLING else "some" for one in can]
+    assert rows["threads can change while a model is loaded"] == [
+        "yes" if one.live_threads else "no" for one in can
+    ]
+    for runtime, mark in MARKS.items():
+        assert f"`{mark}`" in rows["models"][runtimes.index(runtime)]
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip("|").split("|")]
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -46,7 +46,7 @@ class Runtime(Protocol):
         """A `step` would do something."""
 
     def set_threads(self, threads: int) -> None:
-        """From the next step on."""
+        """From the next step on, where `Capabilities.live_threads` says so; else nothing changes."""
 
     def state(self) -> State:
         """Count what is held, checking the invariants."""
