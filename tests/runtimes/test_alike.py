@@ -146,7 +146,7 @@ def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: AnyBen
     prompt_tokens = bench.start(first)
     bench.finish()
     said = bench.speech(first)
-    second = bench.answer(chat("My name is Anna.", said.text, "What is my name?", max_tokens=40))
+    second = bench.answer(chat("My name is Anna.", said.text, "What's my name?", max_tokens=40))
     assert second.end.cached_tokens == prompt_tokens + said.end.completion_tokens - 1
     assert "Anna" in second.text
 

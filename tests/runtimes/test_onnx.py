@@ -86,7 +86,7 @@ def test_a_prompt_is_computed_between_the_tokens_of_others(
         runs.clear()
         bench.step()
         assert [run for run in runs if run[1] == 1] == [(1, 1)]
-        assert sum(tokens for _, tokens in runs) < 100
+        assert sum(tokens for _, tokens in runs) <= 112
     bench.finish()
     assert bench.speech(talking).end.completion_tokens == 40
 
