@@ -17,7 +17,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dataset import conversation, render
+from dataset import WEIGHTS, conversation, render
 from skills.memory import COLOURS
 from words import ADJECTIVES, CITIES, KEYS, NAMES, NOUNS, VERBS, Source
 
@@ -38,7 +38,9 @@ def corpus(size: int = 16000, seed: int = 1) -> list[str]:
     """Rendered conversations without their special tokens."""
     source = Source(Random(seed))
     special = "|".join(re.escape(token) for token in CONTROL + VISIBLE)
-    return [part for _ in range(size) for part in re.split(special, render(conversation(source))) if part]
+    return [
+        part for _ in range(size) for part in re.split(special, render(conversation(source, WEIGHTS))) if part
+    ]
 
 
 def learn_merges(texts: Iterable[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:

@@ -131,11 +131,10 @@ def teach(
         if drill:
             ids = next(repetitions)
             loss, looks = drill_loss(model, torch.from_numpy(ids))
-            (loss + looks).backward()
         else:
             ids, weights = next(conversations)
-            loss = loss_of(model, torch.from_numpy(ids), torch.from_numpy(weights))
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss, looks = loss_of(model, torch.from_numpy(ids), torch.from_numpy(weights)), torch.zeros(())
+        (loss + looks).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         muon.step(MATRIX_RATE * rate(progress))
         adam.step()

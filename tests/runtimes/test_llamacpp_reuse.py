@@ -186,9 +186,3 @@ def test_a_cancel_ends_all_answers_of_a_request_and_no_other(bench: Bench) -> No
     bench.finish()
     assert not any(bench.speech(gone, index).done for index in range(3))
     assert bench.speech(other).end.completion_tokens == 5
-
-
-def test_an_unknown_request_can_be_cancelled(bench: Bench) -> None:
-    """It may just have ended."""
-    bench.runtime.cancel(10**9)
-    assert bench.runtime.state().fault is None

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def graph() -> Graph:
 
 
 @pytest.fixture
-def runs(bench: OnnxBench) -> Iterator[list[tuple[int, int]]]:
+def runs(bench: OnnxBench, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """What is computed: how many rows and how many tokens of each, run by run."""
     seen: list[tuple[int, int]] = []
     compute = bench.runtime._graph.compute
@@ -55,9 +55,8 @@ def runs(bench: OnnxBench) -> Iterator[list[tuple[int, int]]]:
         seen.append((len(tokens), len(tokens[0])))
         return compute(first, tokens, starts)
 
-    bench.runtime._graph.compute = look  # type: ignore[method-assign]
-    yield seen
-    bench.runtime._graph.compute = compute  # type: ignore[method-assign]
+    monkeypatch.setattr(bench.runtime._graph, "compute", look)
+    return seen
 
 
 def test_sequences_that_generate_are_computed_together(bench: OnnxBench, runs: list[tuple[int, int]]) -> None:

@@ -67,6 +67,20 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no object": (edit("genai_config.json", lambda raw: b"[]"), "holds no JSON object"),
     "no decoder": (edit("genai_config.json", lambda raw: b'{"model": {}}'), "'decoder' is missing"),
     "no number": (configure(num_hidden_layers="many"), "describes no text generation model"),
+    "a graph elsewhere": (configure(filename="../model.onnx"), "'../model.onnx' is no file name"),
+    "endless layers": (configure(num_hidden_layers=10**9), "1000000000 is not between 1 and 4096"),
+    "no heads": (configure(num_key_value_heads=0), "0 is not between 1 and 4096"),
+    "endless names": (
+        configure(
+            inputs={
+                "input_ids": "i",
+                "attention_mask": "m",
+                "past_key_names": "%999999999d",
+                "past_value_names": "%d",
+            }
+        ),
+        "'%999999999d' does not hold %d once",
+    ),
     "no graph": (remove("model.onnx"), "has no model.onnx"),
     "an empty graph": (edit("model.onnx", lambda raw: b""), "cannot load"),
     "half a graph": (edit("model.onnx", lambda raw: raw[: len(raw) // 2]), "cannot load"),

@@ -12,6 +12,9 @@ from pilotlight.runtimes.folder import read_json
 
 CONFIG = "genai_config.json"
 
+LARGEST_COUNT = 4096
+"""Above what any model has; a stranger's file may say anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Export:
@@ -46,20 +49,20 @@ class Export:
             inputs, outputs = decoder["inputs"], decoder["outputs"]
             ends = model["eos_token_id"]
             return cls(
-                graph=folder / decoder["filename"],
+                graph=folder / _file_name(decoder["filename"]),
                 kind=str(model["type"]),
                 context_trained=int(model["context_length"]),
                 num_vocab=int(model["vocab_size"]),
                 end_tokens=tuple(ends) if isinstance(ends, list) else (int(ends),),
-                num_layers=int(decoder["num_hidden_layers"]),
-                num_kv_heads=int(decoder["num_key_value_heads"]),
-                head_size=int(decoder["head_size"]),
+                num_layers=_count(decoder["num_hidden_layers"]),
+                num_kv_heads=_count(decoder["num_key_value_heads"]),
+                head_size=_count(decoder["head_size"]),
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],
                 position_ids=inputs.get("position_ids", "position_ids"),
                 logits=outputs["logits"],
-                past=(inputs["past_key_names"], inputs["past_value_names"]),
-                present=(outputs["present_key_names"], outputs["present_value_names"]),
+                past=(_pattern(inputs["past_key_names"]), _pattern(inputs["past_value_names"])),
+                present=(_pattern(outputs["present_key_names"]), _pattern(outputs["present_value_names"])),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as exc:
             reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
@@ -69,4 +72,25 @@ class Export:
         """Names of the input and the output of every key and value tensor."""
         for layer in range(self.num_layers):
             for past, present in zip(self.past, self.present, strict=True):
-                yield past % layer, present % layer
+                yield past.replace("%d", str(layer)), present.replace("%d", str(layer))
+
+
+def _file_name(value: str) -> str:
+    """A file of the folder itself: a stranger's folder must not lead out of it."""
+    if value != Path(value).name:
+        raise ValueError(f"{value!r} is no file name")
+    return value
+
+
+def _count(value: int) -> int:
+    """Of layers, heads or features."""
+    if not 0 < int(value) <= LARGEST_COUNT:
+        raise ValueError(f"{value} is not between 1 and {LARGEST_COUNT}")
+    return int(value)
+
+
+def _pattern(value: str) -> str:
+    """A name in which `%d` stands for the layer's number."""
+    if value.count("%d") != 1:
+        raise ValueError(f"{value!r} does not hold %d once")
+    return value
