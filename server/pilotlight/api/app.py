@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -11,6 +10,7 @@ from pilotlight import __version__
 from pilotlight.api import chat, completions, health, models
 from pilotlight.api.document import Route, describe
 from pilotlight.api.edge import Edge, Exchange, error_response
+from pilotlight.api.framework import FastAPI
 from pilotlight.api.service import Service
 from pilotlight.errors import BadRequest, Error, MethodNotAllowed, NotFound
 
