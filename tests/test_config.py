@@ -147,6 +147,7 @@ def test_a_runtime_that_is_not_named_is_found_by_the_path(tmp_path: Path) -> Non
     assert {model.name: model.runtime for model in models(config)} == {
         "pilot": "llamacpp",
         "pilot-onnx": "onnx",
+        "pilot-mlx": "mlx",
         "a": "onnx",
         "b": "llamacpp",
         "exported": "onnx",
@@ -177,7 +178,7 @@ def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> 
     """Whatever it holds: a damaged file must not stop the others."""
     (tmp_path / "tiny.gguf").write_bytes(b"")
     config = resolve(tmp_path, model=(str(tmp_path / "tiny.gguf"),))
-    assert [model.name for model in models(config)] == ["pilot", "pilot-onnx", "tiny"]
+    assert [model.name for model in models(config)] == ["pilot", "pilot-onnx", "pilot-mlx", "tiny"]
     assert config.preload == ("tiny",)
 
 
@@ -204,7 +205,7 @@ def test_a_path_that_models_toml_knows_is_that_model(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"")
     text = "[[model]]\nname = 'm'\npath = 'm.gguf'\ncontext = 64"
     config = resolve(tmp_path, text, model=(str(tmp_path / "m.gguf"),))
-    assert [model.context for model in models(config)] == [0, 0, 64]
+    assert [model.context for model in models(config)] == [0, 0, 0, 64]
 
 
 def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:

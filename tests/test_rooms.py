@@ -10,7 +10,7 @@ from pilotlight.runtimes.capabilities import CAPABILITIES
 
 PACKAGE = Path(__file__).parents[1] / "server" / "pilotlight"
 
-NAMES = {*CAPABILITIES, "runtimes", "llama_cpp", "onnxruntime", "onnxruntime_genai"} - {"echo"}
+NAMES = {*CAPABILITIES, "runtimes", "llama_cpp", "onnxruntime", "onnxruntime_genai", "mlx_lm"} - {"echo"}
 """The runtimes, their package and their libraries; "echo" is also a field of OpenAI's."""
 
 FILES = [file for room in ("api", "chat", "scheduler") for file in sorted((PACKAGE / room).glob("*.py"))]

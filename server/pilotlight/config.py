@@ -21,7 +21,7 @@ from pilotlight.errors import ConfigError
 from pilotlight.registry.formats import runtime_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 
-BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx"}
+BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx", "pilot-mlx": "pilot-mlx"}
 """The built-in models and their files; those of optional runtimes are there if their library is."""
 
 
@@ -90,7 +90,7 @@ class ModelSettings(_Section):
 
     name: str = Field(min_length=1, max_length=256)
     path: AbsolutePath
-    runtime: Literal["llamacpp", "onnx", "echo"] | None = None
+    runtime: Literal["llamacpp", "onnx", "mlx", "echo"] | None = None
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)

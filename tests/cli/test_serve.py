@@ -78,4 +78,4 @@ def test_completion_prints_a_script(run: Run, shell: str) -> None:
 def test_model_names_are_completed_from_the_configuration(run: Run) -> None:
     """As the shell's script asks for them."""
     asked = {"_PILOTLIGHT_COMPLETE": "bash_complete", "COMP_WORDS": "pilotlight run pi", "COMP_CWORD": "2"}
-    assert run(**asked).stdout.strip() == "plain,pilot\nplain,pilot-onnx"
+    assert run(**asked).stdout.strip() == "plain,pilot\nplain,pilot-onnx\nplain,pilot-mlx"

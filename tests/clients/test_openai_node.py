@@ -13,7 +13,7 @@ def text_of(chunks: list[dict[str, Any]]) -> str:
 
 def test_models_are_listed_and_retrieved(seen: Seen) -> None:
     """In the order of the configuration, after the built-in one."""
-    builtin, ours = ["pilot", "pilot-onnx"], ["echo", "slow", "tiny", "broken", "dying"]
+    builtin, ours = ["pilot", "pilot-onnx", "pilot-mlx"], ["echo", "slow", "tiny", "broken", "dying"]
     assert [model["id"] for model in seen["models"]] == builtin + ours
     assert seen["model"]["id"] == "tiny"
 

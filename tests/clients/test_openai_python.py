@@ -38,6 +38,7 @@ def test_models_are_listed_and_retrieved(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
         "pilot",
         "pilot-onnx",
+        "pilot-mlx",
         "echo",
         "slow",
         "tiny",

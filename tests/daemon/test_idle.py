@@ -41,9 +41,9 @@ def test_nothing_wakes_when_nobody_asks(
 ) -> None:
     """After streamed answers of every kind of worker: not the daemon, not they."""
     daemon = serve(models=echo(tmp_path) + table("tiny", tiny_gguf))
-    for model in ("echo", "tiny", "pilot-onnx"):
+    for model in ("echo", "tiny", "pilot-onnx", "pilot-mlx"):
         with daemon.stream(model, max_tokens=20) as stream:
             assert text_of(stream)
     pids = [process.pid for process in daemon.processes()]
-    assert len(pids) == 4
+    assert len(pids) == 5
     wait_until_quiet(pids)

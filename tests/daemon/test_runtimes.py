@@ -14,7 +14,7 @@ from serving import Daemon, serving, text_of, until
 
 BUILTIN = Path(pilotlight.__file__).with_name("builtin")
 
-MODELS = {"pilot": "llamacpp", "pilot-onnx": "onnx"}
+MODELS = {"pilot": "llamacpp", "pilot-onnx": "onnx", "pilot-mlx": "mlx"}
 
 QUESTION = [{"role": "user", "content": "What can you do?"}]
 
@@ -28,7 +28,7 @@ Serve = Callable[..., Daemon]
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One that serves both."""
+    """One that serves all."""
     with serving(tmp_path_factory.mktemp("runtimes"), *LIGHTLY) as daemon:
         yield daemon
 
@@ -141,12 +141,21 @@ def test_a_killed_worker_ends_its_stream_and_is_replaced(serve: Serve, model: st
     assert daemon.worker(model).pid != worker.pid
 
 
-def test_a_damaged_folder_is_an_error_for_who_asks(serve: Serve, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "weights", "reason"),
+    [
+        ("pilot-onnx", "model.onnx.data", "damaged: onnxruntime cannot load"),
+        ("pilot-mlx", "model.safetensors", "model.safetensors cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_an_error_for_who_asks(
+    serve: Serve, tmp_path: Path, model: str, weights: str, reason: str
+) -> None:
     """Others are served as before."""
-    damaged = Path(shutil.copytree(BUILTIN / "pilot-onnx", tmp_path / "damaged"))
-    (damaged / "model.onnx.data").write_bytes(b"")
+    damaged = Path(shutil.copytree(BUILTIN / model, tmp_path / "damaged"))
+    (damaged / weights).write_bytes(b"")
     daemon = serve("--model", str(damaged), *LIGHTLY)
     error = daemon.post("damaged").json()["error"]
     assert error["code"] == "worker_failed"
-    assert "damaged: onnxruntime cannot load" in error["message"]
-    assert daemon.post("pilot-onnx", max_tokens=1).status_code == 200
+    assert reason in error["message"]
+    assert daemon.post(model, max_tokens=1).status_code == 200

@@ -18,6 +18,14 @@ def test_a_folder_with_a_genai_config_is_for_onnx(tmp_path: Path) -> None:
     assert runtime_of(tmp_path) == "onnx"
 
 
+def test_a_folder_with_a_config_is_for_mlx(tmp_path: Path) -> None:
+    """Unless it is an export, which may have one as well."""
+    (tmp_path / "config.json").write_text("{}")
+    assert runtime_of(tmp_path) == "mlx"
+    (tmp_path / "genai_config.json").write_text("{}")
+    assert runtime_of(tmp_path) == "onnx"
+
+
 def test_what_nobody_knows_is_for_the_default(tmp_path: Path) -> None:
     """It tells what it expected when the model is asked for: nothing else need wait for that."""
     assert runtime_of(tmp_path) == runtime_of(tmp_path / "none") == "llamacpp"

@@ -8,11 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import pilotlight
 from pilotlight.core import Prompt, Sampling
+from pilotlight.runtimes import create
 from pilotlight.runtimes.llamacpp import memory as llamacpp
 from pilotlight.runtimes.llamacpp.runtime import LlamaCpp
-from pilotlight.runtimes.onnx import memory as onnx
-from pilotlight.runtimes.onnx.runtime import Onnx
+from pilotlight.runtimes.rows import Memory
 from pilotlight.runtimes.running import Prepared
+from pilotlight.runtimes.stepping import RowRuntime
 from pilotlight.runtimes.transcripts import Transcripts
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
 
@@ -22,7 +23,7 @@ BUILTIN = Path(pilotlight.__file__).with_name("builtin")
 
 _numbers = count(1)
 
-_alive: list[LlamaCpp | Onnx] = []
+_alive: list[LlamaCpp | RowRuntime] = []
 """llama.cpp logs to the last one loaded, so none may go before the process does."""
 
 
@@ -53,7 +54,7 @@ class Speech:
         return done
 
 
-R = TypeVar("R", LlamaCpp, Onnx)
+R = TypeVar("R", LlamaCpp, RowRuntime)
 
 
 class Runner(Generic[R]):
@@ -123,15 +124,22 @@ class Runner(Generic[R]):
         self.runtime._prompts._transcripts = Transcripts()
 
 
-class OnnxBench(Runner[Onnx]):
-    """With the ONNX runtime."""
+class RowBench(Runner[RowRuntime]):
+    """With a runtime that computes rows side by side."""
 
-    def __init__(self, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> None:
-        super().__init__(Onnx(), path, mode, context, parallel)
+    def __init__(self, name: str, path: Path, context: int = 1024, parallel: int = 4) -> None:
+        runtime = create(name)
+        assert isinstance(runtime, RowRuntime)
+        super().__init__(runtime, path, "full", context, parallel)
 
     def forget(self) -> None:
         super().forget()
-        self.runtime._memory = onnx.Memory(self.runtime._graph, self.info.context)
+        self.runtime._memory = Memory(self.runtime._decoder, self.info.context)
+
+
+def row_bench(name: str, context: int = 1024, parallel: int = 4) -> RowBench:
+    """The built-in model with the runtime of that name."""
+    return RowBench(name, BUILTIN / f"pilot-{name}", context, parallel)
 
 
 class Bench(Runner[LlamaCpp]):

@@ -4,8 +4,9 @@ import random
 from pathlib import Path
 
 import pytest
-from speaking import BUILTIN, Bench, OnnxBench, generate
+from speaking import Bench, RowBench, generate, row_bench
 
+from mlx_factory import write_random
 from pilotlight.core import FinishReason, Sampling
 from pilotlight.worker.protocol import Generate
 
@@ -39,21 +40,27 @@ def any_request(rnd: random.Random) -> Generate:
 
 
 @pytest.fixture(scope="session")
-def loaded_onnx() -> OnnxBench:
+def loaded_onnx() -> RowBench:
     """The same size; its memory is as large as all of them need."""
-    return OnnxBench(BUILTIN / "pilot-onnx", context=CONTEXT, parallel=8)
+    return row_bench("onnx", context=CONTEXT, parallel=8)
 
 
-@pytest.fixture(params=["loaded_small", "loaded_onnx"])
-def any_bench(request: pytest.FixtureRequest) -> Bench | OnnxBench:
+@pytest.fixture(scope="session")
+def loaded_mlx(tmp_path_factory: pytest.TempPathFactory) -> RowBench:
+    """The same, of random weights: on a CPU, MLX takes its time."""
+    return RowBench("mlx", write_random(tmp_path_factory.mktemp("mlx")), context=CONTEXT, parallel=8)
+
+
+@pytest.fixture(params=["loaded_small", "loaded_onnx", "loaded_mlx"])
+def any_bench(request: pytest.FixtureRequest) -> Bench | RowBench:
     """Of each runtime."""
-    bench: Bench | OnnxBench = request.getfixturevalue(request.param)
+    bench: Bench | RowBench = request.getfixturevalue(request.param)
     bench.forget()
     return bench
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_answer_ends_once(any_bench: Bench | OnnxBench, seed: int) -> None:
+def test_every_answer_ends_once(any_bench: Bench | RowBench, seed: int) -> None:
     """Unless its request was cancelled; the memory is in order after every step."""
     bench, rnd = any_bench, random.Random(seed)
     asked: dict[int, Generate] = {}
@@ -110,7 +117,7 @@ def test_the_kept_are_given_up_before_the_running(bench: Bench) -> None:
     assert bench.runtime.state().cells_used <= CONTEXT
 
 
-def test_requests_wait_for_a_free_sequence(any_bench: Bench | OnnxBench) -> None:
+def test_requests_wait_for_a_free_sequence(any_bench: Bench | RowBench) -> None:
     """In the worker, should the daemon send more than it runs."""
     bench = any_bench
     asked = [generate([token], max_tokens=3, ignore_eos=True) for token in range(12)]

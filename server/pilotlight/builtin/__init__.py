@@ -1,1 +1,1 @@
-"""The built-in model that ships with the package: a GGUF, and the same as an ONNX Runtime GenAI folder."""
+"""The built-in model that ships with the package: a GGUF, and the same for ONNX Runtime GenAI and for MLX."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 DEFAULT = "llamacpp"
 
-MARKS = {"onnx": "genai_config.json"}
-"""Per runtime that loads folders, the file that makes a folder one of its models."""
+MARKS = {"onnx": "genai_config.json", "mlx": "config.json"}
+"""Per runtime that loads folders, the file that makes a folder one of its models; the first that is there."""
 
 
 def runtime_of(path: Path) -> str:

@@ -20,6 +20,7 @@ import structlog
 MODES = {
     "llamacpp": ("full", "no-extra-buffers", "plain"),
     "onnx": ("full",),
+    "mlx": ("full",),
     "echo": ("full", "no-extra-buffers", "plain"),
 }
 """Per runtime, the first is the fastest."""
@@ -29,7 +30,7 @@ COSTS = {
     "plain": "slower still, without flash attention either",
 }
 
-PACKAGES = {"llamacpp": "llama-cpp-python", "onnx": "onnxruntime"}
+PACKAGES = {"llamacpp": "llama-cpp-python", "onnx": "onnxruntime", "mlx": "mlx"}
 
 VERSION = 1
 

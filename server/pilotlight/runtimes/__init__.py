@@ -13,9 +13,15 @@ def create(name: str) -> "Runtime":
 
         return LlamaCpp()
     if name == "onnx":
-        from pilotlight.runtimes.onnx.runtime import Onnx
+        from pilotlight.runtimes.onnx.runtime import open_model
+        from pilotlight.runtimes.stepping import RowRuntime
 
-        return Onnx()
+        return RowRuntime(name, open_model)
+    if name == "mlx":
+        from pilotlight.runtimes.mlx.runtime import open_model
+        from pilotlight.runtimes.stepping import RowRuntime
+
+        return RowRuntime(name, open_model)
     if name == "echo":
         from pilotlight.runtimes.echo import Echo
 

@@ -10,11 +10,12 @@ ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 CAPABILITIES = {
     "llamacpp": Capabilities(sampling=ALL_SAMPLING, live_threads=True),
     "onnx": Capabilities(sampling=ALL_SAMPLING),
+    "mlx": Capabilities(sampling=ALL_SAMPLING),
     "echo": Capabilities(live_threads=True),
 }
 """By runtime."""
 
-OPTIONAL = {"onnx": ("onnxruntime", "tokenizers")}
+OPTIONAL = {"onnx": ("onnxruntime", "tokenizers"), "mlx": ("mlx", "mlx_lm", "tokenizers")}
 """Modules of the runtimes that are no part of the default install."""
 
 

@@ -97,6 +97,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def file_name(value: str) -> str:
+    """The name of a file of the folder itself: a stranger's folder must not lead out of it.
+
+    Raises `ValueError`.
+    """
+    if value != Path(value).name:
+        raise ValueError(f"{value!r} is no file name")
+    return value
+
+
 def _load_tokenizer(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer

@@ -343,7 +343,8 @@ def _check_file(path: Path) -> None:
         raise LoadError(f"{path} does not exist")
     if not path.is_file():
         raise LoadError(
-            f"{path} is not a file; a model is a GGUF file, or a folder with a genai_config.json (ONNX)"
+            f"{path} is not a file; a model is a GGUF file, or a folder with a genai_config.json (ONNX) or "
+            "a config.json (MLX)"
         )
     size = path.stat().st_size
     with path.open("rb") as file:

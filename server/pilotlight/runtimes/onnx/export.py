@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.folder import read_json
+from pilotlight.runtimes.folder import file_name, read_json
 
 CONFIG = "genai_config.json"
 
@@ -49,7 +49,7 @@ class Export:
             inputs, outputs = decoder["inputs"], decoder["outputs"]
             ends = model["eos_token_id"]
             return cls(
-                graph=folder / _file_name(decoder["filename"]),
+                graph=folder / file_name(decoder["filename"]),
                 kind=str(model["type"]),
                 context_trained=int(model["context_length"]),
                 num_vocab=int(model["vocab_size"]),
@@ -73,13 +73,6 @@ class Export:
         for layer in range(self.num_layers):
             for past, present in zip(self.past, self.present, strict=True):
                 yield past.replace("%d", str(layer)), present.replace("%d", str(layer))
-
-
-def _file_name(value: str) -> str:
-    """A file of the folder itself: a stranger's folder must not lead out of it."""
-    if value != Path(value).name:
-        raise ValueError(f"{value!r} is no file name")
-    return value
 
 
 def _count(value: int) -> int:

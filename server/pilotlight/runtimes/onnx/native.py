@@ -18,6 +18,7 @@ import numpy.typing as npt
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.onnx.cells import Cells
 from pilotlight.runtimes.onnx.export import Export
+from pilotlight.runtimes.rows import DecodeError, Floats
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -26,13 +27,8 @@ LOGITS_BYTES = 64 * 2**20
 
 LARGEST_RUN = 512
 
-Floats = npt.NDArray[np.float32]
 State = list[npt.NDArray[Any]]
 """Keys and values of one sequence, taken out of the memory."""
-
-
-class NativeError(Exception):
-    """ONNX Runtime reported a failure that is no crash."""
 
 
 def import_onnxruntime() -> Any:
@@ -51,7 +47,7 @@ def library_version() -> str:
 
 
 class Graph:
-    """One loaded decoder; `open` gives it memory."""
+    """One loaded decoder; see `rows.Decoder`."""
 
     def __init__(self, export: Export, threads: int) -> None:
         """Load the weights; blocks. Raises `LoadError`."""
@@ -74,7 +70,6 @@ class Graph:
         self._check()
 
     def open(self, *, num_rows: int, context: int) -> None:
-        """Make memory for so many sequences. Raises `LoadError`."""
         shape = (num_rows, self._export.num_kv_heads, context, self._export.head_size)
         self._cells = [Cells(shape, self._dtype) for _ in self._export.states()]
         self._states = [cells.array for cells in self._cells]
@@ -84,12 +79,10 @@ class Graph:
         num_outputs = max(num_rows, 1 if self._is_pruned else self.largest_run)
         self._logits = np.empty(num_outputs * self._export.num_vocab, self._logits_dtype)
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
-        """Compute tokens for the rows from `first` on, as many for each; logits of the last of each row.
+    def read(self, row: int, tokens: Sequence[int], start: int) -> None:
+        self.compute(row, [tokens], [start])
 
-        `starts` says how many tokens each row holds before. Blocks without holding the GIL. The logits are
-        valid until the next call.
-        """
+    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
         ids = np.array(tokens, np.int64)
         num_rows, num_tokens = ids.shape
         lengths = np.array(starts, np.int64)[:, None] + num_tokens
@@ -107,26 +100,22 @@ class Graph:
         for name, values in inputs.items():
             _bind(binding.bind_input, name, values)
         _bind(binding.bind_output, self._export.logits, logits)
-        with _failures(self._library, lambda text: NativeError(f"onnxruntime failed: {text}")):
+        with _failures(self._library, lambda text: DecodeError(f"onnxruntime failed: {text}")):
             self._session.run_with_iobinding(binding)
         return np.asarray(logits[:, -1], np.float32)
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
-        """The first tokens of one row also stand in another."""
         for state in self._states:
             state[target, :, :num_tokens] = state[source, :, :num_tokens]
 
     def clear(self, row: int) -> None:
-        """Give back the memory of a row."""
         for cells in self._cells:
             cells.clear(row)
 
     def save(self, row: int, num_tokens: int) -> State:
-        """A copy of a row's first tokens, for `restore`."""
         return [state[row, :, :num_tokens].copy() for state in self._states]
 
     def restore(self, row: int, saved: State, num_tokens: int) -> None:
-        """Fill a row with the first of the saved tokens."""
         for state, values in zip(self._states, saved, strict=True):
             state[row, :, :num_tokens] = values[:, :num_tokens]
 

@@ -1,0 +1,106 @@
+"""One network on MLX, with memory for several sequences, behind numpy types.
+
+mlx-lm's own batch generator owns sampling, stopping and scheduling, and decides on its own when prompts are
+computed; here the step loop does. So its architectures are called directly, with `Cells` as their caches.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.mlx.architecture import build, windows
+from pilotlight.runtimes.mlx.cells import Cells, Span
+from pilotlight.runtimes.mlx.checkpoint import Checkpoint
+from pilotlight.runtimes.rows import DecodeError, Floats
+
+LARGEST_RUN = 512
+
+CACHE_BYTES = 256 * 2**20
+"""Freed buffers that MLX may keep to use again while something runs."""
+
+
+class Network:
+    """One loaded network; see `rows.Decoder`."""
+
+    largest_run = LARGEST_RUN
+    version = version("mlx")
+
+    def __init__(self, checkpoint: Checkpoint, progress: Callable[[float], None]) -> None:
+        """Load the weights; blocks. Raises `LoadError`."""
+        self.device = "CPU" if mx.default_device() == mx.cpu else "GPU"
+        if self.device == "CPU":
+            # It would start a C++ compiler, and run what it finds in a folder that everybody may write to.
+            mx.disable_compile()
+        mx.set_cache_limit(CACHE_BYTES)
+        self._network = build(checkpoint, progress)
+        self._span = Span()
+        self._cells = [Cells(self._span, window) for window in windows(self._network, checkpoint.kind)]
+        try:
+            self.num_vocab = self.compute(0, [[0]], [0]).shape[-1]
+        except DecodeError as exc:
+            raise LoadError(f"{checkpoint.folder} cannot be computed: {exc}") from exc
+        self.clear(0)
+
+    def open(self, *, num_rows: int, context: int) -> None:
+        """Rows are made when they are needed."""
+
+    def read(self, row: int, tokens: Sequence[int], start: int) -> None:
+        with _failures():
+            self._run(row, [tokens], [start])
+            self._evaluate()
+
+    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+        with _failures():
+            if more := len(tokens[0]) - 1:
+                # What is not evaluated is not computed: logits of all but the last token.
+                self._run(first, [row[:-1] for row in tokens], starts)
+                self._evaluate()
+            logits = self._run(first, [row[-1:] for row in tokens], [start + more for start in starts])
+            last = logits[:, -1].astype(mx.float32)
+            self._evaluate(last)
+            return np.array(last)
+
+    def copy(self, source: int, target: int, num_tokens: int) -> None:
+        for cells in self._cells:
+            cells.copy(source, target, num_tokens)
+        self._evaluate()
+
+    def clear(self, row: int) -> None:
+        for cells in self._cells:
+            cells.shrink(row)
+        self._evaluate()
+        if not row:
+            mx.clear_cache()
+
+    def save(self, row: int, num_tokens: int) -> list[tuple[Any, ...]]:
+        saved = [cells.save(row, num_tokens) for cells in self._cells]
+        mx.eval(saved)
+        return saved
+
+    def restore(self, row: int, saved: list[tuple[Any, ...]], num_tokens: int) -> None:
+        for cells, arrays in zip(self._cells, saved, strict=True):
+            cells.restore(row, arrays, num_tokens)
+        self._evaluate()
+
+    def _run(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Any:
+        """Logits of every token, not evaluated yet."""
+        self._span.move(first, starts, len(tokens[0]))
+        return self._network(mx.array(tokens), cache=self._cells)
+
+    def _evaluate(self, *wanted: Any) -> None:
+        """Compute these, and what the rows hold; without holding the GIL."""
+        mx.eval(wanted, [cells.arrays for cells in self._cells])
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Architectures are many, and so are the exceptions they raise."""
+    try:
+        yield
+    except Exception as exc:
+        raise DecodeError(f"mlx failed: {' '.join(str(exc).split())[:500] or type(exc).__name__}") from exc

@@ -1,0 +1,44 @@
+"""Opens MLX folders for `stepping.RowRuntime`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pilotlight.runtimes.base import MissingLibraryError
+from pilotlight.runtimes.folder import Folder
+from pilotlight.runtimes.limits import DEFAULT_CONTEXT
+from pilotlight.runtimes.mlx.checkpoint import Checkpoint
+from pilotlight.runtimes.stepping import Opened
+from pilotlight.worker.protocol import Load
+
+if TYPE_CHECKING:
+    from pilotlight.runtimes.mlx.network import Network
+
+THREADS = 1
+"""MLX computes on one thread of the CPU, or on the GPU, and cannot be told otherwise."""
+
+
+def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
+    """A folder of MLX or Hugging Face. Raises `LoadError`."""
+    path = Path(load.path)
+    checkpoint = Checkpoint.read(path)
+    network = load_network(checkpoint, progress)
+    folder = Folder(path, num_vocab=network.num_vocab, end_tokens=checkpoint.end_tokens)
+    return Opened(
+        decoder=network,
+        folder=folder,
+        context_trained=checkpoint.context_trained or load.context or DEFAULT_CONTEXT,
+        threads=THREADS,
+        version=network.version,
+        description=f"{checkpoint.kind} on {network.device}",
+        bytes_model=sum(file.stat().st_size for file in checkpoint.weights),
+    )
+
+
+def load_network(checkpoint: Checkpoint, progress: Callable[[float], None]) -> "Network":
+    """Raises `LoadError`, and `MissingLibraryError` where MLX is not there or cannot be used."""
+    try:
+        from pilotlight.runtimes.mlx.network import Network
+    except ImportError as exc:
+        raise MissingLibraryError(f"mlx cannot be imported ({exc}); pip install 'pilotlight[mlx]'") from exc
+    return Network(checkpoint, progress)

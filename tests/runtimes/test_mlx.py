@@ -1,0 +1,296 @@
+"""The MLX runtime: what mlx-lm itself says, and folders that are models and that are none.
+
+Bad folders are loaded in real workers, because native code may die of them.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from speaking import BUILTIN, RowBench, generate, row_bench
+
+from mlx_factory import write_random
+from pilotlight.core import Model, Prompt
+from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.mlx.architecture import SAME_AS
+from pilotlight.runtimes.mlx.checkpoint import Checkpoint
+from pilotlight.runtimes.mlx.runtime import load_network
+from pilotlight.worker.handle import LoadRefusedError, Worker
+
+MODEL = BUILTIN / "pilot-mlx"
+
+LOAD_S = 30.0
+
+LONG = [5, 6, 7, 8] * 60
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def loaded() -> RowBench:
+    """Once for all tests."""
+    return row_bench("mlx")
+
+
+@pytest.fixture
+def bench(loaded: RowBench) -> RowBench:
+    """As if freshly loaded."""
+    loaded.forget()
+    return loaded
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model, to be changed."""
+    return Path(shutil.copytree(MODEL, tmp_path / "bad"))
+
+
+def configure(**changes: object) -> Callable[[Path], None]:
+    """Change the model's description; None takes a field away."""
+
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text()) | changes
+        kept = {name: value for name, value in config.items() if value is not None}
+        (folder / "config.json").write_text(json.dumps(kept))
+
+    return change
+
+
+def test_a_loaded_model_says_what_computes_it(bench: RowBench) -> None:
+    """Library, version and device."""
+    info = bench.info
+    assert (info.runtime, info.description) == ("mlx", "llama on CPU")
+    assert info.version == bench.runtime._decoder.version
+    assert not info.capabilities.live_threads
+    assert info.bytes_model == (MODEL / "model.safetensors").stat().st_size
+
+
+def test_memory_is_given_back_when_nothing_runs(bench: RowBench) -> None:
+    """What is parked is all that stays of a conversation, and no more than it needs."""
+    import mlx.core as mx
+
+    before = mx.get_active_memory()
+    for token in range(5, 9):
+        bench.start(generate([token, *LONG], max_tokens=20, ignore_eos=True))
+    bench.finish()
+    kept = bench.runtime._memory._parking.num_tokens
+    state = kept * 4 * 2 * 2 * 64 * 4  # Layers, keys and values, heads, features, bytes.
+    assert state <= mx.get_active_memory() - before <= state + 2**16 * bench.runtime.state().cached
+    assert mx.get_cache_memory() == 0
+
+
+def test_loading_takes_neither_transformers_nor_a_compiler() -> None:
+    """Seconds and hundreds of megabytes, and a program that few machines have."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from speaking import *;"
+        "row_bench('mlx').answer(generate('hi')); assert not {'transformers', 'torch'} & sys.modules.keys()"
+    )
+    found = Path(__file__).parent
+    empty = {"PATH": "", "TMPDIR": "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", program, found], env=empty, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- beside the library's own generator ---
+
+
+@pytest.fixture(scope="session")
+def library() -> Any:
+    """mlx-lm's loading, with all that it imports."""
+    from mlx_lm import utils
+
+    return utils
+
+
+def test_the_ends_are_the_library_s_own(library: Any, bench: RowBench) -> None:
+    """Every token that ends a turn."""
+    ends = library.load_config(MODEL)["eos_token_id"]
+    tokenizer = library.load_tokenizer(MODEL, eos_token_ids=ends)
+    assert bench.runtime._folder.end_tokens == tokenizer.eos_token_ids
+
+
+TEXTS = [
+    "<|im_start|>user\nWhat can you do?<|im_end|>\n<|im_start|>assistant\n",
+    "<|endoftext|>It's  é, 😀 and\n\n 12345",
+    "<think>\n hm</think> <tool_call>{}",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_becomes_the_library_s_own_tokens(library: Any, bench: RowBench, text: str) -> None:
+    """Special tokens, begin of text and all."""
+    assert bench.tokenize(text, add_special=True) == library.load_tokenizer(MODEL).encode(text)
+
+
+def test_greedy_text_is_the_library_s_own(library: Any, bench: RowBench) -> None:
+    """Token for token, computed as precisely."""
+    import mlx.core as mx
+    from mlx_lm.generate import generate_step
+
+    question = Prompt(messages=({"role": "user", "content": "What can you do?"},))
+    model, _ = library.load_model(MODEL)
+    model.set_dtype(mx.float32)
+    prompt = mx.array(bench.tokenize(TEXTS[0], add_special=True))
+    answer = []
+    for token, _ in generate_step(prompt, model, max_tokens=150):
+        if token in bench.runtime._folder.end_tokens:
+            break
+        answer.append(token)
+    pieces = b"".join(map(bench.runtime._folder.piece, answer))
+    assert bench.answer(generate(question, max_tokens=150)).text == pieces.decode()
+
+
+def test_kinds_have_the_library_s_own_modules(library: Any) -> None:
+    """The table that is in a module too heavy to import."""
+    assert library.MODEL_REMAPPING == SAME_AS
+
+
+# --- other architectures, of random weights ---
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "qwen3"},
+        {"model_type": "gemma3_text", "sliding_window": 16, "sliding_window_pattern": 2},
+        {"model_type": "mistral", "sliding_window": 16},
+    ],
+    ids=lambda config: config["model_type"],
+)
+def test_rows_are_computed_as_the_library_computes_one(
+    library: Any, tmp_path: Path, config: dict[str, Any]
+) -> None:
+    """Beyond the window of layers that have one, too."""
+    import mlx.core as mx
+    from mlx_lm.models.cache import make_prompt_cache
+
+    write_random(tmp_path, **config)
+    network = load_network(Checkpoint.read(tmp_path), lambda _: None)
+    model, _ = library.load_model(tmp_path)
+    prompts = [[token % 60 for token in range(start, start + length)] for start, length in ((3, 50), (9, 7))]
+    for row, prompt in enumerate(prompts):
+        network.read(row, prompt[:5], 0)
+        network.read(row, prompt[5:-1], 5)
+    rows = network.compute(0, [prompt[-1:] for prompt in prompts], [len(prompt) - 1 for prompt in prompts])
+    for prompt, row in zip(prompts, rows, strict=True):
+        alone = model(mx.array([prompt]), cache=make_prompt_cache(model))[0, -1]
+        np.testing.assert_allclose(row, np.array(alone), atol=1e-4)
+
+
+def test_state_that_cannot_be_cut_is_refused(library: Any, tmp_path: Path) -> None:
+    """By what it keeps."""
+    write_random(
+        tmp_path,
+        model_type="mamba",
+        state_size=8,
+        conv_kernel=4,
+        use_bias=False,
+        use_conv_bias=True,
+        time_step_rank=4,
+    )
+    with pytest.raises(LoadError, match="models of kind mamba are not supported: they keep a ArraysCache"):
+        load_network(Checkpoint.read(tmp_path), lambda _: None)
+
+
+# --- folders ---
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def write(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    """Replace the contents of one file."""
+    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes())) and None
+
+
+def index(name: str) -> Callable[[Path], None]:
+    """An index that says that all weights are in one file."""
+    text = json.dumps({"weight_map": {"model.norm.weight": name}})
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(text) and None
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no folder": (shutil.rmtree, "does not exist"),
+    "no configuration": (remove("config.json"), "has no config.json"),
+    "no JSON": (write("config.json", lambda raw: raw[:40]), "config.json cannot be read"),
+    "no kind": (configure(model_type=None), "'model_type' is missing"),
+    "no such kind": (configure(model_type="nobody"), "mlx-lm has no models of kind nobody"),
+    "no model": (configure(model_type="cache"), "mlx-lm has no models of kind cache"),
+    "a kind elsewhere": (configure(model_type="..os"), "model_type '..os' is no architecture"),
+    "code": (configure(model_file="evil.py"), "names code to run, 'evil.py': none is run"),
+    "another quantization": (
+        configure(quantization=None, quantization_config={"quant_method": "awq"}),
+        "quantized by awq, not by MLX",
+    ),
+    "no size": (configure(hidden_size=None), "describes no llama"),
+    "another size": (configure(hidden_size=128), "do not fit config.json"),
+    "endless layers": (configure(num_hidden_layers=-1), "describes no llama"),
+    "more layers than there are": (configure(num_hidden_layers=5), "do not fit config.json"),
+    "fewer layers than there are": (configure(num_hidden_layers=3), "do not fit config.json"),
+    "no weights": (remove("model.safetensors"), "has no model*.safetensors"),
+    "empty weights": (write("model.safetensors", lambda raw: b""), "model.safetensors cannot be read"),
+    "half of the weights": (
+        write("model.safetensors", lambda raw: raw[: 10**6]),
+        "model.safetensors cannot be read",
+    ),
+    "noise": (write("model.safetensors", lambda raw: bytes(range(256)) * 40), "cannot be read"),
+    "weights elsewhere": (index("../model.safetensors"), "'../model.safetensors' is no file name"),
+    "a shard missing": (index("model-2.safetensors"), "has no model-2.safetensors"),
+    "no shards": (
+        lambda folder: (folder / "model.safetensors.index.json").write_text("{}") and None,
+        "names no files",
+    ),
+    "no tokenizer": (remove("tokenizer.json"), "has no tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_folder_is_refused(folder: Path, name: str) -> None:
+    """With a reason that names it."""
+    damage, reason = BAD[name]
+    damage(folder)
+    with pytest.raises(LoadRefusedError) as caught:
+        await load(folder)
+    assert reason in str(caught.value)
+
+
+async def load(path: Path) -> None:
+    worker = await Worker.spawn(Model("bad", path, runtime="mlx", context=256, parallel=2, threads=1))
+    try:
+        await worker.load("full", lambda _: None, LOAD_S)
+    finally:
+        await worker.stop()
+
+
+def test_weights_may_be_in_several_files(folder: Path) -> None:
+    """Those that the index names, and no others."""
+    import mlx.core as mx
+
+    weights = mx.load(str(folder / "model.safetensors"))
+    names = sorted(weights)
+    shards = {"model-1.safetensors": names[:30], "model-2.safetensors": names[30:]}
+    for file, held in shards.items():
+        mx.save_safetensors(str(folder / file), {name: weights[name] for name in held})
+    (folder / "model.safetensors").write_bytes(b"not this one")
+    weight_map = {name: file for file, held in shards.items() for name in held}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    bench = RowBench("mlx", folder)
+    assert bench.answer(generate(Prompt(messages=({"role": "user", "content": "Hello!"},)))).text
+
+
+def test_a_missing_library_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra that brings it."""
+    monkeypatch.delitem(sys.modules, "pilotlight.runtimes.mlx.network", raising=False)
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'pilotlight\[mlx\]'"):
+        load_network(Checkpoint.read(MODEL), lambda _: None)
