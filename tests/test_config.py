@@ -174,6 +174,14 @@ def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> 
         models(resolve(tmp_path, text + "\n[model.sampling]\ntop_k = 3"))
 
 
+def test_a_model_has_threads_where_its_runtime_has_a_choice(tmp_path: Path) -> None:
+    """In the same way."""
+    text = "[defaults]\nthreads = 3\n[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'"
+    assert models(resolve(tmp_path, text))[-1].threads == 0
+    with pytest.raises(ConfigError, match="model 'm': threads is not supported by mlx"):
+        models(resolve(tmp_path, text + "\nthreads = 2"))
+
+
 def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> None:
     """Whatever it holds: a damaged file must not stop the others."""
     (tmp_path / "tiny.gguf").write_bytes(b"")

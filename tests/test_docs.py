@@ -119,6 +119,7 @@ def test_the_table_of_runtimes_is_true() -> None:
     assert rows["library"] == [f"`{packages[runtime][0]}`" for runtime in runtimes]
     assert rows["install"] == [f"`pip install {packages[runtime][1]}`" for runtime in runtimes]
     assert rows["sampling fields"] == ["all" if one.sampling == ALL_SAMPLING else "some" for one in can]
+    assert rows["threads can be chosen"] == ["yes" if one.threads else "no" for one in can]
     assert rows["threads can change while a model is loaded"] == [
         "yes" if one.live_threads else "no" for one in can
     ]

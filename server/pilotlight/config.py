@@ -150,7 +150,7 @@ class Config:
 def models(config: Config) -> list[Model]:
     """The models to serve, each with the limits of [defaults] it did not set itself.
 
-    Raises `ConfigError` for a sampling value that a model's runtime cannot honour.
+    Raises `ConfigError` for a setting that a model's runtime cannot honour.
     """
     return [_model(entry, config.defaults) for entry in config.models]
 
@@ -216,13 +216,16 @@ def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
     capabilities = CAPABILITIES[runtime]
     for name in sorted(entry.sampling.model_fields_set.difference(capabilities.sampling)):
         raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {runtime}")
+    if entry.threads and not capabilities.threads:
+        raise ConfigError(f"model {entry.name!r}: threads is not supported by {runtime}")
+    threads = defaults.threads if entry.threads is None else entry.threads
     return Model(
         name=entry.name,
         path=entry.path,
         runtime=runtime,
         context=defaults.context if entry.context is None else entry.context,
         parallel=defaults.parallel if entry.parallel is None else entry.parallel,
-        threads=defaults.threads if entry.threads is None else entry.threads,
+        threads=threads if capabilities.threads else 0,
         chat_template=entry.chat_template,
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=int(entry.path.stat().st_mtime) if entry.path.exists() else 0,

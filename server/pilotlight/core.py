@@ -103,8 +103,10 @@ class Capabilities:
 
     sampling: tuple[str, ...] = ()
     """The fields of `Sampling` that it honours."""
+    threads: bool = False
+    """Its number of threads can be chosen."""
     live_threads: bool = False
-    """Its number of threads can be changed while a model is loaded."""
+    """It can be changed while a model is loaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from pilotlight.core import Capabilities, Sampling
 ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 
 CAPABILITIES = {
-    "llamacpp": Capabilities(sampling=ALL_SAMPLING, live_threads=True),
-    "onnx": Capabilities(sampling=ALL_SAMPLING),
+    "llamacpp": Capabilities(sampling=ALL_SAMPLING, threads=True, live_threads=True),
+    "onnx": Capabilities(sampling=ALL_SAMPLING, threads=True),
     "mlx": Capabilities(sampling=ALL_SAMPLING),
-    "echo": Capabilities(live_threads=True),
+    "echo": Capabilities(threads=True, live_threads=True),
 }
 """By runtime."""
 
