@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,10 +34,18 @@ HELLO = [{"role": "user", "content": "one two three"}]
 class Daemon:
     """One daemon process, its models and its log."""
 
-    def __init__(self, folder: Path, *arguments: str, models: str = "", program: str = PROGRAM) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        models: str = "",
+        program: str = PROGRAM,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it; `models` is the text of models.toml. It may not be ready yet: see `wait_ready`.
 
         A `program` that breaks something and then does what `PROGRAM` does is a daemon with a fault.
+        `environ` is what it and its workers have besides our environment.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / "state"
@@ -51,7 +59,7 @@ class Daemon:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program, "serve", *options, *arguments],
-                env=clean_environ() | {MARK: self._mark},
+                env=clean_environ() | {MARK: self._mark} | dict(environ or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -158,9 +166,9 @@ class Daemon:
 
 
 @contextmanager
-def serving(folder: Path, *arguments: str, models: str = "", program: str = PROGRAM) -> Iterator[Daemon]:
-    """A daemon that is ready."""
-    daemon = Daemon(folder, *arguments, models=models, program=program)
+def serving(folder: Path, *arguments: str, **settings: Any) -> Iterator[Daemon]:
+    """A daemon that is ready; settings as for `Daemon`."""
+    daemon = Daemon(folder, *arguments, **settings)
     try:
         daemon.wait_ready()
         yield daemon
@@ -171,6 +179,16 @@ def serving(folder: Path, *arguments: str, models: str = "", program: str = PROG
 def clean_environ() -> dict[str, str]:
     """Ours without the settings of the person who runs the tests."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PILOTLIGHT_")}
+
+
+def on_path(folder: Path, **files: str) -> dict[str, str]:
+    """The environment of a process that finds these modules first; sources by dotted name."""
+    for name, source in files.items():
+        path = folder.joinpath(*name.split(".")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "__init__.py").touch()
+        path.write_text(source)
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))}
 
 
 def echo(folder: Path, name: str = "echo", parallel: int = 0, **knobs: Any) -> str:

@@ -166,6 +166,18 @@ def test_a_model_takes_the_defaults_it_does_not_set(tmp_path: Path) -> None:
     assert (model.context, model.threads, model.parallel) == (0, 3, 0)
 
 
+def test_a_provider_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
+    """Whether the machine has it, the worker knows."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'onnx'\nprovider = "
+    assert models(resolve(tmp_path, text + "'cuda'"))[-1].provider == "cuda"
+    with pytest.raises(
+        ConfigError, match="model 'm': provider 'gpu' is not supported by onnx; there is: auto, cpu"
+    ):
+        models(resolve(tmp_path, text + "'gpu'"))
+    with pytest.raises(ConfigError, match=r"not supported by llamacpp; there is: auto$"):
+        models(resolve(tmp_path, text.replace("onnx", "llamacpp") + "'cuda'"))
+
+
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:
     """Defaults that it could not honour are left out; one that somebody wrote is an error."""
     text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'echo'"

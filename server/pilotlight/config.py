@@ -95,6 +95,7 @@ class ModelSettings(_Section):
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
     chat_template: str | None = None
+    provider: str = "auto"
     sampling: SamplingSettings = SamplingSettings()
 
 
@@ -218,6 +219,12 @@ def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
         raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {runtime}")
     if entry.threads and not capabilities.threads:
         raise ConfigError(f"model {entry.name!r}: threads is not supported by {runtime}")
+    providers = ("auto", *capabilities.providers)
+    if entry.provider not in providers:
+        raise ConfigError(
+            f"model {entry.name!r}: provider {entry.provider!r} is not supported by {runtime}; "
+            f"there is: {', '.join(providers)}"
+        )
     threads = defaults.threads if entry.threads is None else entry.threads
     return Model(
         name=entry.name,
@@ -227,6 +234,7 @@ def _model(entry: ModelSettings, defaults: DefaultsSettings) -> Model:
         parallel=defaults.parallel if entry.parallel is None else entry.parallel,
         threads=threads if capabilities.threads else 0,
         chat_template=entry.chat_template,
+        provider=entry.provider,
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=int(entry.path.stat().st_mtime) if entry.path.exists() else 0,
         capabilities=capabilities,

@@ -107,6 +107,8 @@ class Capabilities:
     """Its number of threads can be chosen."""
     live_threads: bool = False
     """It can be changed while a model is loaded."""
+    providers: tuple[str, ...] = ()
+    """What may compute a model, besides `auto`; each machine has some of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,8 @@ class Model:
     chat_template: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Values for `Sampling` fields that a request leaves out."""
+    provider: str = "auto"
+    """One of `Capabilities.providers`, or `auto`."""
     created: int = 0
     """Unix seconds; the file's modification time."""
     capabilities: Capabilities = Capabilities()

@@ -13,7 +13,7 @@
     ├── MethodNotAllowed       405
     ├── Busy                   429, the queue is full; Retry-After
     ├── WorkerFailed           500, the worker died or could not load the model
-    ├── RuntimeMissing         501, the runtime's library is not installed
+    ├── RuntimeMissing         501, the runtime's library is not installed, or importing it fails
     ├── ShuttingDown           503, Retry-After
     └── Internal               500, our own bug
 
@@ -136,7 +136,7 @@ class WorkerFailed(Error):
 
 
 class RuntimeMissing(Error):
-    """The runtime's library is not installed; the message names the extra to install."""
+    """The runtime's library is not installed or cannot be imported; the message says what to install."""
 
     status = 501
     code = "runtime_missing"

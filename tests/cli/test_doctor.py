@@ -1,6 +1,7 @@
 """`pilotlight doctor` and the advice it gives."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pilotlight.cli import machine
 from pilotlight.cli.advice import advise
 from pilotlight.cli.machine import Cpu, Library
 from pilotlight.registry.ladder import Ladder, Outcome
+from serving import on_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -49,6 +51,17 @@ def test_a_missing_llamacpp_is_answered_with_the_install_line() -> None:
     assert advice.endswith("'/my venv/python' -m pip install llama-cpp-python")
 
 
+def test_a_library_whose_import_fails_is_to_be_installed_anew() -> None:
+    """The same versions; not Pilotlight itself."""
+    needs = (("tokenizers", "0.23.3"),)
+    broken = Library("onnx", "onnxruntime", "pilotlight[onnx]", "1.31.1", needs, fault="died of SIGILL")
+    (advice,) = advise(PLAIN, [LLAMACPP, broken], [], "python")
+    assert "the library of onnx fails (died of SIGILL)" in advice
+    assert advice.endswith(
+        "--force-reinstall --no-cache-dir --no-deps onnxruntime==1.31.1 tokenizers==0.23.3"
+    )
+
+
 def test_features_come_from_cpuinfo(tmp_path: Path) -> None:
     """Those that matter, of the first processor."""
     file = tmp_path / "cpuinfo"
@@ -69,6 +82,28 @@ def test_it_reports_what_it_found(run: Run) -> None:
     labels = [line.split()[0] for line in run("doctor").stdout.splitlines() if line[:1].isalpha()]
     expected = ("pilotlight", "python", "platform", "cpu", "features", "memory", "llamacpp", "onnx", "mlx")
     assert tuple(labels[:9]) == expected
+
+
+def test_a_runtime_s_libraries_and_providers_are_told(run: Run) -> None:
+    """All that it needs, with versions."""
+    (line,) = (line for line in run("doctor").stdout.splitlines() if line.startswith("onnx "))
+    assert re.fullmatch(r"onnx +onnxruntime [\d.]+, tokenizers [\d.]+; providers: .*cpu.*", line)
+
+
+def test_a_library_that_kills_who_imports_it_is_told(run: Run, tmp_path: Path) -> None:
+    """The doctor outlives it, and says how to mend it."""
+    deadly = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    result = run("doctor", **on_path(tmp_path / "path", **{"onnxruntime.__init__": deadly}))
+    assert result.returncode == 1
+    assert "cannot be imported: died of SIGSEGV" in result.stdout
+    assert "--force-reinstall --no-cache-dir --no-deps onnxruntime==" in result.stdout
+
+
+def test_a_library_that_cannot_be_imported_is_told_in_its_own_words(run: Run, tmp_path: Path) -> None:
+    """What it needs is not there, say."""
+    broken = "raise ImportError('no libgpu.so.1')"
+    result = run("doctor", **on_path(tmp_path / "path", **{"tokenizers.__init__": broken}))
+    assert "cannot be imported: ImportError: no libgpu.so.1" in result.stdout
 
 
 def test_json_holds_the_same(run: Run, daemon: FakeDaemon) -> None:

@@ -32,6 +32,7 @@ def _body(status: ModelStatus) -> dict[str, Any]:
         "owned_by": "pilotlight",
         "state": status.state,
         "runtime": model.runtime,
+        "description": info.description if info else None,
         "capabilities": asdict(info.capabilities if info else model.capabilities),
         "bytes": info.bytes_model if info else None,
         "bytes_resident": status.bytes_resident,

@@ -14,13 +14,27 @@ def advise(cpu: Cpu, libraries: Iterable[Library], outcomes: Iterable[Outcome], 
 
     `outcomes` are those that hold now: for this machine and the installed builds.
     """
-    llamacpp = next(library for library in libraries if library.runtime == "llamacpp")
+    by_runtime = {library.runtime: library for library in libraries}
+    llamacpp = by_runtime["llamacpp"]
     if llamacpp.version is None:
         install = f"{shlex.quote(python)} -m pip install {llamacpp.install}"
         yield f"llama.cpp is missing, so no GGUF model can be served:\n{install}"
-        return
-    for outcome in outcomes:
-        yield _on_outcome(outcome, cpu, llamacpp.version, python)
+    else:
+        for outcome in outcomes:
+            yield _on_outcome(outcome, cpu, llamacpp.version, python)
+    for library in by_runtime.values():
+        if library.fault:
+            yield _on_fault(library, python)
+
+
+def _on_fault(library: Library, python: str) -> str:
+    """The same versions anew. Not by the extra's name: that would install Pilotlight anew, too."""
+    exact = " ".join(f"{name}=={version}" for name, version in library.distributions)
+    pip = f"{shlex.quote(python)} -m pip install --force-reinstall --no-cache-dir --no-deps"
+    return (
+        f"Importing the library of {library.runtime} fails ({library.fault}), so none of its models can be "
+        f"served; install it anew, or another version:\n{pip} {exact}"
+    )
 
 
 def _on_outcome(outcome: Outcome, cpu: Cpu, version: str, python: str) -> str:

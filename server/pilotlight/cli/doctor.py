@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -79,9 +80,8 @@ def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
     yield _line("features", "unknown" if cpu["features"] is None else " ".join(cpu["features"]))
     yield _line("memory", f"{_gib(memory['bytes_available'])} available of {_gib(memory['bytes_total'])}")
     for library in findings["runtimes"]:
-        missing = f"not installed: pip install '{library['install']}'"
-        version = library["version"]
-        yield _line(library["runtime"], f"{library['package']} {version}" if version else missing)
+        # Not wrapped: the line to install it is to be copied.
+        yield f"{library['runtime']:<11} {_state(library)}"
     yield _line("config", findings["config"])
     yield _line("state", findings["state_dir"])
     yield _line("daemon", findings["daemon"] or "not running")
@@ -94,6 +94,18 @@ def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
         yield _line(notice["severity"], notice["text"])
     for advice in findings["advice"]:
         yield "\n" + advice
+
+
+def _state(library: Mapping[str, Any]) -> str:
+    """Versions and providers of what is there, or how to get it."""
+    distributions = {library["package"]: library["version"], **dict(library["needs"])}
+    if missing := [name for name, version in distributions.items() if version is None]:
+        pip = f"{shlex.quote(sys.executable)} -m pip install '{library['install']}'"
+        return f"{', '.join(missing)} not installed: {pip}"
+    state = ", ".join(f"{name} {version}" for name, version in distributions.items())
+    if library["providers"]:
+        state += f"; providers: {', '.join(library['providers'])}"
+    return f"{state}; cannot be imported: {library['fault']}" if library["fault"] else state
 
 
 def _line(label: str, text: str) -> str:

@@ -1,14 +1,21 @@
 """What `doctor` finds on this machine: processor, memory, runtimes.
 
-Imports no native runtime: a broken one must not take the doctor down with it.
+Imports no native runtime: that is tried in a process of its own, which may die of it.
 """
 
 import platform
-from dataclasses import dataclass
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from pilotlight.runtimes.probe import MODULES
 
 X86 = (
     "sse4_2",
@@ -29,10 +36,16 @@ FEATURES = (*X86, *AMX, *ARM)
 
 PACKAGES = (
     ("llamacpp", "llama-cpp-python", "llama-cpp-python"),
-    ("onnx", "onnxruntime-genai", "pilotlight[onnx]"),
+    ("onnx", "onnxruntime", "pilotlight[onnx]"),
     ("mlx", "mlx-lm", "pilotlight[mlx]"),
 )
 """Each runtime's distribution, and what to install for it."""
+
+DISTRIBUTIONS = {"llama_cpp": "llama-cpp-python", "mlx_lm": "mlx-lm"}
+"""Of modules that are named otherwise."""
+
+PROBE_S = 60.0
+"""For importing a library: a cold disk and a slow machine, not a hang."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +70,28 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A runtime's native library; `version` is None when it is not installed."""
+    """A runtime's native library; `version` is None when it is not installed.
+
+    `needs` are the other distributions it cannot do without, each with its version or None. `providers` can
+    compute its models, where that is a choice. `fault` says why importing it fails.
+    """
 
     runtime: str
     package: str
     install: str
     version: str | None
+    needs: tuple[tuple[str, str | None], ...] = ()
+    providers: tuple[str, ...] = ()
+    fault: str | None = None
+
+    @property
+    def distributions(self) -> tuple[tuple[str, str | None], ...]:
+        """All of them, the library's own first."""
+        return ((self.package, self.version), *self.needs)
+
+    @property
+    def is_installed(self) -> bool:
+        return all(version is not None for _, version in self.distributions)
 
 
 def cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
@@ -83,9 +112,37 @@ def memory() -> Memory:
 
 
 def libraries() -> tuple[Library, ...]:
-    return tuple(
-        Library(runtime, package, install, _version(package)) for runtime, package, install in PACKAGES
-    )
+    """What each runtime needs; those that are installed are imported, side by side."""
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(lambda row: _library(*row), PACKAGES))
+
+
+def _library(runtime: str, package: str, install: str) -> Library:
+    names = [_distribution(module) for module in MODULES.get(runtime, ())] or [package]
+    (package, version), *needs = [(name, _version(name)) for name in names]
+    found = Library(runtime, package, install, version, tuple(needs))
+    return replace(found, **_probe(runtime)) if found.is_installed and runtime in MODULES else found
+
+
+def _distribution(module: str) -> str:
+    """The one that brought the module, or would: builds for a GPU have names of their own."""
+    usual = DISTRIBUTIONS.get(module, module)
+    return next(iter(metadata.packages_distributions().get(module, ())), usual)
+
+
+def _probe(runtime: str) -> dict[str, Any]:
+    """`providers` and `fault`, as a process that imports the library tells."""
+    command = [sys.executable, "-P", "-m", "pilotlight.runtimes.probe", runtime]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        return {"fault": f"not done after {PROBE_S:.0f} s"}
+    if done.returncode == 0:
+        return {"providers": tuple(done.stdout.split())}
+    if done.returncode < 0:
+        return {"fault": f"died of {signal.Signals(-done.returncode).name}"}
+    *_, words = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
+    return {"fault": words}
 
 
 def _version(package: str) -> str | None:

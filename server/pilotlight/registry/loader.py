@@ -32,6 +32,12 @@ class Loader:
             except WorkerEndedError as end:
                 if end.crash is None:
                     raise WorkerFailed(f"{model.name}: {end} while loading") from end
+                if end.is_import:
+                    # The file is not to blame, and a safer mode imports the same.
+                    raise RuntimeMissing(
+                        f"{model.name}: {model.runtime} cannot be used here: importing its library crashed "
+                        f"({end.crash}); `pilotlight doctor` says how to mend it"
+                    ) from end
                 log.error("worker crashed while loading", model=model.name, mode=mode, crash=end.crash)
                 crashes.append(f"{mode}: {end.crash}")
                 continue

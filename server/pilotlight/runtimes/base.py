@@ -13,14 +13,24 @@ class LoadError(Exception):
 
 
 class MissingLibraryError(LoadError):
-    """The runtime's library is not installed."""
+    """The runtime's library is not installed, or cannot be imported."""
+
+    def __init__(self, error: ImportError, module: str, install: str) -> None:
+        """What importing `module` raised, and what to install for it."""
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            super().__init__(f"{module} is not installed; pip install '{install}'")
+        else:
+            super().__init__(f"{module} cannot be imported: {error}; `pilotlight doctor` says how to mend it")
 
 
 class Runtime(Protocol):
     """One loaded model. `prepare` may run on another thread; everything else is called by the step loop."""
 
     def load(self, load: Load, progress: Callable[[float], None]) -> WorkerInfo:
-        """Load and warm up; blocks. Raises `LoadError`."""
+        """Load and warm up; blocks. The first `progress` says that the library is imported.
+
+        Raises `LoadError`.
+        """
 
     def prepare(self, generate: Generate) -> Any:
         """Render and tokenize the prompt and check it. Raises `errors.BadRequest`. Touches no sequence."""

@@ -9,7 +9,11 @@ ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 
 CAPABILITIES = {
     "llamacpp": Capabilities(sampling=ALL_SAMPLING, threads=True, live_threads=True),
-    "onnx": Capabilities(sampling=ALL_SAMPLING, threads=True),
+    "onnx": Capabilities(
+        sampling=ALL_SAMPLING,
+        threads=True,
+        providers=("cpu", "cuda", "directml", "openvino", "qnn"),
+    ),
     "mlx": Capabilities(sampling=ALL_SAMPLING),
     "echo": Capabilities(threads=True, live_threads=True),
 }

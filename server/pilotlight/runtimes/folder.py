@@ -111,7 +111,7 @@ def _load_tokenizer(path: Path) -> Any:
     try:
         from tokenizers import Tokenizer
     except ImportError as exc:
-        raise MissingLibraryError("tokenizers is not installed; pip install tokenizers") from exc
+        raise MissingLibraryError(exc, "tokenizers", "tokenizers") from exc
     if not path.is_file():
         raise LoadError(f"{path.parent} has no {path.name}")
     try:

@@ -235,7 +235,12 @@ class Loop:
         at.worker, at.info, at.progress = worker, info, 1.0
         self._notices.clear(f"worker_failed_{model.name}")
         log.info(
-            "worker ready", model=model.name, pid=worker.pid, mode=info.mode, load_s=round(info.load_s, 3)
+            "worker ready",
+            model=model.name,
+            pid=worker.pid,
+            mode=info.mode,
+            load_s=round(info.load_s, 3),
+            description=info.description,
         )
         self._post(lambda: self._scheduler.on_worker_ready(model.name, info.parallel))
         end = await worker.run(lambda message: self._on_message(model, message))

@@ -51,11 +51,13 @@ log = structlog.get_logger()
 
 
 class WorkerEndedError(Exception):
-    """The process ended or broke the protocol. `crash` names the signal if native code died of it."""
+    """The process ended or broke the protocol. `crash` names the signal if native code died of it,
+    and `is_import` says that it was the runtime's library, before any file was opened."""
 
-    def __init__(self, message: str, crash: str | None = None) -> None:
+    def __init__(self, message: str, crash: str | None = None, is_import: bool = False) -> None:
         super().__init__(message)
         self.crash = crash
+        self.is_import = is_import
 
 
 class LoadRefusedError(Exception):
@@ -78,6 +80,7 @@ class Worker:
         self._messages = self._receive()
         self._stderr = asyncio.ensure_future(self._drain_stderr())
         self._last_words = ""
+        self._is_imported = False
 
     @classmethod
     async def spawn(cls, model: Model) -> Self:
@@ -110,13 +113,13 @@ class Worker:
             hello = await anext(self._messages)
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
-        self.send(
-            Load(str(model.path), mode, model.context, model.parallel, model.threads, model.chat_template)
-        )
+        limits = model.context, model.parallel, model.threads
+        self.send(Load(str(model.path), mode, *limits, model.chat_template, model.provider))
         with anyio.fail_after(load_s):
             async for message in self._messages:
                 match message:
                     case Progress(fraction):
+                        self._is_imported = True
                         progress(fraction)
                     case LoadFailed(reason, missing):
                         raise LoadRefusedError(reason, missing)
@@ -184,9 +187,8 @@ class Worker:
         if code >= 0:
             return WorkerEndedError(f"worker exited with {code}{words}")
         name = signal.Signals(-code).name
-        return WorkerEndedError(
-            f"worker died of {name}{words}", crash=name if -code in CRASH_SIGNALS else None
-        )
+        crash = name if -code in CRASH_SIGNALS else None
+        return WorkerEndedError(f"worker died of {name}{words}", crash, is_import=not self._is_imported)
 
     async def _drain_stderr(self) -> None:
         """Into the log, line by line; a full pipe would stop the worker."""

@@ -35,6 +35,7 @@ class Load(_Message, frozen=True, tag=True, array_like=True):
     parallel: int
     threads: int
     chat_template: str | None = None
+    provider: str = "auto"
 
 
 class Generate(_Message, frozen=True, tag=True, array_like=True):
@@ -77,7 +78,7 @@ class Hello(_Message, frozen=True, tag=True, array_like=True):
 
 
 class Progress(_Message, frozen=True, tag=True, array_like=True):
-    """Loading has come this far, 0 to 1."""
+    """Loading has come this far, 0 to 1. The first one says that the runtime's library is imported."""
 
     fraction: float
 

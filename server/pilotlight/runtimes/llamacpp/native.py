@@ -44,15 +44,15 @@ class NativeError(Exception):
 def import_llama() -> Any:
     """The low-level module, without the high-level one its package pulls in (100 ms and 20 MB less)."""
     spec = importlib.util.find_spec("llama_cpp")
-    if spec is None or spec.submodule_search_locations is None:
-        raise MissingLibraryError("llama-cpp-python is not installed; pip install llama-cpp-python")
-    if "llama_cpp" not in sys.modules:
+    if "llama_cpp" not in sys.modules and spec is not None:
         package = ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations)
+        package.__path__ = list(spec.submodule_search_locations or ())
         package.__spec__ = spec
         sys.modules["llama_cpp"] = package
-    from llama_cpp import llama_cpp
-
+    try:
+        from llama_cpp import llama_cpp
+    except ImportError as exc:
+        raise MissingLibraryError(exc, "llama_cpp", "llama-cpp-python") from exc
     return llama_cpp
 
 
@@ -86,6 +86,7 @@ class Llama:
     def __init__(self, path: Path, mode: Mode, progress: Callable[[float], None]) -> None:
         """Load the weights; blocks. Raises `LoadError` with what llama.cpp said."""
         self._lib = lib = import_llama()
+        progress(0.0)
         self._errors: list[str] = []
         # Callbacks must outlive their use by native code: keep references.
         self._log_callback = lib.llama_log_callback(self._on_log)

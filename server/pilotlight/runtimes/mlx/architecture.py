@@ -17,8 +17,6 @@ from mlx.utils import tree_flatten
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.mlx.checkpoint import CONFIG, Checkpoint
 
-MISSING = "{} is not installed; pip install 'pilotlight[mlx]'"
-
 SAME_AS = {
     "mistral": "llama",
     "xverse": "llama",
@@ -62,7 +60,8 @@ def find_module(kind: str) -> Any:
     if "mlx_lm" not in sys.modules:
         spec = find_spec("mlx_lm")
         if spec is None:
-            raise MissingLibraryError(MISSING.format("mlx-lm"))
+            missing = ModuleNotFoundError(name="mlx_lm")
+            raise MissingLibraryError(missing, "mlx_lm", "pilotlight[mlx]")
         sys.modules["mlx_lm"] = module_from_spec(spec)
     try:
         module = import_module(f"mlx_lm.models.{SAME_AS.get(kind, kind)}")

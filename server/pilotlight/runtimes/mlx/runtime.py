@@ -40,5 +40,6 @@ def load_network(checkpoint: Checkpoint, progress: Callable[[float], None]) -> "
     try:
         from pilotlight.runtimes.mlx.network import Network
     except ImportError as exc:
-        raise MissingLibraryError(f"mlx cannot be imported ({exc}); pip install 'pilotlight[mlx]'") from exc
+        raise MissingLibraryError(exc, "mlx", "pilotlight[mlx]") from exc
+    progress(0.0)
     return Network(checkpoint, progress)

@@ -9,7 +9,6 @@ Knows tokens, rows and logits; nothing of requests. Not thread-safe.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy.typing as npt
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.onnx.cells import Cells
 from pilotlight.runtimes.onnx.export import Export
+from pilotlight.runtimes.onnx.providers import AUTO, CPU, PROVIDERS, choose
 from pilotlight.runtimes.rows import DecodeError, Floats
 
 DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -26,6 +26,11 @@ LOGITS_BYTES = 64 * 2**20
 """For the logits of one run. Most graphs compute them for every token of a prompt: this bounds its pieces."""
 
 LARGEST_RUN = 512
+
+PROBE_TOKENS = 8
+
+PROBE_TOLERANCE = 0.1
+"""Of the logits' spread; kernels for one token and for several differ by half of that in 4 bits."""
 
 State = list[npt.NDArray[Any]]
 """Keys and values of one sequence, taken out of the memory."""
@@ -36,22 +41,18 @@ def import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as exc:
-        raise MissingLibraryError("onnxruntime is not installed; pip install 'pilotlight[onnx]'") from exc
+        raise MissingLibraryError(exc, "onnxruntime", "pilotlight[onnx]") from exc
     onnxruntime.disable_telemetry_events()
     return onnxruntime
-
-
-def library_version() -> str:
-    """Version of onnxruntime, which computes."""
-    return version("onnxruntime")
 
 
 class Graph:
     """One loaded decoder; see `rows.Decoder`."""
 
-    def __init__(self, export: Export, threads: int) -> None:
-        """Load the weights; blocks. Raises `LoadError`."""
-        self._library = library = import_onnxruntime()
+    def __init__(self, library: Any, export: Export, threads: int, provider: str = AUTO) -> None:
+        """Load the weights; blocks. `library` is from `import_onnxruntime`. Raises `LoadError`."""
+        self._library = library
+        self.provider = choose(provider, library.get_available_providers())
         if not export.graph.is_file():
             raise LoadError(f"{export.graph.parent} has no {export.graph.name}")
         self._export = export
@@ -62,9 +63,11 @@ class Graph:
             # Waiting threads sleep: spinning ones burn a battery between two tokens.
             options.add_session_config_entry(f"session.{threads_of}_op.allow_spinning", "0")
         with _failures(library, lambda text: LoadError(f"onnxruntime cannot load {export.graph}: {text}")):
-            self._session = library.InferenceSession(
-                str(export.graph), options, providers=["CPUExecutionProvider"]
-            )
+            names = [PROVIDERS[self.provider]]
+            self._session = library.InferenceSession(str(export.graph), options, providers=names)
+        if PROVIDERS[self.provider] not in self._session.get_providers():
+            # It falls back by itself, with no more than a line on stderr.
+            raise LoadError(f"onnxruntime cannot start its execution provider {self.provider}")
         self._inputs = {one.name: one for one in self._session.get_inputs()}
         self._outputs = {one.name: one for one in self._session.get_outputs()}
         self._check()
@@ -78,6 +81,12 @@ class Graph:
         self.largest_run = max(1, min(LARGEST_RUN, fit))
         num_outputs = max(num_rows, 1 if self._is_pruned else self.largest_run)
         self._logits = np.empty(num_outputs * self._export.num_vocab, self._logits_dtype)
+        try:
+            is_usable = self.provider == CPU or self.is_written_in_place()
+        except DecodeError as exc:
+            raise LoadError(f"{self._export.graph} cannot be computed on {self.provider}: {exc}") from exc
+        if not is_usable:
+            raise LoadError(f"{self.provider} does not write keys and values in place; use {CPU}")
 
     def read(self, row: int, tokens: Sequence[int], start: int) -> None:
         self.compute(row, [tokens], [start])
@@ -103,6 +112,16 @@ class Graph:
         with _failures(self._library, lambda text: DecodeError(f"onnxruntime failed: {text}")):
             self._session.run_with_iobinding(binding)
         return np.asarray(logits[:, -1], np.float32)
+
+    def is_written_in_place(self) -> bool:
+        """A prompt comes to the same in one piece and in two: what a run writes, the next one reads."""
+        tokens = list(range(PROBE_TOKENS))
+        whole = self.compute(0, [tokens], [0])[0].copy()
+        self.clear(0)
+        self.compute(0, [tokens[:-1]], [0])
+        pieces = self.compute(0, [tokens[-1:]], [len(tokens) - 1])[0]
+        self.clear(0)
+        return bool(np.abs(whole - pieces).max() < PROBE_TOLERANCE * np.ptp(whole))
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         for state in self._states:

@@ -6,7 +6,7 @@ from pathlib import Path
 from pilotlight.runtimes.folder import Folder
 from pilotlight.runtimes.limits import num_cores
 from pilotlight.runtimes.onnx.export import Export
-from pilotlight.runtimes.onnx.native import Graph, library_version
+from pilotlight.runtimes.onnx.native import Graph, import_onnxruntime
 from pilotlight.runtimes.stepping import Opened
 from pilotlight.worker.protocol import Load
 
@@ -16,16 +16,17 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     path = Path(load.path)
     export = Export.read(path)
     folder = Folder(path, num_vocab=export.num_vocab, end_tokens=export.end_tokens)
+    library = import_onnxruntime()
     progress(0.1)
     threads = load.threads or num_cores()
-    graph = Graph(export, threads)
+    graph = Graph(library, export, threads, load.provider)
     progress(0.9)
     return Opened(
         decoder=graph,
         folder=folder,
         context_trained=export.context_trained,
         threads=threads,
-        version=library_version(),
-        description=f"{export.kind} on CPU",
+        version=library.__version__,
+        description=f"{export.kind} on {graph.provider}",
         bytes_model=sum(file.stat().st_size for file in path.glob(f"{export.graph.name}*")),
     )
