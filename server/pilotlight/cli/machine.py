@@ -127,7 +127,8 @@ def _library(runtime: str, package: str, install: str) -> Library:
 def _distribution(module: str) -> str:
     """The one that brought the module, or would: builds for a GPU have names of their own."""
     usual = DISTRIBUTIONS.get(module, module)
-    return next(iter(metadata.packages_distributions().get(module, ())), usual)
+    brought = metadata.packages_distributions().get(module, ())
+    return usual if _version(usual) or not brought else brought[0]
 
 
 def _probe(runtime: str) -> dict[str, Any]:
