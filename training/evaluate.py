@@ -1,19 +1,17 @@
-"""Score the GGUF, through llama.cpp, on names, words, numbers and phrasings that training never saw."""
+"""Score a served model, of any runtime, on names, words, numbers and phrasings that training never saw."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import astuple, dataclass
 from random import Random
 from typing import Any
 
-from llama_cpp import Llama
-
 from conversation import Exchange, table, turn
 from dataset import Skill, render, talk
+from served import Served, served
 from skills.about import about
 from skills.echo import echo, recall
 from skills.facts import facts
@@ -26,8 +24,6 @@ from skills.stories import stories
 from skills.tools import tools
 from skills.unknown import unknown
 from words import Source
-
-LONGEST_ANSWER = 600  # Tokens.
 
 
 def distant_memory(source: Source) -> Exchange:
@@ -95,6 +91,16 @@ class Score:
     right: int = 0
     stopped: int = 0
 
+    @property
+    def right_share(self) -> float:
+        """Per cent."""
+        return 100 * self.right / self.asked
+
+    @property
+    def stopped_share(self) -> float:
+        """Per cent."""
+        return 100 * self.stopped / self.asked
+
 
 def parsed(text: str) -> Any:
     """The JSON in a text, or the text itself when it holds none."""
@@ -122,55 +128,57 @@ def is_right(exchange: Exchange, answer: str) -> bool:
     return answer.strip() in (text.strip(), *exchange.accepted)
 
 
-def evaluate(model: Llama, skill: Skill, source: Source, count: int, show: int) -> Score:
+def evaluate(model: Served, skill: Skill, source: Source, count: int, show: int) -> Score:
     """Ask `count` prompts of one skill, greedily, printing up to `show` wrong answers."""
     score = Score()
     for _ in range(count):
         exchange = skill(source)
         prompt = render(exchange, prompt=True)
-        completion: Any = model.create_completion(prompt, max_tokens=LONGEST_ANSWER, temperature=0.0)
-        choice = completion["choices"][0]
-        right = is_right(exchange, choice["text"])
+        answer = model.answer(prompt)
+        right = is_right(exchange, answer.text)
         score.asked += 1
         score.right += right
-        score.stopped += choice["finish_reason"] == "stop"
+        score.stopped += answer.stopped
         if not right and show > 0:
             show -= 1
-            print(f"--- {skill.__name__}\n{prompt[-400:]}{choice['text'][:300]}")
+            print(f"--- {skill.__name__}\n{prompt[-400:]}{answer.text[:300]}")
             print(f"(expected {exchange.messages[-1]})")
     return score
+
+
+def table_of(scores: dict[Skill, Score]) -> tuple[str, bool]:
+    """The scores as a table, and whether one is below its threshold."""
+    # What isn't held out doesn't count in the total.
+    counted = [score for skill, score in scores.items() if skill is not first_chat]
+    total = Score(*(sum(column) for column in zip(*map(astuple, counted), strict=True)))
+    rows = ["| skill | right | stopped | threshold |", "| --- | --- | --- | --- |"]
+    for skill, score in scores.items():
+        cells = (skill.__name__, f"{score.right_share:.0f} %", f"{score.stopped_share:.0f} %")
+        rows.append(f"| {' | '.join(cells)} | {THRESHOLDS[skill]} % |")
+    cells = (f"all {total.asked}", f"{total.right_share:.1f} %", f"{total.stopped_share:.1f} %")
+    rows.append(f"| {' | '.join(cells)} | stops {STOPPING} % |")
+    failed = any(score.right_share < THRESHOLDS[skill] for skill, score in scores.items())
+    return "\n".join(rows), failed or total.stopped_share < STOPPING
 
 
 def main() -> int:
     """Print a table of scores; return 1 when one is below its threshold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("gguf", type=Path)
+    parser.add_argument("model", help="name of a built-in model, GGUF file or model folder")
     parser.add_argument("--count", type=int, default=100, help="prompts per skill")
     parser.add_argument("--seed", type=int, default=99)
     parser.add_argument("--familiar", action="store_true", help="use the words and phrasings of training")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--show", type=int, default=0, help="wrong answers to print per skill")
     args = parser.parse_args()
-    model = Llama(str(args.gguf), n_ctx=2048, n_threads=args.threads, use_mmap=False, verbose=False)
-    started, failed, total = time.monotonic(), False, Score()
-    rows = ["| skill | right | stopped | threshold |", "| --- | --- | --- | --- |"]
-    for skill, threshold in THRESHOLDS.items():
-        source = Source(Random(args.seed), held_out=not args.familiar)
-        score = evaluate(model, skill, source, args.count, args.show)
-        share = 100 * score.right / score.asked
-        failed |= share < threshold
-        stopped = 100 * score.stopped / score.asked
-        rows.append(f"| {skill.__name__} | {share:.0f} % | {stopped:.0f} % | {threshold} % |")
-        if skill is first_chat:
-            continue  # Not held out, so not in the total.
-        total.asked += score.asked
-        total.right += score.right
-        total.stopped += score.stopped
-    stopped = 100 * total.stopped / total.asked
-    failed |= stopped < STOPPING
-    share = 100 * total.right / total.asked
-    rows.append(f"| all {total.asked} | {share:.1f} % | {stopped:.1f} % | stops {STOPPING} % |")
-    print("\n".join(rows))
+    started = time.monotonic()
+    scores = {}
+    with served(args.model, args.threads) as model:
+        for skill in THRESHOLDS:
+            source = Source(Random(args.seed), held_out=not args.familiar)
+            scores[skill] = evaluate(model, skill, source, args.count, args.show)
+    text, failed = table_of(scores)
+    print(text)
     print(f"\n{(time.monotonic() - started) / 60:.1f} minutes")
     return int(failed)
 

@@ -1,10 +1,11 @@
-"""Write the trained network as a quantized GGUF and as a Hugging Face folder."""
+"""Write the network, as trained or from its Hugging Face folder, as a GGUF and as a Hugging Face folder."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ DESCRIPTION = (
 )
 PAD, END = "<|endoftext|>", "<|im_end|>"
 TEMPLATE = Path(__file__).parent / "chat_template.jinja"
+# Hugging Face's names for the fields of `Config`.
+SHAPE = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "ff_size": "intermediate_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_size": "head_dim",
+    "context": "max_position_embeddings",
+    "rope_theta": "rope_theta",
+    "norm_eps": "rms_norm_eps",
+}
+# How matrices are stored in the GGUF, and what the file calls itself then.
+KINDS = {
+    "q8_0": (gguf.GGMLQuantizationType.Q8_0, gguf.LlamaFileType.MOSTLY_Q8_0),
+    "f32": (gguf.GGMLQuantizationType.F32, gguf.LlamaFileType.ALL_F32),
+}
 TENSORS = {
     "embed_tokens.weight": "token_embd.weight",
     "norm.weight": "output_norm.weight",
@@ -53,8 +72,19 @@ def interleave(weight: Any, heads: int) -> Any:
     return weight.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
 
-def write_gguf(config: Config, weights: dict[str, Tensor], tokenizer: dict[str, Any], path: Path) -> None:
-    """The model in one GGUF: matrices in Q8_0, norms in 32 bits, tokenizer and chat template inside."""
+def read_model(folder: Path) -> tuple[Config, dict[str, Tensor]]:
+    """Shape and weights, from the folder that train.py wrote or from a Hugging Face one (`write_folder`)."""
+    stored = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    shape = {ours: stored[ours if ours in stored else theirs] for ours, theirs in SHAPE.items()}
+    return Config(**shape), {name.removeprefix("model."): tensor for name, tensor in weights.items()}
+
+
+def write_gguf(
+    config: Config, weights: dict[str, Tensor], tokenizer: dict[str, Any], path: Path, precision: str
+) -> None:
+    """The model in one GGUF: matrices as `KINDS` says, norms in 32 bits, tokenizer and template inside."""
+    kind, file_type = KINDS[precision]
     partial = path.with_suffix(".partial")
     writer = gguf.GGUFWriter(str(partial), "llama")
     writer.add_name(NAME)
@@ -71,7 +101,7 @@ def write_gguf(config: Config, weights: dict[str, Tensor], tokenizer: dict[str, 
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
 
     ids = dict(tokenizer["model"]["vocab"])
@@ -106,7 +136,6 @@ def write_gguf(config: Config, weights: dict[str, Tensor], tokenizer: dict[str, 
         if array.ndim == 1:
             writer.add_tensor(gguf_name(name), array)
         else:
-            kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(gguf_name(name), gguf.quantize(array, kind), raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -128,17 +157,8 @@ def write_folder(config: Config, weights: dict[str, Tensor], tokenizer: dict[str
         "config.json": {
             "architectures": ["LlamaForCausalLM"],
             "model_type": "llama",
-            "vocab_size": config.vocab_size,
-            "hidden_size": config.hidden_size,
-            "intermediate_size": config.ff_size,
-            "num_hidden_layers": config.layers,
-            "num_attention_heads": config.heads,
-            "num_key_value_heads": config.kv_heads,
-            "head_dim": config.head_size,
-            "max_position_embeddings": config.context,
-            "rope_theta": config.rope_theta,
+            **{SHAPE[key]: value for key, value in asdict(config).items()},
             "rope_scaling": None,
-            "rms_norm_eps": config.norm_eps,
             "hidden_act": "silu",
             "attention_bias": False,
             "mlp_bias": False,
@@ -174,15 +194,17 @@ def main() -> None:
     """Read the command line and export."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json used in training")
-    parser.add_argument("--model", type=Path, required=True, help="folder that train.py wrote")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="folder that train.py wrote, or a Hugging Face one"
+    )
     parser.add_argument("--gguf", type=Path, help="file to write")
+    parser.add_argument("--precision", choices=KINDS, default="q8_0", help="of the GGUF's matrices")
     parser.add_argument("--hugging-face", type=Path, help="folder to write")
     args = parser.parse_args()
-    config = Config(**json.loads((args.model / "config.json").read_text()))
-    weights = load_file(args.model / "model.safetensors")
+    config, weights = read_model(args.model)
     tokenizer = json.loads(args.tokenizer.read_text())
     if args.gguf:
-        write_gguf(config, weights, tokenizer, args.gguf)
+        write_gguf(config, weights, tokenizer, args.gguf, args.precision)
         print(f"{args.gguf}: {args.gguf.stat().st_size:,} bytes")
     if args.hugging_face:
         write_folder(config, weights, tokenizer, args.hugging_face)

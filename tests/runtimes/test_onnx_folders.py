@@ -133,5 +133,5 @@ def test_a_missing_library_is_told_with_what_to_install(monkeypatch: pytest.Monk
 def test_a_missing_tokenizer_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever needs it."""
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(MissingLibraryError, match="pip install tokenizers"):
+    with pytest.raises(MissingLibraryError, match="pip install 'tokenizers'"):
         Folder(BUILTIN / "pilot-onnx", num_vocab=1, end_tokens=())
