@@ -17,7 +17,7 @@ class MissingLibraryError(LoadError):
 
     def __init__(self, error: ImportError, module: str, install: str) -> None:
         """What importing `module` raised, and what to install for it."""
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == module:
             super().__init__(f"{module} is not installed; pip install '{install}'")
         else:
             super().__init__(f"{module} cannot be imported: {error}; `pilotlight doctor` says how to mend it")
