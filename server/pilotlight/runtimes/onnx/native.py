@@ -59,9 +59,9 @@ class Graph:
         options = library.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        for threads_of in ("intra", "inter"):
-            # Waiting threads sleep: spinning ones burn a battery between two tokens.
-            options.add_session_config_entry(f"session.{threads_of}_op.allow_spinning", "0")
+        # Threads spin while a run lasts, as waking one up for each of its hundreds of nodes would cost more
+        # time and more power; not a moment longer, as between two tokens that burns a battery.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         with _failures(library, lambda text: LoadError(f"onnxruntime cannot load {export.graph}: {text}")):
             names = [PROVIDERS[self.provider]]
             self._session = library.InferenceSession(str(export.graph), options, providers=names)
