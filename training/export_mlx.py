@@ -1,4 +1,4 @@
-"""Write the Hugging Face folder as an MLX folder, mostly in 4 bits.
+"""Write the Hugging Face folder as an MLX folder, mostly in 4 bits, or in 32.
 
 Needs mlx and mlx-lm, which quantizes.
 """
@@ -16,6 +16,7 @@ from mlx import nn
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model, quantize_model
 
+PRECISIONS = ("int4", "fp32")
 GROUP_SIZE, BITS = 32, 4
 
 EMBEDDING_BITS = 8
@@ -29,12 +30,13 @@ def how(_path: str, layer: nn.Module) -> bool | dict[str, Any]:
     return {"group_size": GROUP_SIZE, "bits": EMBEDDING_BITS} if isinstance(layer, nn.Embedding) else True
 
 
-def build(source: Path, target: Path) -> None:
+def build(source: Path, target: Path, precision: str) -> None:
     """Replace the folder `target` by the export of `source`."""
     model, config = load_model(source)
     # Scales and activations in 32 bits: in 16, a few answers fall over, and it is 0.4 MB.
     model.set_dtype(mx.float32)
-    model, config = quantize_model(model, config, GROUP_SIZE, BITS, quant_predicate=how)
+    if precision == "int4":
+        model, config = quantize_model(model, config, GROUP_SIZE, BITS, quant_predicate=how)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     weights = dict(tree_flatten(model.parameters()))
@@ -49,8 +51,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="Hugging Face folder")
     parser.add_argument("target", type=Path, help="folder to write")
+    parser.add_argument("--precision", choices=PRECISIONS, default="int4", help="of the matrices")
     args = parser.parse_args()
-    build(args.source, args.target)
+    build(args.source, args.target, args.precision)
     for file in sorted(args.target.iterdir()):
         print(f"{file}: {file.stat().st_size:,} bytes")
 
