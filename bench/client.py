@@ -150,18 +150,28 @@ class _Answer:
         is_events = headers.get("content-type", "").startswith("text/event-stream")
         if headers.get("transfer-encoding") == "chunked":
             await self._read_chunks(reader, is_events)
+        elif "content-length" in headers:
+            self.body += await reader.readexactly(int(headers["content-length"]))
         else:
-            self.body += await reader.readexactly(int(headers.get("content-length", "0")))
+            await self._read_to_end(reader, is_events)
         self.ended_s = time.perf_counter()
 
     async def _read_chunks(self, reader: asyncio.StreamReader, is_events: bool) -> None:
         while size := int((await reader.readline()).partition(b";")[0] or b"0", 16):
-            data = (await reader.readexactly(size + 2))[:-2]
-            if is_events:
-                self._take_events(data)
-            else:
-                self.body += data
+            self._take((await reader.readexactly(size + 2))[:-2], is_events)
         await reader.readline()
+
+    async def _read_to_end(self, reader: asyncio.StreamReader, is_events: bool) -> None:
+        """As HTTP/1.0 has it: the server closes when all is said."""
+        self.is_last = True
+        while data := await reader.read(LINE_LIMIT):
+            self._take(data, is_events)
+
+    def _take(self, data: bytes, is_events: bool) -> None:
+        if is_events:
+            self._take_events(data)
+        else:
+            self.body += data
 
     def _take_events(self, data: bytes) -> None:
         *lines, self.rest = (self.rest + data).split(b"\n")

@@ -14,36 +14,44 @@ import tempfile
 from pathlib import Path
 
 from client import CallFailed
-from load import REAL_PLAN, Load, concurrent, one_stream
+from compare import REAL_TARGETS, side
+from comparison import Comparison, Side
+from load import NUM_PROMPT_WORDS, REAL_PLAN, Figures, Load
 from servers import ServerFailed, Settings, end_on_sigterm, find_pilotlight, pilotlight, running
-from table import Target, number, render
 
-TARGETS = {"1 stream tok/s": Target(0.97, is_floor=True), "8 streams tok/s": Target(1.0, is_floor=True)}
-
-Figures = dict[str, float]
+SCENARIOS = ("stream1", "conc", "batch")
 
 
 class Peer:
     """The process of `peer_genai.py`."""
 
     def __init__(self, folder: Path, num_threads: int) -> None:
+        """It loads; the first answer waits for that, and warms up."""
         script = Path(__file__).with_name("peer_genai.py")
         command = [sys.executable, str(script), str(folder), str(num_threads)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def measure(self, load: Load) -> Figures:
-        """One stream's and eight streams' rates, on prompts like those of `load.py`."""
-        single = [self._ask([load.words(64, "single", i)]) for i in range(load.plan.num_single)]
-        several = self._ask([load.words(64, 8, i) for i in range(8)])
-        return {"1 stream tok/s": statistics.median(single), "8 streams tok/s": several}
+    async def measure(self, round_number: int, scenario: str) -> Figures:
+        """Rates of `load.py`'s figures, on prompts like its own; asyncio has nothing else to do meanwhile."""
+        load = Load("", "", self._process.pid, REAL_PLAN, round_number)
+        if scenario == "stream1":
+            single = [self._ask(load, NUM_PROMPT_WORDS, 1, i) for i in range(load.plan.num_single)]
+            return {"1 stream tok/s": statistics.median(single)}
+        if scenario == "conc":
+            return {f"{n} streams tok/s": self._ask(load, NUM_PROMPT_WORDS, n) for n in (4, 8)}
+        alone, together = (self._ask(load, 1, num_streams) for num_streams in (1, 8))
+        return {
+            "1 short prompt tok/s": alone,
+            "8 short prompts tok/s": together,
+            "8 / 1 short prompts": together / alone,
+        }
 
-    def _ask(self, prompts: list[str]) -> float:
+    def _ask(self, load: Load, num_words: int, num_streams: int, repeat: int = 0) -> float:
+        prompts = [load.words(num_words, num_streams, repeat, number) for number in range(num_streams)]
+        is_decode = num_words > 1 and num_streams == 1
+        asked = json.dumps({"prompts": prompts, "num_tokens": load.plan.num_tokens, "is_decode": is_decode})
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(
-            json.dumps({"prompts": prompts, "num_tokens": REAL_PLAN.num_tokens}),
-            file=self._process.stdin,
-            flush=True,
-        )
+        print(asked, file=self._process.stdin, flush=True)
         answer = self._process.stdout.readline()
         if not answer:
             raise ServerFailed("peer_genai.py ended; is onnxruntime-genai installed beside this Python?")
@@ -55,49 +63,18 @@ class Peer:
         self._process.wait()
 
 
-async def measure_ours(load: Load) -> Figures:
-    figures = await one_stream(load) | await concurrent(load)
-    return {figure: figures[figure] for figure in TARGETS}
-
-
-async def rounds(args: argparse.Namespace, peer: Peer, state: Path) -> list[tuple[Figures, Figures]]:
-    """Ours and theirs, round by round."""
+async def compare(args: argparse.Namespace, peer: Peer, state: Path) -> Comparison:
+    """Raises ServerFailed and CallFailed."""
     settings = Settings(args.folder.resolve(), args.threads, args.context, 8)
     launch = pilotlight(find_pilotlight(args.pilotlight), state, settings)
-    found = []
     async with running(launch) as server:
-        for round_number in range(args.rounds + 1):
-            load = Load(server.url, launch.model, server.pid, REAL_PLAN, round_number)
-            if round_number % 2:
-                ours, theirs = await measure_ours(load), peer.measure(load)
-            else:
-                theirs = peer.measure(load)
-                ours = await measure_ours(load)
-            found.append((ours, theirs))
-    # The first one loads and warms up.
-    return found[1:]
-
-
-def table(found: list[tuple[Figures, Figures]]) -> str:
-    rows = [["figure", "pilotlight", "genai loop", "ratio", "by round", "target", ""]]
-    for figure, target in TARGETS.items():
-        pairs = [(ours[figure], theirs[figure]) for ours, theirs in found]
-        ours, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratios = [a / b for a, b in pairs]
-        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-        ratio = ours / theirs
-        rows.append(
-            [
-                figure,
-                number(ours),
-                number(theirs),
-                f"{ratio:.2f}",
-                spread,
-                str(target),
-                target.verdict(ratio),
-            ]
-        )
-    return render(rows)
+        ours = side(launch, server, REAL_PLAN)
+        theirs = Side("genai loop", peer.measure)
+        for one in (ours, theirs):
+            await one.measure(0, "stream1")  # Warms up.
+        comparison = Comparison((ours, theirs), REAL_TARGETS)
+        await comparison.run(args.rounds, SCENARIOS)
+    return comparison
 
 
 def main() -> None:
@@ -112,7 +89,7 @@ def main() -> None:
     peer = Peer(args.folder, args.threads)
     try:
         with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as state:
-            print(table(asyncio.run(rounds(args, peer, Path(state)))))
+            print(asyncio.run(compare(args, peer, Path(state))).table())
     except (ServerFailed, CallFailed) as error:
         sys.exit(f"error: {error}")
     finally:

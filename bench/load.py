@@ -1,4 +1,4 @@
-"""The load generator: five scenarios against one running server, each giving named figures.
+"""The load generator: six scenarios against one running server, each giving named figures.
 
 It knows the HTTP API and the server's process id, not which server it is.
 """
@@ -10,6 +10,7 @@ import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from client import CallFailed, Client, Message, Reply
@@ -112,6 +113,32 @@ async def concurrent(load: Load) -> Figures:
     return await _streams(load, 4) | await _streams(load, 8)
 
 
+async def batching(load: Load) -> Figures:
+    """One stream and eight at once with prompts of one word: decoding is nearly all.
+
+    Rates are of the whole time, for a server may hold back its first text.
+    """
+    alone, together = [await _rate(load, num_streams) for num_streams in (1, 8)]
+    return {
+        "1 short prompt tok/s": alone,
+        "8 short prompts tok/s": together,
+        "8 / 1 short prompts": together / alone,
+    }
+
+
+async def _rate(load: Load, num_streams: int) -> float:
+    """Tokens per second of streams that begin together; raises CallFailed."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(load.client()) for _ in range(num_streams)]
+        prompts = [_ask(load.words(1, "short", num_streams, number)) for number in range(num_streams)]
+        calls = [
+            client.chat(prompt, load.plan.num_tokens) for client, prompt in zip(clients, prompts, strict=True)
+        ]
+        started_s = time.perf_counter()
+        replies = await asyncio.gather(*calls)
+        return sum(reply.num_tokens for reply in replies) / (time.perf_counter() - started_s)
+
+
 async def prefix(load: Load) -> Figures:
     """Chats of four turns under a long system prompt: later turns cost little where prefixes are kept.
 
@@ -145,6 +172,7 @@ SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
     "overhead": overhead,
     "stream1": one_stream,
     "conc": concurrent,
+    "batch": batching,
     "prefix": prefix,
     "memory": memory,
 }

@@ -2,9 +2,10 @@
 
 usage: peer_genai.py FOLDER THREADS
 
-A line is `{"prompts": [...], "num_tokens": N}`. A generator holds one sequence, so several take turns, token
-by token, as a program that wants them side by side would do it. The answer is tokens per second: of one
-prompt after its first token; of several, all their tokens over the time from the first prompt on.
+A line is `{"prompts": [...], "num_tokens": N, "is_decode": B}`. A generator holds one sequence, so several
+take turns, token by token, as a program that wants them side by side would do it. The answer is tokens per
+second: all their tokens over the time from the first prompt on, or with `is_decode` those after each first
+one over the time after that.
 """
 
 import json
@@ -37,14 +38,14 @@ class Loop:
         generator.generate_next_token()
         return generator
 
-    def measure(self, prompts: list[str], num_tokens: int) -> float:
+    def measure(self, prompts: list[str], num_tokens: int, is_decode: bool) -> float:
         """Tokens per second."""
         started_s = time.perf_counter()
         generators = [self.start(prompt, num_tokens) for prompt in prompts]
         num_counted = len(prompts) * num_tokens
-        if len(prompts) == 1:
+        if is_decode:
             started_s = time.perf_counter()
-            num_counted -= 1
+            num_counted -= len(prompts)
         for _ in range(num_tokens - 1):
             for generator in generators:
                 generator.generate_next_token()

@@ -81,6 +81,8 @@ def pilotlight(command: str, state_dir: Path, settings: Settings | None = None) 
 
 def peer(wanted: str | None, settings: Settings) -> Launch:
     """The peer named by the flag, else llama-server on PATH, else xllamacpp in this environment."""
+    if wanted == "mlx_lm.server":
+        return _mlx_lm(settings)
     binary = shutil.which(wanted or "llama-server")
     if binary:
         return _llama_server(binary, settings)
@@ -225,6 +227,20 @@ def _xllamacpp(settings: Settings) -> Launch:
     numbers = (port, settings.num_threads, settings.context, settings.num_parallel)
     command = (sys.executable, str(script), str(settings.model), *map(str, numbers))
     return Launch("xllamacpp", command, settings.model.stem, port)
+
+
+def _mlx_lm(settings: Settings) -> Launch:
+    """mlx-lm's server beside this Python; it takes no number of threads and no context."""
+    port = _free_port()
+    options = {
+        "--model": settings.model,
+        "--host": "127.0.0.1",
+        "--port": port,
+        "--decode-concurrency": settings.num_parallel,
+    }
+    words = [str(word) for pair in options.items() for word in pair]
+    # Under any other name it would look for a model of that name.
+    return Launch("mlx_lm.server", (sys.executable, "-m", "mlx_lm", "server", *words), "default_model", port)
 
 
 def _free_port() -> int:

@@ -10,9 +10,12 @@ class Target:
 
     limit: float
     is_floor: bool = False
+    is_own: bool = False
+    """Of our figure by itself, not of its ratio to another's."""
 
     def __str__(self) -> str:
-        return f"{'>=' if self.is_floor else '<='} {self.limit:g}"
+        limit = f"{'>=' if self.is_floor else '<='} {self.limit:g}"
+        return f"own {limit}" if self.is_own else limit
 
     def verdict(self, value: float) -> str:
         is_kept = value >= self.limit if self.is_floor else value <= self.limit
