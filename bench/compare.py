@@ -30,7 +30,7 @@ from servers import (
 from table import Target
 
 # Below this the server's own work outweighs the model's: other targets, and more repeats in each round.
-MICRO_FILE_BYTES = 64 * 2**20
+MICRO_FILE_BYTES = 32 * 2**20
 
 REAL_TARGETS = {
     "1 stream tok/s": Target(0.97, is_floor=True),
