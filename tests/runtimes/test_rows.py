@@ -119,7 +119,7 @@ def test_who_stays_is_moved_when_others_leave(bench: Bench) -> None:
         bench.step()
     for one in gone:
         bench.runtime.cancel(one.id)
-    assert [sequence.slot for sequence in bench.runtime._sequences] == [0]
+    assert [sequence.row for sequence in bench.runtime._sequences] == [0]
     bench.finish()
     assert bench.speech(stays).text[:20] == alone[:20]
 

@@ -71,8 +71,8 @@ class Ahead:
         sequence = Sequence(tokens, arrival=0)
         if not self._memory.enter(sequence, source):
             return True
-        assert sequence.slot is not None
-        is_done = self._decoder.read(sequence.slot, piece, source.shared, is_wanted)
+        assert sequence.row is not None
+        is_done = self._decoder.read(sequence.row, piece, source.shared, is_wanted)
         if is_done:
             sequence.num_computed = len(tokens)
         self._memory.leave(sequence, keeps=True)

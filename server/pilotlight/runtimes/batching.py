@@ -34,7 +34,7 @@ its pieces costs a pass over all weights."""
 class Sequence:
     """The tokens of one generation, and how many of them the runtime's memory holds."""
 
-    __slots__ = ("arrival", "cached_tokens", "num_computed", "num_prompt", "slot", "tokens")
+    __slots__ = ("arrival", "cached_tokens", "num_computed", "num_prompt", "row", "tokens")
 
     def __init__(self, prompt: list[int], arrival: int) -> None:
         self.tokens = list(prompt)
@@ -43,8 +43,8 @@ class Sequence:
         self.num_computed = 0
         self.cached_tokens = 0
         """Prompt tokens that were reused when the sequence first started."""
-        self.slot: int | None = None
-        """The runtime's sequence id; None while waiting."""
+        self.row: int | None = None
+        """Where it stands in the runtime's memory; None while waiting."""
         self.arrival = arrival
         """Prompt tokens the worker had processed when this came: a clock that counts work, not seconds."""
 

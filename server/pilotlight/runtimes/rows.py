@@ -139,7 +139,7 @@ class Memory(Generic[S]):
         for other in running:
             common = min(shares_prefix(other.tokens, tokens), other.num_computed)
             if common > best.shared and self._decoder.can_cut:
-                best = Source(common, row=other.slot)
+                best = Source(common, row=other.row)
         parked, shared = self._parking.match(tokens)
         if parked and shared > best.shared and self._decoder.can_restore(len(parked.tokens), shared):
             return Source(shared, parked=parked)
@@ -164,7 +164,7 @@ class Memory(Generic[S]):
             self._decoder.restore(row, source.parked.state, source.shared)
         elif source.row is not None and not goes_on:
             self._decoder.copy(source.row, row, source.shared)
-        sequence.slot = row
+        sequence.row = row
         sequence.num_computed = source.shared
         if not sequence.num_generated:
             sequence.cached_tokens = source.shared
@@ -185,11 +185,11 @@ class Memory(Generic[S]):
 
     def leave(self, sequence: S, *, keeps: bool) -> None:
         """What it computed rests or is parked if it `keeps`; its row goes to the last one."""
-        row = sequence.slot
+        row = sequence.row
         assert row is not None
         tokens = sequence.tokens[: sequence.num_computed] if keeps and self._decoder.can_cut else []
         last = self._rows.pop()
-        sequence.slot = None
+        sequence.row = None
         if tokens and not self._rows:
             self._parking.drop_covered_by(tokens)
             self._resting = tokens
@@ -200,9 +200,9 @@ class Memory(Generic[S]):
         if last is not sequence:
             self._decoder.cut(row, 0)
             if last.num_computed:
-                assert last.slot is not None
-                self._decoder.move(last.slot, row, last.num_computed)
-            last.slot = row
+                assert last.row is not None
+                self._decoder.move(last.row, row, last.num_computed)
+            last.row = row
             self._rows[row] = last
         self._decoder.clear(len(self._rows))
 
@@ -216,7 +216,7 @@ class Memory(Generic[S]):
         """Rows, sequences and the decoder agree. Raises `AssertionError`."""
         assert not (self._rows and self._resting), "a prefix rests in the row of a sequence"
         for row, sequence in enumerate(self._rows):
-            assert sequence.slot == row, f"row {row} holds a sequence that believes to be in {sequence.slot}"
+            assert sequence.row == row, f"row {row} holds a sequence that believes to be in {sequence.row}"
             computed, known = sequence.num_computed, len(sequence.tokens)
             assert 0 <= computed < known, f"row {row} holds {computed} tokens of {known}"
         self._decoder.check([s.num_computed for s in self._rows] or [len(self._resting)])

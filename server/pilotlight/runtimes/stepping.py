@@ -190,11 +190,11 @@ class RowRuntime:
         """One token for each, computed together where their rows are side by side."""
         tokens: list[tuple[RowSequence, int]] = []
         # All before any is taken: who ends makes room by moving another, with all that is computed of it.
-        for _, neighbours in groupby(enumerate(generating), key=lambda pair: (pair[1].slot or 0) - pair[0]):
+        for _, neighbours in groupby(enumerate(generating), key=lambda pair: (pair[1].row or 0) - pair[0]):
             rows = [sequence for _, sequence in neighbours]
             newest = [[sequence.tokens[-1]] for sequence in rows]
-            assert rows[0].slot is not None
-            logits = self._decoder.compute(rows[0].slot, newest, [s.num_computed for s in rows])
+            assert rows[0].row is not None
+            logits = self._decoder.compute(rows[0].row, newest, [s.num_computed for s in rows])
             tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
         for sequence, _ in tokens:
             sequence.num_computed += 1
@@ -213,15 +213,15 @@ class RowRuntime:
 
     def _read(self, sequence: RowSequence, count: int, events: list[Event]) -> None:
         """The next tokens of a prompt, and the first of the answer if those were the last."""
-        assert sequence.slot is not None
+        assert sequence.row is not None
         done = sequence.num_computed
         tokens = sequence.tokens[done : done + count]
         is_last = count == sequence.num_pending
         started = time.perf_counter()
         if is_last:
-            logits = self._decoder.compute(sequence.slot, [tokens], [done])
+            logits = self._decoder.compute(sequence.row, [tokens], [done])
         else:
-            self._decoder.read(sequence.slot, tokens, done)
+            self._decoder.read(sequence.row, tokens, done)
         self._pace.observe(count, time.perf_counter() - started)
         self._work_done += count
         sequence.num_computed += count
@@ -237,7 +237,7 @@ class RowRuntime:
     def _next_prompt(self, events: list[Event]) -> RowSequence | None:
         """The most urgent one. It gets a row only now, so that those who generate stay side by side."""
         for sequence in prompts(self._sequences, self._work_done):
-            if sequence.slot is not None or self._enter(sequence):
+            if sequence.row is not None or self._enter(sequence):
                 return sequence
             if not self._memory.running:
                 self._refuse(sequence, events)
@@ -285,7 +285,7 @@ class RowRuntime:
     def _end(self, sequence: RowSequence) -> None:
         """The one place a sequence leaves for good."""
         self._sequences.remove(sequence)
-        if sequence.slot is not None:
+        if sequence.row is not None:
             self._memory.leave(sequence, keeps=sequence.keeps)
         self._is_full = False
 

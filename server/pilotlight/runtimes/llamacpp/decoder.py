@@ -54,11 +54,6 @@ class LlamaDecoder:
         self._layout: Layout = layout
         self._llama.warm_up(self._filler)
 
-    @property
-    def num_cells(self) -> int:
-        """Tokens that there is memory for now."""
-        return self._layout.num_cells_in_all
-
     # --- computing ---
 
     def read(

@@ -123,7 +123,7 @@ class Llama:
         params.n_outputs_max = layout.num_rows  # the least it takes; every row costs a vocabulary of floats
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
-        # On a CPU it is faster, but for the memory of one sequence looked at by several, see LOG.md.
+        # On a CPU it is slower, but where several sequences share cells, see LOG.md.
         has_flash = self._mode.flash_attention and (self._has_gpu or not self.has_plain_memory)
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.flash_attn_type = auto if has_flash else off
