@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+from anyio.lowlevel import checkpoint
 
 from pilotlight.core import Capabilities, Cost, Model, WorkerInfo
 from pilotlight.errors import Error
@@ -108,6 +109,9 @@ class FakeLoader:
             raise self.error
         self.workers.append(FakeWorker(self.parallel))
         return self.workers[-1]
+
+    async def look_at(self, model: Model) -> None:
+        await checkpoint()
 
     def cost(self, model: Model) -> Cost | None:
         return None

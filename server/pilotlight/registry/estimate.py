@@ -1,7 +1,6 @@
-"""What a model is charged for, in bytes: guessed from its files, then known from their headers, then learnt.
+"""What a model is charged for, in bytes: guessed from its files, read from headers, learnt from workers.
 
-Blocks on nothing but a look at a file's size. A header is read when a model is loaded for the first time;
-until then, what keys and values of a full context will take is not counted.
+Blocks on nothing but a look at a file's size: `known` is what was read before.
 """
 
 from collections.abc import Callable

@@ -32,7 +32,7 @@ class Loader:
     async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
         """A worker with the model loaded. Raises `WorkerFailed` or
         `RuntimeMissing`; leaves no process then."""
-        await anyio.to_thread.run_sync(self._look_at, model)
+        await anyio.to_thread.run_sync(self._refuse_hostile, model)
         crashes: list[str] = []
         kills = oom.kills()
         for mode in self._ladder.modes(model.runtime):
@@ -61,11 +61,16 @@ class Loader:
         )
 
     def cost(self, model: Model) -> Cost | None:
-        """What the model's worker holds, once it was to be loaded."""
+        """What the model's worker holds, once it was looked at."""
         return self._costs.known(model)
 
-    def _look_at(self, model: Model) -> None:
-        """Refuse a hostile file before native code sees it, and know what the model will cost."""
+    async def look_at(self, model: Model) -> None:
+        """Find out what the model will cost, if that can be known. What is wrong with it its load says."""
+        with suppress(WorkerFailed):
+            await anyio.to_thread.run_sync(self._refuse_hostile, model)
+
+    def _refuse_hostile(self, model: Model) -> None:
+        """Before native code sees such a file. Raises `WorkerFailed`."""
         try:
             self._costs.estimate(model)
         except HeaderError as exc:

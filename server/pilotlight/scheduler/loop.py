@@ -100,7 +100,11 @@ class Loop:
         self._books[request.model].model = self._catalog.get(request.model)
         answer = Answer(request.id, release=lambda: self._release(request.id))
         self._answers[request.id] = answer
-        self._post(lambda: self._ask(request))
+        if self._scheduler.line(request.model).is_loaded:
+            self._post(lambda: self._scheduler.on_request(request))
+        else:
+            assert self._tasks is not None, "the loop runs before the first request comes in"
+            self._tasks.start_soon(self._look_and_ask, request)
         return answer
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
@@ -349,9 +353,17 @@ class Loop:
 
     # --- memory ---
 
-    def _ask(self, request: Request) -> None:
+    async def _look_and_ask(self, request: Request) -> None:
+        """Ask for a model that is not loaded, once it is known what it will cost: its file has to be read."""
         model = self._books[request.model].model
-        if model is not None and not self._scheduler.line(request.model).is_loaded:
+        assert model is not None, f"{request.model} was never asked for"
+        await self._loader.look_at(model)
+        self._post(lambda: self._ask(model, request))
+
+    def _ask(self, model: Model, request: Request) -> None:
+        if request.id not in self._answers:
+            return  # the reader has left meanwhile
+        if not self._scheduler.line(model.name).is_loaded:
             self._survey(model)
         self._scheduler.on_request(request)
 
