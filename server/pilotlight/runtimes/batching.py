@@ -10,6 +10,8 @@ Pure bookkeeping over sequences of token ids; knows neither a runtime's API nor 
 4. The number of prompt tokens is chosen so that the round takes a bounded time, measured and not guessed.
 """
 
+import statistics
+from collections import deque
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -22,6 +24,10 @@ CAREFUL_CHUNK = 64
 
 ROWS = 16
 """Prompt tokens per step come in multiples of so many: matrix products work in groups of rows."""
+
+NUM_COSTS = 5
+"""Measurements that the cost of a prompt token is the median of: two may be far off, as after a pause of the
+whole process."""
 
 WORTH_WAITING = 32
 """Tokens of a running prompt worth waiting for instead of computing them a second time."""
@@ -104,15 +110,14 @@ class Pace:
         self._step_s = step_s
         self._busy_step_s = busy_step_s
         self._largest = largest
-        self._token_s = 0.0
+        self._costs: deque[float] = deque(maxlen=NUM_COSTS)
+        """Seconds per prompt token of the last steps."""
 
     def observe(self, num_tokens: int, seconds: float) -> None:
         """A step of `num_tokens` took `seconds`. Steps too small to
         tell the cost of a prompt token are left out."""
-        if num_tokens < SMALLEST_CHUNK:
-            return
-        token_s = seconds / num_tokens
-        self._token_s = token_s if not self._token_s else 0.7 * self._token_s + 0.3 * token_s
+        if num_tokens >= SMALLEST_CHUNK:
+            self._costs.append(seconds / num_tokens)
 
     def chunk(self, num_running: int, num_prompts: int) -> int:
         """Prompt tokens for the next round, in whole groups of rows; fewer when streams wait for it.
@@ -126,7 +131,7 @@ class Pace:
 
     def _fit(self, step_s: float) -> int:
         """Tokens that take so long; a careful number before any was measured."""
-        return int(step_s / self._token_s) if self._token_s else CAREFUL_CHUNK
+        return int(step_s / statistics.median(self._costs)) if self._costs else CAREFUL_CHUNK
 
 
 def piece(sequence: Sequence, room: int, *, is_first: bool) -> int:
