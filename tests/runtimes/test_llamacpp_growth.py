@@ -15,10 +15,10 @@ from pilotlight.worker.protocol import Refused
 CONTEXT = 32 * UNIT
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """Four sequences at a time."""
-    return llamacpp(write_tiny_gguf(tmp_path / "long.gguf", context=CONTEXT), "plain", context=CONTEXT)
+@pytest.fixture(params=["plain", "no-extra-buffers"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Bench:
+    """Four sequences at a time; short ones with flash attention, or none."""
+    return llamacpp(write_tiny_gguf(tmp_path / "long.gguf", context=CONTEXT), request.param, context=CONTEXT)
 
 
 def tokens(count: int, seed: int = 0) -> list[int]:
@@ -80,8 +80,9 @@ def test_a_long_and_short_ones_share_what_there_is(bench: Bench) -> None:
     assert not layout(bench).is_shared, "when they are gone, each has its own again"
 
 
+@pytest.mark.parametrize("bench", ["plain"], indirect=True)
 def test_what_runs_goes_on_when_memory_grows(bench: Bench) -> None:
-    """With the text it would have had alone."""
+    """With the text it would have had alone, to the letter where the same kernels go on."""
     alone = bench.answer(generate(tokens(100), max_tokens=40)).text
     bench.forget()
     asked = generate(tokens(100), max_tokens=40)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from speaking import Bench, builtin, generate
 
+from pilotlight.runtimes.batching import NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
 
 LONG = [5, 6, 7, 8] * 60
@@ -91,7 +92,8 @@ def test_sequences_that_generate_are_computed_together(bench: Bench, runs: list[
 
 def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: list[tuple[int, int]]) -> None:
     """Nobody waits for all of it."""
-    bench.runtime._pace._token_s = 0.01
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 1.0)
     talking, reading = generate("hi", max_tokens=40, ignore_eos=True), generate(LONG, max_tokens=1)
     bench.start(talking)
     bench.step()

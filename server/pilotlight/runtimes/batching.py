@@ -131,7 +131,7 @@ class Pace:
 
     def _fit(self, step_s: float) -> int:
         """Tokens that take so long; a careful number before any was measured."""
-        return int(step_s / statistics.median(self._costs)) if self._costs else CAREFUL_CHUNK
+        return int(step_s / statistics.median_low(self._costs)) if self._costs else CAREFUL_CHUNK
 
 
 def piece(sequence: Sequence, room: int, *, is_first: bool) -> int:

@@ -13,7 +13,7 @@ DEFAULT_PARALLEL = 8
 STEP_S = 0.6
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 
-BUSY_STEP_S = 0.4
+BUSY_STEP_S = 0.5
 """The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
 
 HEADROOM = 64

@@ -39,11 +39,18 @@ class LlamaDecoder:
         self._context = context
         self._reserved: Sequence[int] = ()
         self._open()
-        if self._llama.has_plain_memory and not self._save(0).is_plain(num_tokens=1):
-            # Its states could not be moved between layouts.
+        if self._llama.has_plain_memory:
+            self._look_at(self._save(0))
+        self._llama.clear(0)
+
+    def _look_at(self, state: SequenceState) -> None:
+        """A first state tells whether it could be moved between layouts."""
+        if state.is_plain(num_tokens=1):
+            # llama.cpp leaves flash attention out for some architectures.
+            self._llama.can_flash = not state.is_transposed
+        else:
             self._llama.has_plain_memory = False
             self._open()
-        self._llama.clear(0)
 
     def _open(self) -> None:
         layout = self._choose([1] * self._num_rows)

@@ -11,6 +11,10 @@ UNIT = 256
 """llama.cpp makes cells by multiples of so many."""
 
 
+SHORT = 256
+"""Cells of a sequence up to which ggml's flash attention is the faster one on CPUs, see LOG.md."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Memory for `num_rows` sequences, with `num_cells` for each of them, or in all if `is_shared`."""
@@ -23,6 +27,11 @@ class Layout:
     def num_cells_in_all(self) -> int:
         """Tokens that the context has memory for."""
         return self.num_cells if self.is_shared else self.num_rows * self.num_cells
+
+    @property
+    def is_short(self) -> bool:
+        """Nobody has more cells to look at than few."""
+        return not self.is_shared and self.num_cells <= SHORT
 
     def stream(self, row: int) -> tuple[int, int]:
         """Which of the memory's streams, parts that know nothing of each other, is the row's; how many."""

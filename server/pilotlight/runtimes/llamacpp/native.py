@@ -95,7 +95,6 @@ class Llama:
         params.use_extra_bufts = mode.extra_buffers
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mode.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.progress_callback = self._progress_callback
-        self._mode = mode
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
@@ -113,6 +112,8 @@ class Llama:
         self._context: Any = None
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""
+        self.can_flash = mode.flash_attention
+        """Flash attention may be used, so far as known."""
 
     def open(self, layout: Layout, largest_batch: int, threads: int) -> bool:
         """Make the context; False if there is no memory. Raises `LoadError`."""
@@ -123,10 +124,6 @@ class Llama:
         params.n_outputs_max = layout.num_rows  # the least it takes; every row costs a vocabulary of floats
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
-        # On a CPU it is slower, but where several sequences share cells, see LOG.md.
-        has_flash = self._mode.flash_attention and (self._has_gpu or not self.has_plain_memory)
-        auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.flash_attn_type = auto if has_flash else off
         if not self._make_context(layout):
             return False
         if not self._memory or lib.llama_model_has_encoder(self._model):
@@ -145,6 +142,9 @@ class Llama:
         self._params.n_ctx = layout.num_cells_in_all
         self._params.n_seq_max = layout.num_rows
         self._params.kv_unified = layout.is_shared
+        self._uses_flash = self.can_flash and (self._has_gpu or layout.is_short or not self.has_plain_memory)
+        auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self._params.flash_attn_type = auto if self._uses_flash else off
         self._context = lib.llama_init_from_model(self._model, self._params)
         if not self._context:
             return False
@@ -287,6 +287,8 @@ class Llama:
 
     def restore(self, row: int, state: SequenceState, layout: Layout) -> bool:
         """Fill an empty row with a saved state; False if llama.cpp does not take it."""
+        if self.has_plain_memory and state.is_transposed == self._uses_flash:
+            state = state.turned()
         data = state.wanted(*layout.stream(row))
         return bool(self._lib.llama_state_seq_set_data(self._context, _bytes_pointer(data), data.size, row))
 

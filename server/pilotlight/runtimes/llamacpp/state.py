@@ -12,6 +12,7 @@ is never divided into streams, and what was saved of it is restored in whole.
 
 import sys
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,12 @@ NUMBER = 4
 
 MOST_STREAMS = 64
 """Streams there is room for: more sequences side by side can't be configured."""
+
+FLAGS = 2
+"""Which of the `_parts` says whether values are transposed, and how many layers there are."""
+
+ITEM_BYTES = {0: 4, 1: 2, 30: 2}
+"""Of a value that can lie feature by feature, by `ggml_type`: F32, F16 and BF16, which have no blocks."""
 
 _FIRST_CELL = NUMBER * (HEAD + MOST_STREAMS)
 
@@ -62,6 +69,12 @@ class SequenceState:
         """Of a state that `is_plain`."""
         return _number(self._cells, 0)
 
+    @property
+    def is_transposed(self) -> bool:
+        """Values lie feature by feature, as without flash attention; of a state that `is_plain`."""
+        *_, (flags, _) = islice(_parts(self._cells), FLAGS + 1)
+        return bool(_number(flags, 0))
+
     def is_plain(self, num_tokens: int) -> bool:
         """It has the format that this file knows, and so many tokens."""
         cells = self._cells
@@ -87,6 +100,23 @@ class SequenceState:
         np.concatenate(taken, out=shorter._cells)
         shorter._cells[:NUMBER].view(np.uint32)[0] = kept.size
         return shorter
+
+    def turned(self) -> "SequenceState":
+        """The state for a context that has its values the other way round, of a state that `is_plain`."""
+        parts = [values for values, _ in _parts(self._cells)]
+        flags = parts[FLAGS]
+        num_layers = _number(flags, NUMBER)
+        parts[FLAGS] = _numbers([1 - _number(flags, 0), num_layers])
+        first = FLAGS + 1 + 2 * num_layers
+        for i in range(first, len(parts), 2):
+            turn = _by_token if self.is_transposed else _by_feature
+            parts[i], parts[i + 1] = turn(parts[i], parts[i + 1])
+        stream, num_streams = self._place
+        size = self._num_bytes + NUMBER * (HEAD + num_streams - 1)
+        turned = SequenceState(size, stream, num_streams)
+        turned.written()[:] = self.written()
+        np.concatenate([values.ravel() for values in parts], out=turned._cells)
+        return turned
 
     @property
     def _cells(self) -> Bytes:
@@ -123,6 +153,24 @@ def _parts(cells: Bytes) -> Iterator[tuple[Bytes, int | None]]:
             row_bytes = _number(cells, at + NUMBER, 8)
             yield take(NUMBER + 8), None
             yield take(count, row_bytes), 0
+
+
+def _by_token(head: Bytes, values: Bytes) -> tuple[Bytes, Bytes]:
+    """Type and bytes of a row, then a row for each token; from those of values by feature."""
+    num_features, _, item_bytes = values.shape
+    row_bytes = np.array([num_features * item_bytes], np.uint64).view(np.uint8)
+    return np.concatenate([head[:NUMBER], row_bytes]), values.swapaxes(0, 1)
+
+
+def _by_feature(head: Bytes, values: Bytes) -> tuple[Bytes, Bytes]:
+    """Type, bytes of a value and number of features, then a row for each feature; from those by token."""
+    kind, (count, row_bytes) = _number(head, 0), values.shape
+    items = values.reshape(count, -1, ITEM_BYTES[kind])
+    return _numbers([kind, ITEM_BYTES[kind], row_bytes // ITEM_BYTES[kind]]), items.swapaxes(0, 1)
+
+
+def _numbers(numbers: list[int]) -> Bytes:
+    return np.array(numbers, np.uint32).view(np.uint8)
 
 
 def _number(cells: Bytes, at: int, size: int = NUMBER) -> int:
