@@ -108,6 +108,13 @@ class Loop:
             self._tasks.start_soon(self._look_and_ask, request)
         return answer
 
+    def standing(self, request: Request) -> str | None:
+        """Why a request that was submitted does not run now, in a line for a person; None if it does."""
+        if (standing := self._scheduler.standing(request.model, request.id)) is not None:
+            return standing.text
+        is_paused = request.yields and self._books[request.model].pauses.num_sequences
+        return "paused for interactive requests" if is_paused else None
+
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
         self._num_loads_asked += 1
