@@ -44,7 +44,7 @@ class Reply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        meter = self._service.metrics.meter(self._request.model)
+        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
         tally = Tally(meter, self._request.n, exchange.arrived)
         try:
             async with self._service.submit(self._request) as answer:
@@ -76,7 +76,12 @@ class Reply(Response):
             first = await _unless_gone(receive, answer.__anext__)
         exchange = Exchange.of(scope)
         events = self._events(answer, tally, first, exchange)
-        await sse.EventStream(events, self._extra_headers, server.keepalive_s)(scope, receive, send)
+        stream = sse.EventStream(events, self._extra_headers, server.keepalive_s, self._comment)
+        await stream(scope, receive, send)
+
+    def _comment(self) -> str:
+        """What is said from time to time."""
+        return self._service.standing(self._request) or "keep-alive"
 
     async def _events(
         self, answer: Answer, tally: Tally, first: Item | None, exchange: Exchange
@@ -84,7 +89,7 @@ class Reply(Response):
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
         if first is None:
-            yield sse.WAITING
+            yield sse.comment(self._service.standing(self._request) or "waiting")
         else:
             list(tally.add([first]))
         try:
