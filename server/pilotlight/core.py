@@ -104,6 +104,11 @@ class Request:
         """Of its class: smaller goes first."""
         return RANKS[self.request_class]
 
+    @property
+    def yields(self) -> bool:
+        """See `RequestClass.yields`."""
+        return self.request_class.yields
+
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
