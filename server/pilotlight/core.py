@@ -57,6 +57,22 @@ class Prompt:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RequestClass(StrEnum):
+    """How urgent a request is, the most urgent first."""
+
+    INTERACTIVE = "interactive"
+    """Somebody waits for it: it goes first everywhere."""
+    BACKGROUND = "background"
+    """It runs while nothing interactive does."""
+    BATCH = "batch"
+    """The same, behind what is in the background."""
+
+    @property
+    def yields(self) -> bool:
+        """It is paused while an interactive request wants the machine."""
+        return self is not RequestClass.INTERACTIVE
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One validated request of a client; `n` answers (sequences) share its prompt.
