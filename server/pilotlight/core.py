@@ -73,12 +73,17 @@ class RequestClass(StrEnum):
         return self is not RequestClass.INTERACTIVE
 
 
+RANKS = {request_class: rank for rank, request_class in enumerate(RequestClass)}
+"""Of the classes; smaller goes first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One validated request of a client; `n` answers (sequences) share its prompt.
 
     One for no answers (`n` = 0) only wants the model loaded. `keep_alive_s` is how long the model stays
-    loaded afterwards; None leaves that as it is.
+    loaded afterwards; None leaves that as it is. `client` tells who asks apart, and
+    nothing else of them.
     """
 
     id: str
@@ -91,6 +96,18 @@ class Request:
     ignore_eos: bool = False
     cache_prompt: bool = True
     keep_alive_s: float | None = None
+    request_class: RequestClass = RequestClass.INTERACTIVE
+    client: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Of its class: smaller goes first."""
+        return RANKS[self.request_class]
+
+    @property
+    def yields(self) -> bool:
+        """See `RequestClass.yields`."""
+        return self.request_class.yields
 
 
 @dataclass(frozen=True, slots=True)
