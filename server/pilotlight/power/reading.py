@@ -15,7 +15,8 @@ class Supply(StrEnum):
 
     AC = "ac"
     WEAK = "ac-weak"
-    """A charger that gives less than is used: the battery empties though it is plugged in."""
+    """A charger that gives less than is used: the battery empties though it is plugged in, or the voltage
+    sinks."""
     BATTERY = "battery"
 
 
@@ -59,7 +60,8 @@ class Reading:
     percent: float | None = None
     """Charge of all the machine's batteries together, 0 to 100."""
     watts: float | None = None
-    """What the whole machine draws from its batteries; known only while they empty."""
+    """What the whole machine draws: from its batteries, known only while they empty, or by a board's own
+    meter."""
     minutes_left: float | None = None
     """Until they are empty."""
     is_saving: bool | None = None
@@ -83,3 +85,5 @@ class Reading:
     """Part of the processors that other programs use, 0 to 1."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Of the values that are known, by field."""
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    """Why the others are not, by field."""
