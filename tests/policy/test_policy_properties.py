@@ -13,7 +13,7 @@ from pilotlight.policy.actions import NONE, Actions
 from pilotlight.policy.conditions import BEGINS_AT, BatteryBelow, HeadroomAbove, ThermalIs
 from pilotlight.policy.decide import decide
 from pilotlight.policy.facts import Facts
-from pilotlight.policy.hysteresis import Hysteresis, Standing
+from pilotlight.policy.hysteresis import Hysteresis, InForce
 from pilotlight.policy.rules import Rule
 from pilotlight.policy.settings import Preset, rules_of
 from pilotlight.power.reading import Reading, ThermalLevel
@@ -69,12 +69,12 @@ def test_presets_are_monotone_over_time_too(
     data: st.DataObject, readings: list[Reading], preset: Preset
 ) -> None:
     """Of two machines one is worse at every moment: whatever rule holds for the other, holds for it."""
-    given, good, bad, at = rules_of(preset, ()), Standing(), Standing(), 0.0
+    given, good, bad, at = rules_of(preset, ()), InForce(), InForce(), 0.0
     for reading in readings:
         at += data.draw(st.sampled_from([1.0, 20.0]))
         good = good.step(given, replace(reading, at=at), HYSTERESIS)
         bad = bad.step(given, replace(data.draw(worse(reading)), at=at), HYSTERESIS)
-        assert good.in_force.keys() <= bad.in_force.keys()
+        assert good.since.keys() <= bad.since.keys()
 
 
 GAPS = st.lists(st.floats(0.1, 3600), min_size=2, max_size=60)
@@ -107,12 +107,12 @@ def _level(headroom: float) -> ThermalLevel:
 
 
 def _transitions(rule: Rule, readings: list[Reading], gaps: list[float]) -> int:
-    standing, count, at = Standing().step([rule], replace(readings[0], at=0.0), HYSTERESIS), 0, 0.0
+    in_force, count, at = InForce().step([rule], replace(readings[0], at=0.0), HYSTERESIS), 0, 0.0
     for reading, gap in zip(readings[1:], gaps, strict=False):
         at += gap
-        after = standing.step([rule], replace(reading, at=at), HYSTERESIS)
-        count += after.in_force.keys() != standing.in_force.keys()
-        standing = after
+        after = in_force.step([rule], replace(reading, at=at), HYSTERESIS)
+        count += after.since.keys() != in_force.since.keys()
+        in_force = after
     return count
 
 
@@ -123,12 +123,12 @@ def test_a_rule_ends_once_nothing_speaks_for_it(
     """`leave_after` later, and not sooner."""
     assume(all(rule.when and not rule.begins(better) for rule in rules))
     assume(not any(rule.holds(better, HYSTERESIS.slack) for rule in rules))
-    standing = Standing().step(rules, replace(bad, at=0.0), HYSTERESIS)
-    began = standing.in_force.keys()
+    in_force = InForce().step(rules, replace(bad, at=0.0), HYSTERESIS)
+    began = in_force.since.keys()
     for second in (1.0, HYSTERESIS.leave_after - 1):
-        standing = standing.step(rules, replace(better, at=second), HYSTERESIS)
-        assert standing.in_force.keys() == began
-    assert not standing.step(rules, replace(better, at=HYSTERESIS.leave_after), HYSTERESIS).in_force
+        in_force = in_force.step(rules, replace(better, at=second), HYSTERESIS)
+        assert in_force.since.keys() == began
+    assert not in_force.step(rules, replace(better, at=HYSTERESIS.leave_after), HYSTERESIS).since
 
 
 @given(st.sampled_from(PRESETS), readings())

@@ -8,13 +8,14 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from pilotlight.power.headroom import BANDS
 from pilotlight.power.reading import MemoryLevel, Reading, Supply, ThermalLevel
 
 SUPPLIES = tuple(Supply)
 """From good to bad."""
 
-BEGINS_AT = {ThermalLevel.FAIR: 0.75, ThermalLevel.SERIOUS: 0.9, ThermalLevel.CRITICAL: 1.0}
-"""The headroom at which each level begins (Android's `getThermalHeadroom`: 1.0 is severe throttling)."""
+BEGINS_AT = {level: headroom for headroom, level in BANDS}
+"""The headroom at which each level begins."""
 
 LOAD_SLACK = 0.1
 """Of the processors; what other programs use changes by that from one second to the next."""

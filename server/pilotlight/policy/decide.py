@@ -10,7 +10,7 @@ from enum import StrEnum
 from pilotlight.policy import words
 from pilotlight.policy.actions import NONE, Actions, Admit
 from pilotlight.policy.facts import Facts
-from pilotlight.policy.hysteresis import Standing
+from pilotlight.policy.hysteresis import InForce
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading
 
@@ -64,14 +64,14 @@ class Decision:
 
 
 def decide(
-    reading: Reading, rules: Sequence[Rule], facts: Facts, standing: Standing | None = None
+    reading: Reading, rules: Sequence[Rule], facts: Facts, in_force: InForce | None = None
 ) -> Decision:
-    """Of the rules, those in force count (`standing`); without that, those that the reading alone fulfils."""
+    """Of the rules, those in force count (`in_force`); without that, those that the reading alone fulfils."""
     fired: list[Rule] = []
     actions = NONE
     for rule in rules:
-        is_in_force = rule.begins(reading) if standing is None else rule.name in standing.in_force
-        if is_in_force and (restricted := _restricted(rule, facts)) != NONE:
+        holds = rule.begins(reading) if in_force is None else rule.name in in_force.since
+        if holds and (restricted := _restricted(rule, facts)) != NONE:
             fired.append(rule)
             actions |= restricted
     if facts.is_strict and actions.degrades:

@@ -33,38 +33,38 @@ class Hysteresis:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The rules in force as of the reading `at`, by name, with the time each began.
+class InForce:
+    """The rules in force as of the reading `at`, by name, and `since` when.
 
-    `turning` are those about to begin or end: since when readings say so.
+    `turning` are those about to begin or end, and the last reading that said otherwise.
     """
 
     at: float = -math.inf
-    in_force: Mapping[str, float] = field(default_factory=dict)
+    since: Mapping[str, float] = field(default_factory=dict)
     turning: Mapping[str, float] = field(default_factory=dict)
 
-    def step(self, rules: Iterable[Rule], reading: Reading, hysteresis: Hysteresis) -> "Standing":
+    def step(self, rules: Iterable[Rule], reading: Reading, hysteresis: Hysteresis) -> "InForce":
         """What stands after this reading."""
         slack = hysteresis.slack
-        in_force: dict[str, float] = {}
+        since: dict[str, float] = {}
         turning: dict[str, float] = {}
         for rule in rules:
-            began = self.in_force.get(rule.name)
+            began = self.since.get(rule.name)
             stands = began is not None
             if stands != (rule.holds(reading, slack) if stands else rule.begins(reading)):
-                since = self.turning.get(rule.name, self.at)
-                if reading.at - since >= _delay(rule, stands, hysteresis):
+                turned_at = self.turning.get(rule.name, self.at)
+                if reading.at - turned_at >= _delay(rule, stands, hysteresis):
                     stands = not stands
                 else:
-                    turning[rule.name] = since
+                    turning[rule.name] = turned_at
             if stands:
-                in_force[rule.name] = reading.at if began is None else began
-        return Standing(reading.at, in_force, turning)
+                since[rule.name] = reading.at if began is None else began
+        return InForce(reading.at, since, turning)
 
     def ends_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
         """Seconds until it ends if nothing gets worse; None if it is not about to end."""
-        since = self.turning.get(rule.name) if rule.name in self.in_force else None
-        return None if since is None else max(0.0, since + hysteresis.leave_after - self.at)
+        turned_at = self.turning.get(rule.name) if rule.name in self.since else None
+        return None if turned_at is None else max(0.0, turned_at + hysteresis.leave_after - self.at)
 
 
 def _delay(rule: Rule, is_in_force: bool, hysteresis: Hysteresis) -> float:

@@ -50,7 +50,7 @@ def _power(reading: Reading, about: set[str]) -> Iterator[str]:
         if reading.supply is Supply.BATTERY:
             yield f"on battery{charge}"
         elif reading.supply is Supply.WEAK:
-            yield f"on a charger that gives too little, battery{charge}"
+            yield f"on a supply that gives too little{', battery' if charge else ''}{charge}"
         elif "percent" in about and charge:
             yield f"the battery is{charge}"
     if "is_saving" in about and reading.is_saving:
