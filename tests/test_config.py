@@ -35,7 +35,7 @@ def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
 
 def test_every_setting_has_one_environment_variable() -> None:
     """Flat names only work while no two tables share one."""
-    keys = [key for table in ("server", "defaults", "memory", "catalog") for key in _fields(table)]
+    keys = [key for table in ("server", "defaults", "memory", "power", "catalog") for key in _fields(table)]
     assert len(keys) == len(sources.places(Document))
 
 

@@ -119,6 +119,14 @@ class MemorySettings(_Section):
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
 
 
+class PowerSettings(_Section):
+    """[power]: where the machine is looked at; see `power.machine`."""
+
+    prefix: ClassVar[str] = "power_"
+
+    root: AbsolutePath = Path("/")
+
+
 class DefaultsSettings(_Section):
     """[defaults]: what a model that says nothing gets. 0 lets the worker choose."""
 
@@ -194,6 +202,7 @@ class Document(sources.Layered):
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     memory: MemorySettings = MemorySettings()
+    power: PowerSettings = PowerSettings()
     defaults: DefaultsSettings = DefaultsSettings()
     catalog: CatalogSettings = Field(default_factory=CatalogSettings)
     model: tuple[ModelSettings, ...] = ()
@@ -210,6 +219,7 @@ class Config:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
     defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
     models: tuple[ModelSettings, ...] = ()
     preload: tuple[str, ...] = ()
@@ -246,6 +256,7 @@ class Config:
         config = cls(
             server=document.server,
             memory=document.memory,
+            power=document.power,
             defaults=document.defaults,
             # What was pulled may change while the daemon runs: `models` looks again.
             models=_unique([*known, *(entry for entry in picked if entry not in pulled)]),
