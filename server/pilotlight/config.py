@@ -120,6 +120,14 @@ class MemorySettings(_Section):
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
 
 
+class PowerSettings(_Section):
+    """[power]: where the machine is looked at; see `power.machine`."""
+
+    prefix: ClassVar[str] = "power_"
+
+    root: AbsolutePath = Path("/")
+
+
 class DefaultsSettings(_Section):
     """[defaults]: what a model that says nothing gets. 0 lets the worker choose."""
 
@@ -211,6 +219,7 @@ class Document(sources.Layered):
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     memory: MemorySettings = MemorySettings()
+    power: PowerSettings = PowerSettings()
     defaults: DefaultsSettings = DefaultsSettings()
     catalog: CatalogSettings = Field(default_factory=CatalogSettings)
     classes: ClassesSettings = ClassesSettings()
@@ -238,6 +247,7 @@ class Config:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
     defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
     classes: ClassesSettings = field(default_factory=ClassesSettings)
     policy: PolicySettings = field(default_factory=PolicySettings)
@@ -277,6 +287,7 @@ class Config:
         config = cls(
             server=document.server,
             memory=document.memory,
+            power=document.power,
             defaults=document.defaults,
             classes=document.classes,
             policy=document.policy,
