@@ -17,6 +17,8 @@ from pilotlight.cli import machine
 from pilotlight.config import Document, ModelSettings, SamplingSettings
 from pilotlight.core import MemoryStatus
 from pilotlight.metrics import Metrics
+from pilotlight.power.gauges import Gauges
+from pilotlight.power.reading import Reading
 from pilotlight.registry.formats import MARKS
 from pilotlight.runtimes.capabilities import ALL_SAMPLING, CAPABILITIES
 
@@ -30,6 +32,7 @@ EXAMPLES = {
     "server.state_dir",
     "server.store_dir",
     "catalog.model_dirs",
+    "power.root",
     *(f"model.{key}" for key in ModelSettings.model_fields),
 }
 
@@ -73,7 +76,7 @@ def test_the_reference_changes_no_default() -> None:
     """It is what a machine without a configuration of its own reads."""
     plain = config.Config.resolve(config_file=config.reference(), environ={})
     assert (plain.server, plain.defaults) == (config.ServerSettings(), config.DefaultsSettings())
-    assert plain.memory == config.MemorySettings()
+    assert (plain.memory, plain.power) == (config.MemorySettings(), config.PowerSettings())
 
 
 def test_every_setting_has_a_comment() -> None:
@@ -101,6 +104,7 @@ def test_every_route_is_in_the_readme(path: str) -> None:
 def test_every_metric_is_in_the_readme() -> None:
     """By the name that Prometheus sees."""
     metrics = Metrics(lambda: [], lambda: MemoryStatus(0, 0))
+    metrics.registry.register(Gauges(Reading, lambda: 0.0))
     families = {family.name for family in metrics.registry.collect()}
     for name in families:
         assert re.search(rf"`{name}(_total|_info)?`", README), name

@@ -29,6 +29,9 @@ from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.power.gauges import Gauges
+from pilotlight.power.machine import machine
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry import pressure
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -102,11 +105,13 @@ class Daemon:
         costs = Costs(config.state_dir, ladder)
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue)
+        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
+        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
+        self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock
         self._server = Server(create_app(self), config)
@@ -164,10 +169,11 @@ class Daemon:
         """Start, serve, and stop in order when a signal comes."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._receive_signals, tasks)
+            tasks.start_soon(self.power.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             if sys.platform == "linux":
-                tasks.start_soon(pressure.listen, self._loop.press)
+                tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
                 tasks.start_soon(self._preload, name)
             self._announce()
@@ -178,6 +184,10 @@ class Daemon:
                     await self._loop.stop_workers()
                 self._discovery.remove()
             tasks.cancel_scope.cancel()
+
+    def _press(self, level: pressure.Level) -> None:
+        self.power.press(level)
+        self._loop.press(level)
 
     async def _preload(self, model: str) -> None:
         try:

@@ -1,6 +1,6 @@
 """A fake `Service` that obeys the `Answer` contract; a script answers each request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ from pilotlight.core import (
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.power.finding import Finding, Known, Missing
+from pilotlight.power.reading import Confidence, Supply
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
@@ -78,6 +81,17 @@ def hold(*items: Accepted | Chunk) -> Script:
     return script
 
 
+class Unplugged:
+    """A machine on its battery."""
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        return [
+            Known("supply", Supply.BATTERY, "power_supply BAT0"),
+            Known("percent", 41.5, "power_supply BAT0", Confidence.DERIVED),
+            Missing("celsius", "there is no thermometer"),
+        ]
+
+
 @dataclass
 class FakeService:
     """Records requests and releases; `script` answers them."""
@@ -92,6 +106,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
+        self.power = Sampler(Unplugged(), lambda: ())
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
         self.releases: list[str] = []

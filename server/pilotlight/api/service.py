@@ -7,6 +7,7 @@ from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
@@ -25,6 +26,8 @@ class Service(Protocol):
     def notices(self) -> Notices: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def power(self) -> Sampler: ...
     @property
     def shelf(self) -> Shelf: ...
     @property

@@ -16,7 +16,7 @@ from pilotlight.simulate.governors import Governor
 from pilotlight.simulate.platforms import Platform
 from pilotlight.simulate.policies import Orders, Policy
 from pilotlight.simulate.record import Record, Sample
-from pilotlight.simulate.sensors import Senses, Thermometer
+from pilotlight.simulate.sensors import Instruments, Thermometer
 from pilotlight.simulate.traces import BACKGROUND_TOKENS, Ask, Trace
 from pilotlight.simulate.worker import Job, Work, Worker
 
@@ -53,7 +53,7 @@ class Machine:
         self._worker = Worker(chip, scenario.platform.eco)
         self._heat = Heat(scenario.platform.body, TICK_S, chip.idle)
         thermometer = Thermometer(random.Random(f"thermometer {scenario.seed}"))
-        self._senses = Senses(scenario.platform.trip.celsius, thermometer)
+        self._instruments = Instruments(scenario.platform.trip.celsius, thermometer)
         self._scheduler = Scheduler(self, max_queued=len(scenario.trace.asks) + NUM_WAITING)
         self._now = 0.0
         self._num_asked = 0
@@ -88,7 +88,9 @@ class Machine:
     def _look(self) -> None:
         """Once a second, the governor and the policy look at the machine."""
         self._limit = self._scenario.governor.limit(self._celsius)
-        reading = self._senses.read(self._now, self._celsius, self._percent, is_throttled=self._limit < 1)
+        reading = self._instruments.read(
+            self._now, self._celsius, self._percent, is_throttled=self._limit < 1
+        )
         before = self._orders
         self._orders = self._policy.on_reading(reading, is_answering=self._worker.is_answering)
         if self._now:
@@ -131,7 +133,7 @@ class Machine:
     def _account(self, work: Work, joules: float) -> None:
         """`joules` are those above idle."""
         request = work.job.request
-        self._senses.ran(work.tokens, 1 - work.tokens / work.seconds / work.cold)
+        self._instruments.ran(work.tokens, 1 - work.tokens / work.seconds / work.cold)
         self.record.tokens += work.tokens
         if request.yields:
             self.record.background += work.tokens

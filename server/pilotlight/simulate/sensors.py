@@ -30,7 +30,7 @@ class Thermometer:
 
 
 @dataclass(slots=True)
-class Senses:
+class Instruments:
     """Owns what readings are made of besides the moment: the trend, and how fast we were."""
 
     trip: float
