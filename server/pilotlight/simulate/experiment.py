@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from pilotlight.policy.rules import Rule
 from pilotlight.simulate.machine import Machine, Scenario
 from pilotlight.simulate.platforms import GovernorName, Platform
 from pilotlight.simulate.policies import policy
@@ -26,6 +27,8 @@ class Plan:
     """Of each platform: the one itself, and others that vary."""
     trace: Trace | None = None
     is_on_battery: bool = False
+    rules: tuple[Rule, ...] = ()
+    """Of Pilotlight's own policies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,5 +67,5 @@ def _run(plan: Plan, platform: Platform, number: int, name: str) -> Run:
         is_on_battery=plan.is_on_battery,
         seed=seed,
     )
-    record = Machine(scenario, policy(name)).run(seconds)
+    record = Machine(scenario, policy(name, plan.rules)).run(seconds)
     return Run(platform, number, name, figures(record), record)

@@ -94,7 +94,7 @@ class Machine:
         before = self._orders
         self._orders = self._policy.on_reading(reading, is_answering=self._worker.is_answering)
         if self._now:
-            self.record.transitions += (before.duty > 0) is not (self._orders.duty > 0)
+            self.record.transitions += before.lets_work is not self._orders.lets_work
         self.record.throttled_s += self._limit < 1
 
     def _ask(self) -> None:
@@ -107,7 +107,7 @@ class Machine:
         while self._num_asked < len(trace.asks) and trace.asks[self._num_asked].at <= self._now:
             self._request(trace.asks[self._num_asked])
             self._num_asked += 1
-        while trace.is_saturated and self._num_background < NUM_WAITING:
+        while trace.is_saturated and self._orders.is_admitted and self._num_background < NUM_WAITING:
             self._request(Ask(self._now, RequestClass.BACKGROUND, BACKGROUND_TOKENS))
 
     def _request(self, ask: Ask) -> None:

@@ -3,16 +3,32 @@
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from pilotlight.core import RequestClass
+from pilotlight.policy.actions import Admit
+from pilotlight.policy.decide import decide
+from pilotlight.policy.facts import Facts
+from pilotlight.policy.hysteresis import Hysteresis, InForce
+from pilotlight.policy.rules import Rule
 from pilotlight.policy.thermal import Thermal
 from pilotlight.power.reading import Reading
+
+BACKGROUND = Facts(RequestClass.BACKGROUND)
+HYSTERESIS = Hysteresis()
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """To background work: the part of the time it may run (0: not at all), and whether sparingly."""
+    """To background work: the part of the time it may run (0: not at all), whether sparingly, and whether new
+    requests are admitted."""
 
     duty: float = 1.0
     is_eco: bool = False
+    is_admitted: bool = True
+
+    @property
+    def lets_work(self) -> bool:
+        """It neither stops nor waits."""
+        return self.is_admitted and self.duty > 0
 
 
 class Policy(Protocol):
@@ -50,20 +66,27 @@ class OnOff:
 
 
 @dataclass(slots=True)
-class Controlled:
-    """Pilotlight's controller; without temperature it has only its own slowdown to go by."""
+class Pilotlight:
+    """The rules that Pilotlight has, and its controller, which may be without a thermometer."""
 
-    has_temperature: bool = True
+    rules: tuple[Rule, ...]
+    has_thermometer: bool = True
+    _in_force: InForce = field(default_factory=InForce)
     _thermal: Thermal = field(default_factory=Thermal)
 
     def on_reading(self, reading: Reading, *, is_answering: bool) -> Orders:
-        if not self.has_temperature:
-            reading = replace(reading, celsius=None, headroom=None, forecast=None, is_throttled=None)
-        return Orders(self._thermal.on_reading(reading, is_answering=is_answering), is_eco=True)
+        if not self.has_thermometer:
+            reading = replace(
+                reading, celsius=None, headroom=None, forecast=None, thermal=None, is_throttled=None
+            )
+        duty = self._thermal.on_reading(reading, is_answering=is_answering)
+        self._in_force = self._in_force.step(self.rules, reading, HYSTERESIS)
+        admit = decide(reading, self.rules, BACKGROUND, self._in_force).actions.admit
+        return Orders(duty, is_eco=True, is_admitted=admit is Admit.NOW)
 
 
-def policy(name: str) -> Policy:
-    """A fresh one, which has seen nothing yet."""
+def policy(name: str, rules: tuple[Rule, ...] = ()) -> Policy:
+    """A fresh one, which has seen nothing yet; `rules` are for Pilotlight's own."""
     match name:
         case "none":
             return Always(Orders(duty=0.0))
@@ -74,7 +97,7 @@ def policy(name: str) -> Policy:
         case "hysteresis":
             return OnOff()
         case "slowdown":
-            return Controlled(has_temperature=False)
+            return Pilotlight(rules, has_thermometer=False)
         case "pilotlight":
-            return Controlled()
+            return Pilotlight(rules)
     raise AssertionError(f"there is no policy {name!r}")

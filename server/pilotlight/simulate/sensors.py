@@ -5,8 +5,8 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 
-from pilotlight.power.headroom import FORECAST_S, Trend, headroom
-from pilotlight.power.reading import Reading, Supply
+from pilotlight.power.headroom import FORECAST_S, Trend, headroom, level
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
 
 SLOWDOWN_TOKENS = 64.0
 """Over which our own rate is averaged."""
@@ -49,13 +49,16 @@ class Instruments:
         shown = self.thermometer.read(celsius)
         self._trend.add(at, shown)
         ahead = self._trend.forecast(FORECAST_S)
+        near = headroom(shown, self.trip)
         return Reading(
             at=at,
             supply=Supply.AC if percent is None else Supply.BATTERY,
             percent=percent,
             celsius=shown,
-            headroom=headroom(shown, self.trip),
+            headroom=near,
             forecast=None if ahead is None else headroom(ahead, self.trip),
+            # Where the machine switches itself off is not known, so nothing is critical; as in `power`.
+            thermal=ThermalLevel.SERIOUS if is_throttled else min(level(near), ThermalLevel.SERIOUS),
             is_throttled=is_throttled,
             slowdown=self._slowdown,
         )
