@@ -278,6 +278,7 @@ class Loop:
             n=request.n,
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
+            context=request.context,
         )
         try:
             worker.send(generate)

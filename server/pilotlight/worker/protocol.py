@@ -49,6 +49,7 @@ class Generate(_Message, frozen=True, tag=True, array_like=True):
     n: int
     ignore_eos: bool
     cache_prompt: bool
+    context: int | None = None
 
 
 class Cancel(_Message, frozen=True, tag=True, array_like=True):
