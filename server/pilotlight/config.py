@@ -397,7 +397,7 @@ def _pick(value: str, entries: list[ModelSettings], found_in: tuple[Place, ...])
 
 
 def _check_small(config: Config, entries: list[ModelSettings]) -> None:
-    """Every `small` is a model's name: what the policy falls back to must not be missing when it is needed."""
+    """Every `small` is a model's name: it must not be missing when the policy needs it."""
     names = {name for entry in entries for name in (entry.name, *entry.aliases)}
     for entry in entries:
         if entry.small is not None and entry.small not in names and not _look(entry.small, config.places):

@@ -29,6 +29,7 @@ from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.policy.settings import hysteresis_of, rules_of
 from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import machine
 from pilotlight.power.sampling import Sampler
@@ -44,6 +45,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
+from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
@@ -107,6 +109,7 @@ class Daemon:
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
         self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
+        self.gate = Gate(_policy(config), self.power, config.server.queue)
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
@@ -138,6 +141,7 @@ class Daemon:
             before = self.catalog.configured
             await self._serve_models(read)
             self._settings, self.shelf = read, Shelf(read)
+            self.gate.follow(_policy(read))
         self.notices.clear(NOT_RELOADED)
         reloaded = Reloaded.between(self.config, read, before, self.catalog.configured)
         log.info("settings read again", **asdict(reloaded))
@@ -226,6 +230,7 @@ class Daemon:
     async def _drain(self) -> None:
         """Cancelled once everything in flight has finished."""
         self._loop.shut_down()
+        self.gate.close()
         self.pulls.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
@@ -263,6 +268,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         await main
 
     anyio.run(run, backend_options={"use_uvloop": sys.platform != "win32"})
+
+
+def _policy(config: Config) -> Policy:
+    rules = rules_of(config.policy.preset, config.rules)
+    return Policy(rules, hysteresis_of(config.policy.hysteresis))
 
 
 def _bind(config: Config) -> socket.socket:

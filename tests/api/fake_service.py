@@ -24,12 +24,14 @@ from pilotlight.core import (
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.policy.settings import rules_of
 from pilotlight.power.finding import Finding, Known, Missing
-from pilotlight.power.reading import Confidence, Supply
+from pilotlight.power.reading import Confidence, Reading, Supply
 from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.gate import Gate, Policy
 
 MODELS = (
     Model(
@@ -92,6 +94,16 @@ class Unplugged:
         ]
 
 
+class FakeReadings:
+    """A machine of which nothing is known until a test says something."""
+
+    def __init__(self) -> None:
+        self.now = Reading()
+
+    async def fresh(self, within_s: float) -> Reading:
+        return self.now
+
+
 @dataclass
 class FakeService:
     """Records requests and releases; `script` answers them."""
@@ -107,6 +119,8 @@ class FakeService:
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
         self.power = Sampler(Unplugged(), lambda: ())
+        self.readings = FakeReadings()
+        self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
         self.releases: list[str] = []

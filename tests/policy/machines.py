@@ -21,7 +21,8 @@ from pilotlight.policy.conditions import (
 )
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.rules import Rule
-from pilotlight.power.reading import MemoryLevel, Reading, Supply, ThermalLevel
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.pressure import Level as MemoryLevel
 
 WORSE: dict[str, Any] = {
     "supply": lambda one: list(Supply).index(one),

@@ -11,6 +11,7 @@ from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.gate import Gate
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
 
@@ -26,6 +27,8 @@ class Service(Protocol):
     def notices(self) -> Notices: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def gate(self) -> Gate: ...
     @property
     def power(self) -> Sampler: ...
     @property

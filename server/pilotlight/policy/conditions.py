@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pilotlight.power.headroom import BANDS
-from pilotlight.power.reading import MemoryLevel, Reading, Supply, ThermalLevel
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.pressure import Level as MemoryLevel
 
 SUPPLIES = tuple(Supply)
 """From good to bad."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pilotlight.core import RequestClass
 from pilotlight.policy.actions import NONE, Actions
 from pilotlight.policy.conditions import NO_SLACK, Condition, MemoryIs, Slack, ThermalIs
-from pilotlight.power.reading import MemoryLevel, Reading, ThermalLevel
+from pilotlight.power.reading import Reading, ThermalLevel
+from pilotlight.registry.pressure import Level as MemoryLevel
 
 CRITICAL = (ThermalIs(ThermalLevel.CRITICAL), MemoryIs(MemoryLevel.CRITICAL))
 

@@ -27,8 +27,9 @@ from pilotlight.policy.conditions import (
 )
 from pilotlight.policy.hysteresis import Hysteresis
 from pilotlight.policy.rules import Rule
-from pilotlight.power.reading import MemoryLevel, Supply, ThermalLevel
+from pilotlight.power.reading import Supply, ThermalLevel
 from pilotlight.registry import keep_alive
+from pilotlight.registry.pressure import Level as MemoryLevel
 
 Preset = Literal["always", "balanced", "quiet", "battery", "server", "off"]
 

@@ -10,7 +10,8 @@ from pilotlight.policy.actions import Actions, Admit
 from pilotlight.policy.conditions import Between, clock
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.rules import Rule
-from pilotlight.power.reading import MemoryLevel, Reading, Supply, ThermalLevel
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.pressure import Level as MemoryLevel
 
 OVERRIDE = "send X-Policy-Override: 1"
 

@@ -5,7 +5,7 @@ every `RECHECK_S` while one is held; never otherwise. Single event loop.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import anyio
@@ -30,6 +30,12 @@ from pilotlight.power.reading import Reading
 
 RECHECK_S = 2.0
 
+PATIENCE_S = 0.25
+"""A look takes milliseconds; a request does not wait for a driver that hangs."""
+
+STALE_S = 10.0
+"""What is older says nothing any more, and what it said ends."""
+
 LONGEST_RETRY_S = 120
 """openai-python does not retry at all when it is told to wait longer."""
 
@@ -49,8 +55,8 @@ log = structlog.get_logger()
 class Readings(Protocol):
     """Who knows the machine; `power.sampling.Sampler` does."""
 
-    async def fresh(self) -> Reading:
-        """What is known now. Returns soon."""
+    async def fresh(self, within_s: float) -> Reading:
+        """What is known now; waits for a look at the machine so long at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +64,14 @@ class Policy:
     """The rules there are, and how fast they begin and end."""
 
     rules: tuple[Rule, ...]
-    hysteresis: Hysteresis = Hysteresis()
+    hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
 
 class Gate:
     """At most `max_held` requests wait here."""
 
     def __init__(self, policy: Policy, readings: Readings, max_held: int) -> None:
-        self.policy = policy
+        self._policy = policy
         self.in_force = InForce()
         self.held = 0
         self._readings = readings
@@ -76,14 +82,13 @@ class Gate:
 
     async def judge(self, facts: Facts) -> Decision:
         """What is done with a request now."""
-        if not self.policy.rules:
+        if not self._policy.rules:
             return Decision(facts, Reading())
-        reading = await self._readings.fresh()
-        if reading.at > self.in_force.at:
-            self._step(reading)
+        reading = await self._readings.fresh(PATIENCE_S)
+        self._step(reading)
         if self.override_left_s > 0:
             facts = replace(facts, is_overridden=True)
-        return decide(reading, self.policy.rules, facts, self.in_force)
+        return decide(reading, self._policy.rules, facts, self.in_force)
 
     async def admitted(self, decision: Decision) -> Decision:
         """Returns once a deferred request may begin, with what is done with it then.
@@ -118,7 +123,7 @@ class Gate:
 
     def ends_in_s(self, decision: Decision) -> float | None:
         """Seconds until all that restricts it is over if nothing gets worse; None if that is not known."""
-        ends = [self.in_force.ends_in_s(rule, self.policy.hysteresis) for rule in decision.fired]
+        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.fired]
         known = [end for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None
 
@@ -135,6 +140,11 @@ class Gate:
         log.info("policy overridden", ttl_s=ttl_s)
         self._wake()
 
+    def follow(self, policy: Policy) -> None:
+        """Other rules from now on; those that stay go on as they are."""
+        self._policy = policy
+        self._wake()
+
     def close(self) -> None:
         """Who waits is told that the daemon ends."""
         self._is_closed = True
@@ -143,8 +153,13 @@ class Gate:
     # --- how it is done ---
 
     def _step(self, reading: Reading) -> None:
+        now = anyio.current_time()
+        if now - reading.at > STALE_S:
+            reading = replace(reading, at=now)
+        if reading.at <= self.in_force.at:
+            return  # it was looked at before
         before = self.in_force.since.keys()
-        self.in_force = self.in_force.step(self.policy.rules, reading, self.policy.hysteresis)
+        self.in_force = self.in_force.step(self._policy.rules, reading, self._policy.hysteresis)
         after = self.in_force.since.keys()
         for name in after - before:
             log.info("policy rule begins", rule=name)

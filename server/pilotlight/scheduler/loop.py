@@ -285,6 +285,7 @@ class Loop:
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
             request_class=request.request_class,
+            context=request.context,
         )
         try:
             worker.send(generate)
