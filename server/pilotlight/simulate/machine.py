@@ -119,7 +119,7 @@ class Machine:
 
     def _step(self) -> None:
         """The worker works, and the machine warms."""
-        work = self._worker.step(TICK_S, self._limit, self._orders)
+        work = self._worker.step(self._now, TICK_S, self._limit, self._orders)
         idle = self._scenario.platform.chip.idle
         joules = idle * TICK_S
         if work is not None:

@@ -7,7 +7,7 @@ Interactive work goes first, and background work is paused meanwhile; alone, tha
 from dataclasses import dataclass, field
 
 from pilotlight.core import Request
-from pilotlight.policy import pace
+from pilotlight.policy.pace import Bursts
 from pilotlight.simulate.chip import Chip, Setting
 from pilotlight.simulate.policies import Orders
 
@@ -36,14 +36,12 @@ class Work:
 
 @dataclass(slots=True)
 class Worker:
-    """Owns what runs, and where background work is between run and rest."""
+    """Owns what runs."""
 
     chip: Chip
     eco: Setting
     _jobs: dict[str, Job] = field(default_factory=dict)
-    _ran_tokens: float = 0.0
-    _ran_s: float = 0.0
-    _rest_s: float = 0.0
+    _bursts: Bursts = field(default_factory=Bursts)
     _known: dict[Setting, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -58,22 +56,16 @@ class Worker:
         """It is done, or cancelled."""
         self._jobs.pop(request_id, None)
 
-    def step(self, seconds: float, limit: float, orders: Orders) -> Work | None:
+    def step(self, now: float, seconds: float, limit: float, orders: Orders) -> Work | None:
         """Let time pass; `limit` is the governor's, on the clock. None if nothing was generated."""
         job = min(self._jobs.values(), key=lambda job: job.request.rank, default=None)
-        if job is None or (job.request.yields and not self._is_its_turn(seconds, orders)):
+        if job is None or (job.request.yields and self._bursts.rests(now, orders.duty)):
             return None
         work = self._work(job, seconds, limit, orders)
         job.left -= work.tokens
         if job.request.yields:
-            self._note(work, orders.duty)
+            self._bursts.ran(work.tokens, work.seconds)
         return work
-
-    def _is_its_turn(self, seconds: float, orders: Orders) -> bool:
-        """Background work neither rests nor is stopped."""
-        is_resting = self._rest_s > 0
-        self._rest_s = max(0.0, self._rest_s - seconds)
-        return orders.duty > 0 and not is_resting
 
     def _work(self, job: Job, seconds: float, limit: float, orders: Orders) -> Work:
         wanted = self.eco if job.request.yields and orders.is_eco else Setting()
@@ -87,10 +79,3 @@ class Worker:
         if setting not in self._known:
             self._known[setting] = self.chip.rate(setting), self.chip.watts(setting)
         return self._known[setting]
-
-    def _note(self, work: Work, duty: float) -> None:
-        self._ran_tokens += work.tokens
-        self._ran_s += work.seconds
-        if pace.is_run(self._ran_tokens, self._ran_s):
-            self._rest_s = pace.rest_s(self._ran_s, duty)
-            self._ran_tokens = self._ran_s = 0.0
