@@ -35,8 +35,8 @@ def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
 
 def test_every_setting_has_one_environment_variable() -> None:
     """Flat names only work while no two tables share one."""
-    keys = [key for table in ("server", "defaults", "memory", "catalog") for key in _fields(table)]
-    assert len(keys) == len(sources.places(Document))
+    keys = [key for table in ("server", "defaults", "memory", "catalog", "power") for key in _fields(table)]
+    assert len([*keys, "policy_preset"]) == len(sources.places(Document))
 
 
 def _fields(table: str) -> list[str]:
@@ -105,7 +105,7 @@ WRONG = [
     ("[server]\ndrain_s = nan", {}, {}, "server.drain_s = nan: must be a finite number"),
     ("server = 3", {}, {}, "server: must be a table, [server]"),
     ("[model]\nname = 'x'", {}, {}, "model: must be a list of tables, [[model]]"),
-    ("[[model]]\nname = 'x'", {}, {}, "model[0].path is missing"),
+    ("[[model]]\nname = 'x'", {}, {}, "model[0].path (line 1) is missing"),
     ("[[model]]\nname='x'\npath='x'\nsource='a/b'", {}, {}, "there is a source already"),
     ("[[model]]\nname='x'\nsource='b'", {}, {}, "'b' is nothing to pull: give owner/name"),
     ("[[model]]\nname='x'\npath='x'\n[model.sampling]\ntemperture=1", {}, {}, "did you mean 'temperature'?"),

@@ -15,8 +15,11 @@ from pilotlight import config, sources
 from pilotlight.api.app import ROUTES
 from pilotlight.cli import machine
 from pilotlight.config import Document, ModelSettings, SamplingSettings
-from pilotlight.core import MemoryStatus
+from pilotlight.core import MemoryStatus, RequestClass
 from pilotlight.metrics import Metrics
+from pilotlight.policy.settings import RuleSettings
+from pilotlight.power.gauges import Gauges
+from pilotlight.power.reading import Reading
 from pilotlight.registry.formats import MARKS
 from pilotlight.runtimes.capabilities import ALL_SAMPLING, CAPABILITIES
 
@@ -30,16 +33,18 @@ EXAMPLES = {
     "server.state_dir",
     "server.store_dir",
     "catalog.model_dirs",
+    "power.root",
     *(f"model.{key}" for key in ModelSettings.model_fields),
 }
+
+TABLES = {"model": ModelSettings, "model.sampling": SamplingSettings, "rule": RuleSettings}
+"""What repeats."""
 
 
 def settings(kind: type[BaseModel] = Document, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting's dotted name and default."""
     for key, field in kind.model_fields.items():
-        inner = (
-            ModelSettings if key == "model" else SamplingSettings if key == "sampling" else field.annotation
-        )
+        inner = TABLES.get(prefix + key, field.annotation)
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from settings(inner, f"{prefix}{key}.")
         else:
@@ -49,8 +54,21 @@ def settings(kind: type[BaseModel] = Document, prefix: str = "") -> Iterator[tup
 def documented() -> dict[str, Any]:
     """The reference with its settings uncommented: prose has a space after the #, settings have none."""
     document = tomllib.loads(re.sub(r"^#(?=[a-z\[])", "", REFERENCE, flags=re.MULTILINE))
-    # The last table is there for the one key that the first cannot have, too.
-    return document | {"model": document["model"][-1] | document["model"][0]}
+    # Further tables are there for the keys that the first does not have.
+    rule = _together(document["rule"])
+    actions = _together([rule[name] for name in ("any", *RequestClass)])
+    rule |= dict.fromkeys(("any", *RequestClass), actions)
+    return document | {"model": document["model"][-1] | document["model"][0], "rule": rule}
+
+
+def _together(tables: list[dict[str, Any]]) -> dict[str, Any]:
+    """One with the keys of all, down to the tables inside them."""
+    together: dict[str, Any] = {}
+    for table in tables:
+        for key, value in table.items():
+            both = isinstance(value, dict) and key in together
+            together[key] = _together([together[key], value]) if both else value
+    return together
 
 
 @pytest.mark.parametrize(("name", "default"), list(settings()))
@@ -59,7 +77,8 @@ def test_every_setting_is_in_the_reference_with_its_default(name: str, default: 
     value: Any = documented()
     for step in name.split("."):
         value = value[step]
-    assert name in EXAMPLES or value == (list(default) if isinstance(default, tuple) else default)
+    is_example = name in EXAMPLES or name.startswith("rule.")
+    assert is_example or value == (list(default) if isinstance(default, tuple) else default)
 
 
 def test_the_reference_knows_no_other_setting(tmp_path: Path) -> None:
@@ -73,7 +92,7 @@ def test_the_reference_changes_no_default() -> None:
     """It is what a machine without a configuration of its own reads."""
     plain = config.Config.resolve(config_file=config.reference(), environ={})
     assert (plain.server, plain.defaults) == (config.ServerSettings(), config.DefaultsSettings())
-    assert plain.memory == config.MemorySettings()
+    assert (plain.memory, plain.power) == (config.MemorySettings(), config.PowerSettings())
 
 
 def test_every_setting_has_a_comment() -> None:
@@ -101,6 +120,7 @@ def test_every_route_is_in_the_readme(path: str) -> None:
 def test_every_metric_is_in_the_readme() -> None:
     """By the name that Prometheus sees."""
     metrics = Metrics(lambda: [], lambda: MemoryStatus(0, 0))
+    metrics.registry.register(Gauges(Reading, lambda: 0.0))
     families = {family.name for family in metrics.registry.collect()}
     for name in families:
         assert re.search(rf"`{name}(_total|_info)?`", README), name

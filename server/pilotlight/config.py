@@ -29,6 +29,7 @@ from pydantic_core import PydanticCustomError
 from pilotlight import sources
 from pilotlight.core import Model
 from pilotlight.errors import ConfigError, Error
+from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import keep_alive
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
@@ -119,6 +120,14 @@ class MemorySettings(_Section):
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
 
 
+class PowerSettings(_Section):
+    """[power]: where the machine is looked at; see `power.machine`."""
+
+    prefix: ClassVar[str] = "power_"
+
+    root: AbsolutePath = Path("/")
+
+
 class DefaultsSettings(_Section):
     """[defaults]: what a model that says nothing gets. 0 lets the worker choose."""
 
@@ -182,6 +191,7 @@ class ModelSettings(_Section):
     provider: str = "auto"
     pin: bool = False
     keep_alive: Duration | None = None
+    small: Name | None = None
     sampling: SamplingSettings = SamplingSettings()
 
     @field_validator("source")
@@ -209,10 +219,21 @@ class Document(sources.Layered):
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     memory: MemorySettings = MemorySettings()
+    power: PowerSettings = PowerSettings()
     defaults: DefaultsSettings = DefaultsSettings()
     catalog: CatalogSettings = Field(default_factory=CatalogSettings)
     classes: ClassesSettings = ClassesSettings()
+    policy: PolicySettings = PolicySettings()
+    rule: tuple[RuleSettings, ...] = ()
     model: tuple[ModelSettings, ...] = ()
+
+    @field_validator("rule")
+    @classmethod
+    def _have_own_names(cls, rules: tuple[RuleSettings, ...]) -> tuple[RuleSettings, ...]:
+        names = [rule.name for rule in rules]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two rules are named {twice[0]!r}")
+        return rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +247,11 @@ class Config:
 
     server: ServerSettings = field(default_factory=ServerSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
+    power: PowerSettings = field(default_factory=PowerSettings)
     defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
     classes: ClassesSettings = field(default_factory=ClassesSettings)
+    policy: PolicySettings = field(default_factory=PolicySettings)
+    rules: tuple[RuleSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
     preload: tuple[str, ...] = ()
     file: Path | None = None
@@ -263,8 +287,11 @@ class Config:
         config = cls(
             server=document.server,
             memory=document.memory,
+            power=document.power,
             defaults=document.defaults,
             classes=document.classes,
+            policy=document.policy,
+            rules=document.rule,
             # What was pulled may change while the daemon runs: `models` looks again.
             models=_unique([*known, *(entry for entry in picked if entry not in pulled)]),
             preload=tuple(entry.name for entry in _unique(picked)),
@@ -272,6 +299,7 @@ class Config:
             places=found_in,
             read_again=partial(cls.resolve, flags, config_file=config_file, environ=environ),
         )
+        _check_small(config, [*known, *pulled])
         for name in sorted(set(config.preload) & set(unpulled(config))):
             raise ConfigError(f"--model {name}: it is not pulled yet; `pilotlight pull {name}` gets it")
         return config
@@ -368,6 +396,17 @@ def _pick(value: str, entries: list[ModelSettings], found_in: tuple[Place, ...])
     )
 
 
+def _check_small(config: Config, entries: list[ModelSettings]) -> None:
+    """Every `small` is a model's name: it must not be missing when the policy needs it."""
+    names = {name for entry in entries for name in (entry.name, *entry.aliases)}
+    for entry in entries:
+        if entry.small is not None and entry.small not in names and not _look(entry.small, config.places):
+            raise ConfigError(
+                f"{config.file}: model {entry.name!r}: small = {entry.small!r}: no model has that name"
+                + sources.near(entry.small, names - {entry.name, *entry.aliases})
+            )
+
+
 def _look(name: str, found_in: tuple[Place, ...]) -> ModelSettings | None:
     """What a store has under this name. Costs a look into all of them."""
     from pilotlight.registry.stores.scan import scan  # which needs what is defined here
@@ -419,6 +458,7 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         chat_template=entry.chat_template,
         provider=entry.provider,
         pin=entry.pin,
+        small=entry.small,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=int(path.stat().st_mtime) if path.exists() else 0,

@@ -96,6 +96,8 @@ class Request:
     ignore_eos: bool = False
     cache_prompt: bool = True
     keep_alive_s: float | None = None
+    context: int | None = None
+    """Tokens of prompt and answer together, if they are to be fewer than the model's context holds."""
     request_class: RequestClass = RequestClass.INTERACTIVE
     client: str = ""
 
@@ -171,6 +173,8 @@ class Model:
     """Once loaded it stays, whoever else needs room."""
     keep_alive_s: float = math.inf
     """Seconds it stays loaded after its last request, if none asks for others."""
+    small: str | None = None
+    """The model that the policy may let answer instead of it."""
     created: int = 0
     """Unix seconds; the file's modification time."""
     store: str = "config"
@@ -180,7 +184,8 @@ class Model:
 
     def is_loaded_as(self, other: "Model") -> bool:
         """A worker that holds the other serves this one as well: they differ in what it is not told."""
-        return replace(self, aliases=(), sampling={}) == replace(other, aliases=(), sampling={})
+        untold: dict[str, Any] = {"aliases": (), "sampling": {}, "small": None}
+        return replace(self, **untold) == replace(other, **untold)
 
     capabilities: Capabilities = Capabilities()
 

@@ -29,6 +29,10 @@ from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.policy.settings import hysteresis_of, rules_of
+from pilotlight.power.gauges import Gauges
+from pilotlight.power.machine import machine
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry import pressure
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -41,6 +45,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
+from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
@@ -102,11 +107,14 @@ class Daemon:
         costs = Costs(config.state_dir, ladder)
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue)
+        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
+        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
+        self.gate = Gate(_policy(config), self.power, config.server.queue)
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
+        self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock
         self._server = Server(create_app(self), config)
@@ -136,6 +144,7 @@ class Daemon:
             before = self.catalog.configured
             await self._serve_models(read)
             self._settings, self.shelf = read, Shelf(read)
+            self.gate.follow(_policy(read))
         self.notices.clear(NOT_RELOADED)
         reloaded = Reloaded.between(self.config, read, before, self.catalog.configured)
         log.info("settings read again", **asdict(reloaded))
@@ -167,10 +176,11 @@ class Daemon:
         """Start, serve, and stop in order when a signal comes."""
         async with anyio.create_task_group() as tasks:
             await tasks.start(self._receive_signals, tasks)
+            tasks.start_soon(self.power.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             if sys.platform == "linux":
-                tasks.start_soon(pressure.listen, self._loop.press)
+                tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
                 tasks.start_soon(self._preload, name)
             self._announce()
@@ -181,6 +191,10 @@ class Daemon:
                     await self._loop.stop_workers()
                 self._discovery.remove()
             tasks.cancel_scope.cancel()
+
+    def _press(self, level: pressure.Level) -> None:
+        self.power.press(level)
+        self._loop.press(level)
 
     async def _preload(self, model: str) -> None:
         try:
@@ -219,6 +233,7 @@ class Daemon:
     async def _drain(self) -> None:
         """Cancelled once everything in flight has finished."""
         self._loop.shut_down()
+        self.gate.close()
         self.pulls.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
@@ -256,6 +271,11 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         await main
 
     anyio.run(run, backend_options={"use_uvloop": sys.platform != "win32"})
+
+
+def _policy(config: Config) -> Policy:
+    rules = rules_of(config.policy.preset, config.rules)
+    return Policy(rules, hysteresis_of(config.policy.hysteresis))
 
 
 def _bind(config: Config) -> socket.socket:

@@ -22,6 +22,11 @@
     ├── WorkerFailed           500, the worker died or could not load the model
     │   └── OutOfMemory        500, the system killed the worker for lack of memory
     ├── RuntimeMissing         501, the runtime's library is not installed, or importing it fails
+    ├── Restricted             503, the policy refuses it: a rule of models.toml, or one of these
+    │   ├── BatteryFloor       503, the battery is too low for it
+    │   ├── ThermalCritical    503, the machine is too hot
+    │   ├── MemoryPressure     503, memory is too short
+    │   └── BackgroundBlocked  503, nothing runs in the background now
     ├── NoMemory               503, other programs hold the memory it needs; Retry-After
     ├── ShuttingDown           503, Retry-After
     └── Internal               500, our own bug
@@ -214,6 +219,39 @@ class NoMemory(Error):
 
     status = 503
     code = "not_enough_memory"
+
+
+class Restricted(Error):
+    """The policy refuses the request: the message says why and what would change that. Tried again, it is
+    refused again, unless `retry_after_s` says when not."""
+
+    status = 503
+    type = "policy"
+    code = "policy_rule"
+
+
+class BatteryFloor(Restricted):
+    """The battery is too low for it; plug in."""
+
+    code = "battery_floor"
+
+
+class ThermalCritical(Restricted):
+    """The machine is too hot; let it cool down."""
+
+    code = "thermal_critical"
+
+
+class MemoryPressure(Restricted):
+    """Memory is too short; close other programs."""
+
+    code = "memory_pressure"
+
+
+class BackgroundBlocked(Restricted):
+    """Nothing runs in the background now; the message says what it waits for."""
+
+    code = "background_blocked"
 
 
 class ShuttingDown(Error):

@@ -8,6 +8,7 @@ form of the variable.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -148,25 +149,41 @@ def _explain(
 ) -> str:
     """One wrong setting in a sentence: where it was given, what was given, what would be right."""
     loc = error["loc"]
-    where = origins.get(loc[:2], f"{file}: {_dotted(loc)}")
+    where = origins.get(loc[:2], f"{file}: {_dotted(loc)}{_line(loc, file)}")
     match error["type"]:
         case "extra_forbidden":
-            return f"{file}: unknown key {_dotted(loc)}{_near_key(loc, document)}"
+            return f"{file}: unknown key {_dotted(loc)}{_line(loc, file)}{_near_key(loc, document)}"
         case "missing":
             return f"{where} is missing"
         case "model_type":
             return f"{where}: must be a table, [{_dotted(loc)}]"
         case "tuple_type" if len(loc) == 1:
             return f"{where}: must be a list of tables, [[{loc[0]}]]"
+        case "value_error" if isinstance(error["input"], dict | list | tuple):
+            return f"{where}: {error['ctx']['error']}"
         case "value_error":
             return f"{where} = {error['input']!r}: {error['ctx']['error']}"
     return f"{where} = {error['input']!r}: {error['msg'].replace('Input should', 'must')}"
 
 
+def _line(loc: tuple[int | str, ...], file: Path) -> str:
+    """Where it stands, for one of several tables of a name: nobody counts those."""
+    if len(loc) < 2 or not isinstance(loc[1], int):
+        return ""
+    header, key = re.compile(rf"\s*\[\[\s*{re.escape(str(loc[0]))}\s*\]\]"), re.escape(str(loc[-1]))
+    lines = file.read_text(encoding="utf-8").splitlines()
+    starts = [number for number, line in enumerate(lines) if header.match(line)]
+    if len(starts) <= loc[1]:
+        return ""  # written as a list of inline tables
+    first, last = [*starts, len(lines)][loc[1] : loc[1] + 2]
+    named = [number for number in range(first, last) if re.search(rf"\b{key}\b", lines[number])]
+    return f" (line {1 + (named[0] if len(loc) > 2 and named else first)})"
+
+
 def _near_key(loc: tuple[int | str, ...], document: type[BaseModel]) -> str:
     """Names the table a known key belongs in, else the nearest key of the table it stands in."""
     key = str(loc[-1])
-    if place := places(document).get(key):
+    if (place := places(document).get(key)) and len(loc) < 4:
         table, name = place
         return f"; it belongs in [{table}]{'' if name == key else f' as {name}'}"
     return near(key, _kind_at(loc[:-1], document).model_fields)

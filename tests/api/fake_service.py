@@ -1,6 +1,6 @@
 """A fake `Service` that obeys the `Answer` contract; a script answers each request."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,14 @@ from pilotlight.core import (
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.policy.settings import rules_of
+from pilotlight.power.finding import Finding, Known, Missing
+from pilotlight.power.reading import Confidence, Reading, Supply
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.gate import Gate, Policy
 
 MODELS = (
     Model(
@@ -78,6 +83,27 @@ def hold(*items: Accepted | Chunk) -> Script:
     return script
 
 
+class Unplugged:
+    """A machine on its battery."""
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        return [
+            Known("supply", Supply.BATTERY, "power_supply BAT0"),
+            Known("percent", 41.5, "power_supply BAT0", Confidence.DERIVED),
+            Missing("celsius", "there is no thermometer"),
+        ]
+
+
+class FakeReadings:
+    """A machine of which nothing is known until a test says something."""
+
+    def __init__(self) -> None:
+        self.now = Reading()
+
+    async def fresh(self, within_s: float) -> Reading:
+        return self.now
+
+
 @dataclass
 class FakeService:
     """Records requests and releases; `script` answers them."""
@@ -94,6 +120,9 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
+        self.power = Sampler(Unplugged(), lambda: ())
+        self.readings = FakeReadings()
+        self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
         self.releases: list[str] = []

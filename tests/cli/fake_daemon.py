@@ -20,6 +20,18 @@ MODEL |= {"progress": 1.0, "active": 1, "queued": 2, "classes": {}, "paused": 0}
 MODEL |= {"bytes_charged": 128 * 2**20, "pin": False, "unload_in_s": None}
 
 
+READING = {
+    "percent": {
+        "value": 41.5,
+        "unit": "%",
+        "age_s": 3.1,
+        "source": "power_supply BAT0",
+        "confidence": "measured",
+    },
+    "celsius": {"value": None, "reason": "there is no thermometer"},
+}
+
+
 @dataclass
 class FakeDaemon:
     """What the stand-in answers, and the chat bodies it was sent."""
@@ -62,6 +74,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             bodies: dict[str, dict[str, Any]] = {
                 "/health": {"status": "ok", "notices": fake.notices},
                 "/v1/models": {"data": fake.models, "memory": fake.memory},
+                "/admin/policy": {"reading": READING},
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }

@@ -33,6 +33,19 @@ def test_models_that_cannot_be_used_are_told(run: Run, tmp_path: Path) -> None:
     assert "is one of 2 parts, of which 1 are there" in " ".join(run("doctor").stdout.split())
 
 
+def test_what_can_be_sensed_is_told(run: Run, tmp_path: Path) -> None:
+    """With where from; and what can not, with the reason."""
+    battery = tmp_path / "machine/sys/class/power_supply/BAT0"
+    battery.mkdir(parents=True)
+    for file, text in {"type": "Battery", "status": "Discharging", "capacity": "40"}.items():
+        (battery / file).write_text(text)
+    root = {"PILOTLIGHT_POWER_ROOT": str(tmp_path / "machine")}
+    power = json.loads(run("doctor", "--json", **root).stdout)["power"]
+    assert power["known"] == {"supply": "power_supply BAT0", "percent": "power_supply BAT0"}
+    assert power["unknown"]["celsius"] == "there is no thermometer"
+    assert "percent (power_supply BAT0)" in " ".join(run("doctor", **root).stdout.split())
+
+
 def test_amx_that_crashed_is_answered_with_the_build_line() -> None:
     """To be pasted as it is: same version, same Python."""
     (advice,) = advise(AMX, [LLAMACPP], [CRASHED], "/venv/bin/python")

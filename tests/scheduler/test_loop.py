@@ -26,6 +26,23 @@ from pilotlight.scheduler.loop import Loop
 from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State
 
 
+class FakeSenses:
+    """Remembers when there was work."""
+
+    def __init__(self) -> None:
+        self.told: list[bool] = []
+
+    async def begin(self) -> None:
+        self._tell(True)
+
+    def end(self) -> None:
+        self._tell(False)
+
+    def _tell(self, is_work: bool) -> None:
+        if self.told[-1:] != [is_work]:
+            self.told.append(is_work)
+
+
 class Bench:
     """A loop over fake workers."""
 
@@ -34,7 +51,9 @@ class Bench:
         self.notices = Notices(clock=lambda: 0.0)
         self.catalog = Catalog([model("a"), model("b")])
         books = Books(Estimates(), Budget.parse("1GiB"))
-        self.loop = Loop(self.catalog, cast(Loader, self.loader), self.notices, books, max_queued=4)
+        self.senses = FakeSenses()
+        loader = cast(Loader, self.loader)
+        self.loop = Loop(self.catalog, loader, self.notices, books, max_queued=4, senses=self.senses)
 
     @property
     def worker(self) -> FakeWorker:
@@ -86,6 +105,22 @@ async def test_what_a_worker_says_reaches_the_answer(bench: Bench) -> None:
         Chunk(0, "hi", 2),
         Finished(0, FinishReason.STOP, completion_tokens=2, cached_tokens=1),
     ]
+
+
+@pytest.mark.parametrize("ends_by_itself", [True, False])
+async def test_the_machine_is_looked_at_while_there_is_work(bench: Bench, ends_by_itself: bool) -> None:
+    """From a request on, and not after its end, whoever ends it."""
+    await settle()
+    assert bench.senses.told == [False]
+    answer, number = await bench.running("1")
+    assert bench.senses.told == [False, True]
+    if ends_by_itself:
+        bench.worker.say(done(number))
+    else:
+        async with answer:
+            pass
+    await settle()
+    assert bench.senses.told == [False, True, False]
 
 
 async def test_requests_in_one_worker_are_told_apart(bench: Bench) -> None:

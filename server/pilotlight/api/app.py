@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight import __version__
-from pilotlight.api import admin, chat, completions, health, models, pulls, residency
+from pilotlight.api import admin, chat, completions, health, models, policy, pulls, residency
 from pilotlight.api.document import Route, describe
 from pilotlight.api.edge import Edge, Exchange, error_response
 from pilotlight.api.framework import FastAPI
@@ -28,6 +28,7 @@ ROUTES = (
     Route("/admin/models/prune", pulls.prune, pulls.PruneBody),
     Route("/admin/models/load", residency.load, residency.LoadBody),
     Route("/admin/models/unload", residency.unload, residency.UnloadBody),
+    Route("/admin/policy", policy.policy),
     Route("/health", health.health),
     Route("/ready", health.ready),
     Route("/metrics", health.metrics),

@@ -6,12 +6,12 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from pilotlight.api import body, classes, fields
-from pilotlight.api.edge import Exchange
+from pilotlight.api import body, fields
+from pilotlight.api.asking import Asking
 from pilotlight.api.reply import Reply
 from pilotlight.api.schema import MAX_COUNT, GenerateBody, invalid, unsupported
 from pilotlight.api.service import Service
-from pilotlight.api.writer import Shape, Writer
+from pilotlight.api.writer import Shape
 from pilotlight.core import Model, Prompt, Request
 
 DEFAULT_MAX_TOKENS = 16
@@ -97,19 +97,5 @@ SHAPE = Shape(
 
 async def complete(http: HttpRequest, service: Service) -> Response:
     """Answer one completion request."""
-    exchange = Exchange.of(http.scope)
     asked, warnings = await body.read(http, DIALECT, service.config.server)
-    model = await service.catalog.find(asked.model)
-    exchange.model = model.name
-    request = classes.classified(
-        asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
-    )
-    writer = Writer(
-        SHAPE,
-        exchange.id,
-        model,
-        tier=classes.TIERS_USED[request.request_class],
-        include_usage=asked.include_usage,
-        warnings=warnings,
-    )
-    return Reply(service, request, writer, stream=bool(asked.stream), warnings=warnings)
+    return Reply(await Asking.of(http, service, asked, SHAPE, warnings))

@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from pilotlight.api.guard import Guard, Headers
 from pilotlight.api.service import Service
-from pilotlight.errors import Error, Internal
+from pilotlight.errors import Error, Internal, Restricted
 from pilotlight.metrics import UNKNOWN
 
 log = structlog.get_logger()
@@ -124,6 +124,8 @@ def error_response(error: Error, headers: dict[str, str] | None = None) -> Respo
     headers = dict(headers or {})
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
+    elif isinstance(error, Restricted):
+        headers["x-should-retry"] = "false"  # OpenAI's clients would try twice more, in vain
     return json_response(error.body(), error.status, headers)
 
 

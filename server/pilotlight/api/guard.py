@@ -42,7 +42,8 @@ class Guard:
             (b"access-control-allow-origin", origin),
             (
                 b"access-control-expose-headers",
-                b"x-request-id, x-request-class, retry-after, x-pilotlight-warnings",
+                b"x-request-id, x-request-class, retry-after, x-pilotlight-warnings, "
+                b"x-policy-state, x-policy-action, x-policy-rule",
             ),
         ]
 

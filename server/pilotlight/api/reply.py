@@ -4,7 +4,8 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import anyio
@@ -12,54 +13,94 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from pilotlight.api import sse
+from pilotlight.api import said, sse
+from pilotlight.api.asking import Asking
 from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
-from pilotlight.api.service import Service
 from pilotlight.api.tally import Tally
-from pilotlight.api.writer import Choice, Writer
+from pilotlight.api.writer import Choice
 from pilotlight.core import Chunk, Finished, FinishReason, Request
 from pilotlight.errors import Error
+from pilotlight.policy.actions import Admit
+from pilotlight.policy.decide import Decision
 from pilotlight.scheduler.answer import Answer, Item
 
 T = TypeVar("T")
 
 
 class Reply(Response):
-    """Runs `request` and answers it. Errors before the first byte are raised; later ones are an event."""
+    """Answers as the policy decides. Errors before the first byte are raised; later ones are an event."""
 
-    def __init__(
-        self,
-        service: Service,
-        request: Request,
-        writer: Writer,
-        *,
-        stream: bool,
-        warnings: Sequence[str] = (),
-    ) -> None:
-        self._service = service
-        self._request = request
-        self._writer = writer
-        self._is_stream = stream
+    def __init__(self, asking: Asking) -> None:
+        self._asking = asking
+        self._service = asking.service
+        self._request: Request | None = None
+        """Once it is decided."""
+        warnings = asking.warnings
         self._extra_headers = {"x-pilotlight-warnings": _header(warnings)} if warnings else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
+        gate = self._service.gate
+        decision = await gate.judge(self._asking.facts)
+        exchange.headers += said.headers(decision)
+        if decision.actions.admit is Admit.REJECT:
+            raise gate.refusal(decision)
+        is_stream = bool(self._asking.asked.stream)
+        if decision.actions.admit is Admit.DEFER:
+            if is_stream:
+                held = self._held(decision, exchange)
+                await self._events_of(held, said.comment(decision))(scope, receive, send)
+                return
+            decision = await _unless_gone(receive, lambda: gate.admitted(decision))
+        with self._begin(decision, exchange) as (answer, tally):
+            if is_stream:
+                await self._stream(answer, tally, scope, receive, send)
+            else:
+                content = await _unless_gone(receive, lambda: self._collect(answer, tally))
+                response = Response(content, 200, self._extra_headers, "application/json")
+                await response(scope, receive, send)
+
+    @contextmanager
+    def _begin(self, decision: Decision, exchange: Exchange) -> Iterator[tuple[Answer, Tally]]:
+        self._request, self._writer = self._asking.decided(decision)
+        exchange.model = self._request.model
+        meter = self._service.metrics.meter(exchange.model, self._request.request_class)
         tally = Tally(meter, self._request.n, exchange.arrived)
+        answer = self._service.submit(self._request)
         try:
-            async with self._service.submit(self._request) as answer:
-                if self._is_stream:
-                    await self._stream(answer, tally, scope, receive, send)
-                else:
-                    content = await _unless_gone(receive, lambda: self._collect(answer, tally))
-                    response = Response(content, 200, self._extra_headers, "application/json")
-                    await response(scope, receive, send)
+            yield answer, tally
         finally:
+            answer.close()
             tally.report()
 
+    async def _held(self, decision: Decision, exchange: Exchange) -> AsyncIterator[bytes]:
+        """What a stream says that has to wait, and then its answer."""
+        ended, exchange.status = exchange.status, CLIENT_GONE
+        yield sse.comment(said.comment(decision))
+        try:
+            decision = await self._service.gate.admitted(decision)
+        except Error as error:
+            yield sse.event(msgspec.json.encode(error.body()))
+            exchange.status = error.status
+            return
+        exchange.status = ended
+        with self._begin(decision, exchange) as (answer, tally):
+            async for data in self._events(answer, tally, None, exchange):
+                yield data
+
+    def _events_of(self, events: AsyncIterator[bytes], meanwhile: str = "keep-alive") -> sse.EventStream:
+        """A stream that says from time to time where its request stands, or this."""
+        keepalive_s = self._service.config.server.keepalive_s
+        return sse.EventStream(
+            events, self._extra_headers, keepalive_s, says=lambda: self._standing() or meanwhile
+        )
+
+    def _standing(self) -> str | None:
+        return None if self._request is None else self._service.standing(self._request)
+
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
-        texts: list[list[str]] = [[] for _ in range(self._request.n)]
-        reasons = [FinishReason.STOP] * self._request.n
+        texts: list[list[str]] = [[] for _ in range(self._asking.request.n)]
+        reasons = [FinishReason.STOP] * self._asking.request.n
         async for item in answer:
             for shown in tally.add([item, *answer.queued()]):
                 if isinstance(shown, Chunk):
@@ -75,13 +116,7 @@ class Reply(Response):
         with anyio.move_on_after(server.accept_s):
             first = await _unless_gone(receive, answer.__anext__)
         exchange = Exchange.of(scope)
-        events = self._events(answer, tally, first, exchange)
-        stream = sse.EventStream(events, self._extra_headers, server.keepalive_s, self._comment)
-        await stream(scope, receive, send)
-
-    def _comment(self) -> str:
-        """What is said from time to time."""
-        return self._service.standing(self._request) or "keep-alive"
+        await self._events_of(self._events(answer, tally, first, exchange))(scope, receive, send)
 
     async def _events(
         self, answer: Answer, tally: Tally, first: Item | None, exchange: Exchange
@@ -89,7 +124,7 @@ class Reply(Response):
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
         if first is None:
-            yield sse.comment(self._service.standing(self._request) or "waiting")
+            yield sse.comment(self._standing() or "waiting")
         else:
             list(tally.add([first]))
         try:

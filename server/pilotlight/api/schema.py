@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from pilotlight.core import Model, Sampling
+from pilotlight.core import Model, Request, Sampling
 from pilotlight.errors import Unsupported
 from pilotlight.registry import keep_alive
 
@@ -160,6 +160,10 @@ class GenerateBody(Strict):
         if value is not None and info.data.get("repeat_penalty") not in (None, value):
             raise invalid("is repeat_penalty by another name; both are given and differ")
         return value
+
+    def request(self, request_id: str, model: Model) -> Request:
+        """What is asked of the model."""
+        raise NotImplementedError
 
     @property
     def include_usage(self) -> bool:

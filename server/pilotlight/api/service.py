@@ -7,9 +7,11 @@ from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
+from pilotlight.power.sampling import Sampler
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.gate import Gate
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
 
@@ -25,6 +27,10 @@ class Service(Protocol):
     def notices(self) -> Notices: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def gate(self) -> Gate: ...
+    @property
+    def power(self) -> Sampler: ...
     @property
     def shelf(self) -> Shelf: ...
     @property

@@ -6,7 +6,7 @@ and a concatenation. Knows no connections.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,7 @@ class Writer:
         tier: str,
         include_usage: bool,
         warnings: Sequence[str],
+        policy: Mapping[str, Any] | None = None,
     ) -> None:
         self._shape = shape
         self._head = {
@@ -66,7 +67,8 @@ class Writer:
             "service_tier": tier,
             "system_fingerprint": fingerprint(model),
         }
-        self._warnings = {"warnings": warnings} if warnings else {}
+        said = {"warnings": warnings, "policy": policy}
+        self._remarks = {name: remark for name, remark in said.items() if remark}
         self._include_usage = include_usage
         self._event = b"data: " + _encode({**self._head, "object": shape.chunk_object})[:-1]
         self._end = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -82,14 +84,14 @@ class Writer:
         """The end of answer `index`."""
         opening = b"" if index in self._opened else self._open(index)
         close = b',"logprobs":null,"finish_reason":"%s"}]' % reason.value.encode()
-        warnings = b"," + _encode(self._warnings)[1:-1] if self._warnings else b""
-        return opening + self._opened[index] + self._shape.no_text + close + warnings + self._end
+        return opening + self._opened[index] + self._shape.no_text + close + self._remarked() + self._end
 
     def ending(self, usage: Usage) -> bytes:
         """The end of the stream."""
         if not self._include_usage:
             return sse.DONE
-        return self._event + b',"choices":[],"usage":' + _encode(usage.body()) + b"}\n\n" + sse.DONE
+        end = b"}\n\n" + sse.DONE
+        return self._event + b',"choices":[],"usage":' + _encode(usage.body()) + self._remarked() + end
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
         """Everything at once."""
@@ -98,7 +100,7 @@ class Writer:
                 **self._head,
                 "choices": [self._whole_choice(index, choice) for index, choice in enumerate(choices)],
                 "usage": usage.body(),
-                **self._warnings,
+                **self._remarks,
             }
         )
 
@@ -108,6 +110,10 @@ class Writer:
         if self._shape.role is None:
             return b""
         return start + self._shape.role + b',"logprobs":null,"finish_reason":null}]' + self._end
+
+    def _remarked(self) -> bytes:
+        """The remarks, as further members of an event."""
+        return b"," + _encode(self._remarks)[1:-1] if self._remarks else b""
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
         message = self._shape.message(choice.text)

@@ -9,7 +9,21 @@ from typing import Any
 import click
 
 from pilotlight import __version__
-from pilotlight.cli import completion, doctor, fit, load, ls, ps, pull, run, serve, shelf, show
+from pilotlight.cli import (
+    completion,
+    doctor,
+    fit,
+    load,
+    ls,
+    policy,
+    ps,
+    pull,
+    run,
+    serve,
+    shelf,
+    show,
+    simulate,
+)
 from pilotlight.errors import ConfigError, Error
 
 EXAMPLES = """\b
@@ -56,7 +70,7 @@ def cli() -> None:
     """Pilotlight: a local, OpenAI-compatible inference daemon."""
 
 
-for module in (serve, run, pull, ls, show, ps, fit, doctor, completion):
+for module in (serve, run, pull, ls, show, ps, policy, fit, doctor, simulate, completion):
     cli.add_command(module.command)
 for command in (load.load, load.stop, shelf.rollback, shelf.remove, shelf.prune):
     cli.add_command(command)

@@ -41,6 +41,10 @@ class Client:
         memory: dict[str, int] = self._get("/v1/models")["memory"]
         return memory
 
+    def policy(self) -> dict[str, Any]:
+        """What is known of the machine."""
+        return self._get("/admin/policy")
+
     def load(self, model: str, keep_alive: str | None) -> dict[str, Any]:
         """Returns once it is loaded, however long that takes, with what /v1/models says of it."""
         given = {} if keep_alive is None else {"keep_alive": keep_alive}

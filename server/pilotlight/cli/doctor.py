@@ -65,6 +65,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "platform": platform.platform(),
         "cpu": asdict(cpu),
         "memory": asdict(machine.memory()),
+        "power": _senses(config),
         "runtimes": [asdict(library) for library in libraries],
         "config": str(config.file),
         "state_dir": str(config.state_dir),
@@ -76,6 +77,18 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "notices": daemon.notices() if daemon else [],
         "advice": list(advise(cpu, libraries, outcomes, sys.executable)),
     }
+
+
+def _senses(config: "Config") -> dict[str, dict[str, str]]:
+    """What can be known of power and heat here: where from, or why not."""
+    import time
+
+    from pilotlight.power.finding import assemble
+    from pilotlight.power.machine import machine
+
+    reading = assemble(machine(config.power.root).look(time.monotonic(), ()), 0.0)
+    known = {field: origin.source for field, origin in reading.origins.items()}
+    return {"known": known, "unknown": dict(reading.unknown)}
 
 
 def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
@@ -94,6 +107,9 @@ def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
     yield _line("models", ", ".join(f"{count} in {store}" for store, count in findings["models"].items()))
     for skipped in findings["not_used"]:
         yield _line("not used", f"{skipped['store']}: {skipped['path']} {skipped['reason']}")
+    power = findings["power"]
+    yield _line("power", ", ".join(f"{field} ({source})" for field, source in power["known"].items()) or "-")
+    yield _line("not known", ", ".join(f"{field} ({reason})" for field, reason in power["unknown"].items()))
     for outcome in findings["outcomes"]:
         mode = (
             f"{outcome['runtime']} {outcome['build']} needs the mode {outcome['mode']}: {outcome['reason']}"

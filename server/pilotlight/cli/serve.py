@@ -49,6 +49,11 @@ Examples:
     metavar="BYTES|PART|auto",
     help="What all models together may take: 2GiB, 50%, or what others leave free.  [default: auto]",
 )
+@click.option(
+    "--power-root",
+    metavar="DIR",
+    help="Read batteries and sensors below this folder, as if it were another machine's root.  [default: /]",
+)
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.  [default: info]")
 @click.pass_context
 def command(ctx: click.Context, /, **arguments: Any) -> None:

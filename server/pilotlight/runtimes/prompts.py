@@ -31,12 +31,13 @@ class Prompts:
         """Raises `BadRequest`."""
         text = self._prompt_text(generate)
         tokens = self.tokenize(generate, text)
-        limit = self._context
+        limit = min(self._context, generate.context or self._context)
         if not tokens:
             raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
         if len(tokens) >= limit:
             raise ContextOverflow(
-                f"the prompt has {len(tokens)} tokens; the context of this model holds {limit}, "
+                f"the prompt has {len(tokens)} tokens; the context of this model holds {self._context}"
+                f"{'' if limit == self._context else f', of which the policy allows {limit} now'}, "
                 "and the answer needs at least one of them",
                 param="messages" if generate.prompt.messages is not None else "prompt",
             )

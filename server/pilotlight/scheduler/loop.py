@@ -5,9 +5,11 @@ the answer they belong to; they are no decision.
 """
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import anyio
 import structlog
@@ -72,16 +74,33 @@ class Dispatched:
     unfinished: int
 
 
+class Senses(Protocol):
+    """Who looks at the machine while there is work; `power.sampling.Sampler` does."""
+
+    async def begin(self) -> None:
+        """There is work; returns soon, and at once if there was some before."""
+
+    def end(self) -> None:
+        """There is none any more."""
+
+
 class Loop:
     """`Effects` and event source of one `Scheduler`."""
 
     def __init__(
-        self, catalog: Catalog, loader: Loader, notices: Notices, books: Books, max_queued: int
+        self,
+        catalog: Catalog,
+        loader: Loader,
+        notices: Notices,
+        books: Books,
+        max_queued: int,
+        senses: Senses | None = None,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
         self._notices = notices
         self._books = books
+        self._senses = senses
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
@@ -143,6 +162,10 @@ class Loop:
         """A snapshot per model; wakes nothing."""
         return tuple(self._status(model) for model in self._catalog)
 
+    def pids(self) -> list[int]:
+        """Of our own processes."""
+        return [os.getpid(), *(worker.pid for worker in self._books.workers)]
+
     def memory(self) -> MemoryStatus:
         """A snapshot of the budget."""
         return self._books.status(self._scheduler.bytes_charged)
@@ -181,9 +204,13 @@ class Loop:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             while True:
+                if self._senses is not None and self._answers:
+                    await self._senses.begin()
                 self._scheduler.on_time(anyio.current_time())
                 while self._inbox:
                     self._inbox.popleft()()
+                if self._senses is not None and not self._answers:
+                    self._senses.end()
                 self._hold()
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
@@ -265,6 +292,7 @@ class Loop:
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
             request_class=request.request_class,
+            context=request.context,
         )
         try:
             worker.send(generate)

@@ -50,6 +50,7 @@ class Generate(_Message, frozen=True, tag=True, array_like=True):
     ignore_eos: bool
     cache_prompt: bool
     request_class: RequestClass = RequestClass.INTERACTIVE
+    context: int | None = None
 
 
 class Hold(_Message, frozen=True, tag=True, array_like=True):

@@ -1,0 +1,67 @@
+"""What a client asks for, while it is open which model answers, and what it is then.
+
+Knows the dialects' bodies and writers; knows no connection.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from starlette.requests import Request as HttpRequest
+
+from pilotlight.api import classes, said
+from pilotlight.api.edge import Exchange
+from pilotlight.api.schema import GenerateBody
+from pilotlight.api.service import Service
+from pilotlight.api.writer import Shape, Writer
+from pilotlight.core import Model, Request
+from pilotlight.policy.decide import Decision
+from pilotlight.policy.facts import Facts
+from pilotlight.scheduler.gate import restricted
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """One request as it was asked: of this model, with nothing restricted."""
+
+    asked: GenerateBody
+    shape: Shape
+    model: Model
+    request: Request
+    facts: Facts
+    service: Service
+    warnings: Sequence[str] = ()
+
+    @classmethod
+    async def of(
+        cls, http: HttpRequest, service: Service, asked: GenerateBody, shape: Shape, warnings: Sequence[str]
+    ) -> "Asking":
+        """Raises `BadRequest`, and `ModelNotFound`."""
+        exchange = Exchange.of(http.scope)
+        model = await service.catalog.find(asked.model)
+        exchange.model = model.name
+        request = classes.classified(
+            asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
+        )
+        return cls(asked, shape, model, request, said.facts(http, request, model), service, warnings)
+
+    def decided(self, decision: Decision) -> tuple[Request, Writer]:
+        """What is really done, and who writes it down."""
+        model, request = self.model, self.request
+        if decision.actions.is_small and self.facts.small is not None:
+            # Built anew: what the request leaves open, each model has its own values for.
+            model = self.service.catalog.get(self.facts.small)
+            request = replace(
+                self.asked.request(request.id, model),
+                request_class=request.request_class,
+                client=request.client,
+            )
+        writer = Writer(
+            self.shape,
+            request.id,
+            model,
+            tier=classes.TIERS_USED[request.request_class],
+            include_usage=self.asked.include_usage,
+            warnings=self.warnings,
+            policy=said.body(decision),
+        )
+        return restricted(request, decision.actions), writer

@@ -1,0 +1,59 @@
+"""`pilotlight policy`: what the running daemon knows of the machine."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pilotlight.cli.options import daemon_options
+
+if TYPE_CHECKING:
+    from pilotlight.cli.client import Client
+
+COLUMNS = ("reading", "value", "age", "source", "confidence")
+
+WATCH_S = 2.0
+
+
+@click.group("policy", invoke_without_command=True)
+@daemon_options
+@click.option("--json", "as_json", is_flag=True, help="Print what the daemon said, as JSON.")
+@click.option("--watch", is_flag=True, help="Say it again every two seconds, until Ctrl-C.")
+@click.pass_context
+def command(ctx: click.Context, /, as_json: bool, watch: bool, **arguments: Any) -> None:
+    """Show what is known of power, heat and load, and where from."""
+    import time
+
+    from pilotlight.cli.client import found
+
+    if ctx.invoked_subcommand is not None:
+        return
+    client = found(arguments)
+    while True:
+        _show(client, as_json)
+        if not watch:
+            return
+        time.sleep(WATCH_S)
+        if not as_json:
+            click.clear()
+
+
+def _show(client: "Client", as_json: bool) -> None:
+    from pilotlight.cli.tables import print_table
+
+    policy = client.policy()
+    if as_json:
+        click.echo(json.dumps(policy, indent=2))
+        return
+    reading = policy["reading"]
+    print_table(COLUMNS, (_row(field, value) for field, value in reading.items() if "source" in value))
+    for field, value in reading.items():
+        if "reason" in value:
+            click.echo(f"{field} is not known: {value['reason']}")
+
+
+def _row(field: str, value: Mapping[str, Any]) -> tuple[str, ...]:
+    shown = f"{value['value']:.2f}" if isinstance(value["value"], float) else str(value["value"])
+    unit = f" {value['unit']}" if "unit" in value else ""
+    return field, shown + unit, f"{value['age_s']:.0f} s", value["source"], value["confidence"]

@@ -1,0 +1,1 @@
+"""What the machine's state allows: rules over readings, decided without clock, sensor or side effect."""

@@ -1,0 +1,94 @@
+"""What may be restricted, field by field, from loose to tight.
+
+Each field is ordered, and of several values the tightest counts. So it never matters in which order rules are
+looked at, and one more rule never loosens anything. Knows no rules and no readings.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
+
+
+class Admit(IntEnum):
+    """Whether a request may begin."""
+
+    NOW = 0
+    DEFER = 1
+    """It waits until it may, at most `Actions.max_wait_s`."""
+    REJECT = 2
+
+    @property
+    def word(self) -> str:
+        """As rules and headers write it."""
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Actions:
+    """What is done with a request; the defaults leave it as it is. `a | b` restricts as both do."""
+
+    admit: Admit = Admit.NOW
+    max_wait_s: float | None = None
+    """Seconds that a deferred request waits before it is refused."""
+    is_small: bool = False
+    """The model's `small` one answers in its place."""
+    is_reasoning_off: bool = False
+    """Its chat template is told `enable_thinking: false`; one without that switch does not listen."""
+    max_tokens: int | None = None
+    """Tokens of an answer, at most."""
+    context: int | None = None
+    """Tokens of prompt and answer together, at most."""
+    keep_alive_s: float | None = None
+    """Seconds that its model stays loaded afterwards, at most."""
+
+    def __or__(self, other: "Actions") -> "Actions":
+        return Actions(
+            admit=max(self.admit, other.admit),
+            max_wait_s=_least(self.max_wait_s, other.max_wait_s),
+            is_small=self.is_small or other.is_small,
+            is_reasoning_off=self.is_reasoning_off or other.is_reasoning_off,
+            max_tokens=_least(self.max_tokens, other.max_tokens),
+            context=_least(self.context, other.context),
+            keep_alive_s=_least(self.keep_alive_s, other.keep_alive_s),
+        )
+
+    def restricts(self, other: "Actions") -> bool:
+        """It is at least as tight as the other one in every field."""
+        return self | other == self
+
+    @property
+    def degrades(self) -> bool:
+        """The answer may be another one than was asked for."""
+        limits = self.max_tokens, self.context
+        return self.is_small or self.is_reasoning_off or limits != (None, None)
+
+    def words(self) -> Iterator[tuple[str, str]]:
+        """Name and value of each field that restricts something, as rules write them."""
+        if self.admit is not Admit.NOW:
+            yield "admit", self.admit.word
+        if self.is_small:
+            yield "model", "small"
+        if self.is_reasoning_off:
+            yield "reasoning", "false"
+        limits = {
+            "max_tokens": self.max_tokens,
+            "context": self.context,
+            "keep_alive": self.keep_alive_s,
+            "max_wait": self.max_wait_s,
+        }
+        for name, limit in limits.items():
+            if limit is not None:
+                yield name, f"{limit:g}" if isinstance(limit, float) else str(limit)
+
+
+NONE = Actions()
+"""Restricts nothing."""
+
+
+def _least(a: N | None, b: N | None) -> N | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return min(a, b)

@@ -1,0 +1,19 @@
+"""What the policy knows of a request: nothing of its text."""
+
+from dataclasses import dataclass
+
+from pilotlight.core import RequestClass
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the policy knows of a request. `small` is the model that may answer instead of `model`."""
+
+    request_class: RequestClass = RequestClass.INTERACTIVE
+    model: str = ""
+    small: str | None = None
+    max_tokens: int | None = None
+    is_strict: bool = False
+    """Its client wants what it asked for, or nothing."""
+    is_overridden: bool = False
+    """Somebody wants it done whatever the machine's state, short of critical."""

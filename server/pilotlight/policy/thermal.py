@@ -1,0 +1,183 @@
+"""How much of the time background work may run, so that the next interactive answer runs at cold speed.
+
+A pure controller: readings come in, a duty goes out. With a temperature, the forecast headroom is kept as
+far below the system's throttling as one answer heats (`Reserve`), by a proportional and an integral part.
+Without one, duty is halved while we are slower than when cold, and grows again slowly. Where nothing is
+known, nothing is restricted. The constants were found with `pilotlight simulate`; LOG.md says what others
+did.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from pilotlight.policy.reserve import Reserve
+from pilotlight.power.reading import Reading
+
+PROPORTIONAL = 4.0
+"""Duty per headroom. With the integral part alone, a chassis that takes 20 min to warm makes duty swing."""
+
+INTEGRAL = 0.02
+"""Duty per headroom and second."""
+
+LEAST_DUTY = 0.1
+"""Background work goes on, however slowly; only the system's own throttling stops it."""
+
+STEP = 0.05
+"""A smaller change of duty is not worth a message to the workers."""
+
+MARGIN = 0.02
+"""Headroom beside the reserve: half a degree."""
+
+THROTTLED_MARGIN = 0.1
+"""More of it for `THROTTLED_S` after the system has throttled."""
+
+THROTTLED_S = 600.0
+
+LESSON = 0.02
+"""More of it for about `LESSON_S` each time that it begins to: the sensor is late, or the trip below where it
+is said to be."""
+
+LESSON_S = 20_000.0
+
+SETTLE_S = 30.0
+"""After an answer, until the forecast no longer continues its rise."""
+
+SMOOTHING_S = 8.0
+"""Over which headroom before an answer is averaged."""
+
+WARM = 0.5
+"""Headroom below which a limit on the clock is not for heat, but somebody's wish."""
+
+SLOW = 0.1
+"""Slowdown at which duty is halved, if that is all that is known."""
+
+RECOVERY = 0.05
+"""What duty grows by otherwise, every `SETTLE_S`."""
+
+LONGEST_GAP_S = 10.0
+"""A longer time without readings counts as so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An interactive answer that is being generated."""
+
+    began: float
+    headroom: float
+    """Before it."""
+    rested: float
+    """The part of the time that background work rested before it."""
+
+
+@dataclass(slots=True)
+class Thermal:
+    """Owns the duty of background work, and what was learned of the machine."""
+
+    _reserve: Reserve = field(default_factory=Reserve)
+    _margin: float = MARGIN
+    _wanted: float = 1.0
+    _sum: float = 1.0
+    """The integral part."""
+    _is_stopped: bool = False
+    _was_throttled: bool = False
+    _throttled_at: float = -math.inf
+    _smooth: float | None = None
+    """Headroom without the sensor's noise."""
+    _answer: Answer | None = None
+    _answered_at: float = -math.inf
+    _turned_at: float = -math.inf
+    """When duty was last changed for a slowdown."""
+    _last: Reading | None = None
+
+    @property
+    def duty(self) -> float:
+        """The part of the time that background work may run: 1, or less in steps, or 0 while it is
+        stopped."""
+        return 0.0 if self._is_stopped else self._wanted
+
+    def on_reading(self, reading: Reading, *, is_answering: bool) -> float:
+        """The new duty; `is_answering` if interactive work runs."""
+        if reading.headroom is not None:
+            self._learn(reading, reading.headroom, is_answering)
+            self._steer(reading, reading.headroom, is_answering)
+        elif reading.slowdown is not None:
+            self._yield_to(reading.slowdown, reading.at)
+        else:
+            self._wanted, self._is_stopped = 1.0, False
+        self._last = reading
+        return self.duty
+
+    def target(self, now: float) -> float:
+        """The headroom that background work may take the machine to at that time."""
+        throttled = THROTTLED_MARGIN if now - self._throttled_at < THROTTLED_S else 0.0
+        return 1 - self._margin - throttled - self._reserve.expected(1 - self._wanted)
+
+    # --- what answers add ---
+
+    def _learn(self, reading: Reading, headroom: float, is_answering: bool) -> None:
+        self._watch_throttling(reading, headroom)
+        part = min(1.0, self._passed(reading.at) / SMOOTHING_S)
+        self._smooth = headroom if self._smooth is None else self._smooth + part * (headroom - self._smooth)
+        if is_answering and self._answer is None:
+            self._answer = Answer(reading.at, self._smooth, 1 - self.duty)
+        if (answer := self._answer) is not None:
+            seconds = reading.at - answer.began
+            if not self._throttled_since(answer):
+                self._reserve.learn(answer.rested, seconds, headroom - answer.headroom)
+            if not is_answering:
+                self._end(answer, reading.at)
+
+    def _end(self, answer: Answer, now: float) -> None:
+        if not self._throttled_since(answer):
+            self._reserve.ended(now - answer.began)
+        self._answer, self._answered_at = None, now
+
+    def _throttled_since(self, answer: Answer) -> bool:
+        """Then it took longer and heated less than it would have."""
+        return self._throttled_at >= answer.began
+
+    def _watch_throttling(self, reading: Reading, headroom: float) -> None:
+        self._margin -= (self._margin - MARGIN) * self._passed(reading.at) / LESSON_S
+        is_throttled = bool(reading.is_throttled) and headroom >= WARM
+        if is_throttled:
+            self._throttled_at = reading.at
+            self._margin += 0.0 if self._was_throttled else LESSON
+        self._was_throttled = is_throttled
+
+    # --- what background work may ---
+
+    def _steer(self, reading: Reading, headroom: float, is_answering: bool) -> None:
+        forecast = headroom if reading.forecast is None else reading.forecast
+        room = self.target(reading.at) - forecast
+        if not is_answering:
+            self._stop_or_go(room)
+            if reading.at - self._answered_at > SETTLE_S:
+                self._sum = _clamp(self._sum + INTEGRAL * room * self._passed(reading.at), 0.0)
+        self._set(_clamp(self._sum + PROPORTIONAL * room, LEAST_DUTY))
+
+    def _stop_or_go(self, room: float) -> None:
+        if self._is_stopped:
+            self._is_stopped = self._was_throttled or room <= 0
+        else:
+            self._is_stopped = self._was_throttled
+
+    def _set(self, duty: float) -> None:
+        if abs(duty - self._wanted) >= STEP or duty == 1.0:
+            self._wanted = duty
+
+    def _yield_to(self, slowdown: float, now: float) -> None:
+        """Of temperature nothing is known."""
+        self._is_stopped = False
+        if now - self._turned_at < SETTLE_S:
+            return
+        self._turned_at = now
+        duty = self._wanted / 2 if slowdown > SLOW else self._wanted + RECOVERY
+        self._wanted = _clamp(duty, LEAST_DUTY)
+
+    def _passed(self, now: float) -> float:
+        """Seconds since the last reading."""
+        return 0.0 if self._last is None else min(now - self._last.at, LONGEST_GAP_S)
+
+
+def _clamp(duty: float, least: float) -> float:
+    return min(1.0, max(least, duty))

@@ -1,0 +1,38 @@
+"""Linux: everything that can be found out from files, in one look."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from pilotlight.power import jetson, pi, profile, stalls, supplies, zones
+from pilotlight.power.files import Files, Remembered
+from pilotlight.power.finding import Finding
+from pilotlight.power.load import Load
+from pilotlight.power.thermometers import Thermometers
+from pilotlight.power.throttling import Throttling
+
+
+class Linux:
+    """The machine whose files are below `root`; remembers what has to be compared with the look before."""
+
+    def __init__(self, root: Path = Path("/")) -> None:
+        files = self._files = Files(root)
+        self._chips = Remembered(lambda: zones.chips(files))
+        self._thermometers = Thermometers(self._files)
+        self._throttling = Throttling(self._files)
+        self._load = Load(self._files)
+
+    def look(self, now: float, pids: Collection[int]) -> list[Finding]:
+        """All findings; `now` in seconds of a clock that never goes back, `pids` our own processes. Blocks
+        for as long as drivers take to answer: most of a millisecond, and tens of them where firmware is
+        slow."""
+        files, chips = self._files, self._chips.at(now)
+        return [
+            *pi.read(files, chips),
+            *jetson.read(files, chips),
+            *supplies.read(files),
+            *profile.read(files),
+            *self._thermometers.read(now),
+            *self._throttling.read(now),
+            *stalls.read(files),
+            *self._load.read(now, pids),
+        ]

@@ -1,0 +1,143 @@
+"""The one task that reads the machine: every second while there is work, once when somebody asks, else never.
+
+Looking is a matter of files and calls that may block, so it is done in a thread, one look at a time, and one
+that takes too long is given up: what was known gets older then, and counts as unknown once it is `STALE_S`
+old.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import anyio
+import structlog
+from anyio import to_thread
+
+from pilotlight.power.finding import FIELDS, Finding, Known, assemble
+from pilotlight.power.reading import Reading
+from pilotlight.registry.pressure import Level
+
+PERIOD_S = 1.0
+"""The definition of headroom wants a sample each second."""
+
+FRESH_S = 2.0
+"""A reading of this age needs no other before something is decided."""
+
+FIRST_S = 0.05
+"""What a first decision waits for a reading at most; where files answer at once it is a millisecond."""
+
+SLOWEST_S = 1.0
+STALE_S = 10.0
+
+UNREAD = Reading(unknown=dict.fromkeys(FIELDS, "not read yet"))
+
+log = structlog.get_logger()
+
+
+class Machine(Protocol):
+    """Something to look at; see `linux.Linux`."""
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        """All findings. `pids` are our own processes. Blocks; called in one thread at a time."""
+
+
+class Sampler:
+    """Owns the last reading. All methods are called in the event loop."""
+
+    def __init__(self, machine: Machine, pids: Callable[[], Collection[int]]) -> None:
+        self.last = UNREAD
+        """However old it is."""
+        self._machine = machine
+        self._pids = pids
+        self._memory = Level.NONE
+        self._is_working = False
+        self._is_asked = False
+        self._is_looking = False
+        self._due = 0.0
+        self._wake = anyio.Event()
+        self._told = anyio.Event()
+
+    # --- for who decides ---
+
+    async def begin(self) -> None:
+        """There is work from now on; returns with a fresh reading, or after `FIRST_S`. Nothing to do if there
+        was work before."""
+        if not self._is_working:
+            self._is_working = True
+            self._wake.set()
+            await self.fresh(FIRST_S)
+
+    def end(self) -> None:
+        """There is no work any more: no timer, no look."""
+        if self._is_working:
+            self._is_working = False
+            self._wake.set()
+
+    def press(self, level: Level) -> None:
+        """The kernel says that memory is so short."""
+        self._memory = level
+
+    async def fresh(self, within_s: float = SLOWEST_S) -> Reading:
+        """The reading of the last `FRESH_S`; looks if there is none, and waits for that so long at most."""
+        if anyio.current_time() - self.last.at > FRESH_S or self.last is UNREAD:
+            self._is_asked = True
+            self._wake.set()
+            with anyio.move_on_after(within_s):
+                await self._told.wait()
+        return self.reading()
+
+    def reading(self) -> Reading:
+        """What is known now. What is too old is not."""
+        age = anyio.current_time() - self.last.at
+        if self.last is UNREAD or age <= STALE_S:
+            return self.last
+        return Reading(at=self.last.at, unknown=dict.fromkeys(FIELDS, f"not read for {age:.0f} s"))
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Look when there is reason to, until cancelled."""
+        while True:
+            if self._is_asked or (self._is_working and anyio.current_time() >= self._due):
+                await self._sample()
+                continue
+            self._wake = anyio.Event()
+            with anyio.move_on_after(self._due - anyio.current_time() if self._is_working else None):
+                await self._wake.wait()
+
+    async def _sample(self) -> None:
+        now = anyio.current_time()
+        self._due = now + PERIOD_S
+        findings = await self._look(now)
+        if findings is not None:
+            self.last = assemble([*findings, *self._pressure()], now, _minute())
+        self._is_asked = False
+        told, self._told = self._told, anyio.Event()
+        told.set()
+
+    async def _look(self, now: float) -> Sequence[Finding] | None:
+        """None if it took too long. A thread that hangs in a driver is left behind, and no other one is sent
+        after it."""
+        if self._is_looking:
+            return None
+        pids = tuple(self._pids())
+        self._is_looking = True
+        with anyio.move_on_after(SLOWEST_S):
+            return await to_thread.run_sync(self._look_there, now, pids, abandon_on_cancel=True)
+        log.warning("the machine's sensors do not answer", waited_s=SLOWEST_S)
+        return None
+
+    def _look_there(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        try:
+            return self._machine.look(now, pids)
+        finally:
+            self._is_looking = False
+
+    def _pressure(self) -> list[Finding]:
+        return [Known("memory", self._memory, "psi trigger")] if self._memory else []
+
+
+def _minute() -> int:
+    """Of the local day."""
+    now = datetime.now()
+    return now.hour * 60 + now.minute

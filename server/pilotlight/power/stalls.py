@@ -1,0 +1,42 @@
+"""Linux: how short memory is, by how much of the last ten seconds tasks have waited for it (PSI).
+
+The levels are those of `registry.pressure`, which the kernel wakes; this is the same measure read like a
+gauge."""
+
+import math
+from collections.abc import Iterator
+
+from pilotlight.power.files import Files
+from pilotlight.power.finding import Finding, Known, Missing
+from pilotlight.registry.pressure import TRIGGERS, Level
+
+STALLS = "proc/pressure/memory"
+
+
+def read(files: Files) -> Iterator[Finding]:
+    """The level of the last ten seconds."""
+    lines = (files.text(STALLS) or "").splitlines()
+    stalls = {line.split(" ")[0]: _average(line) for line in lines}
+    level, is_known = Level.NONE, False
+    for one, trigger in TRIGGERS.items():
+        who, stall, window = trigger.split()
+        part = stalls.get(who)
+        if part is not None:
+            is_known = True
+            level = max(level, one) if part >= 100 * int(stall) / int(window) else level
+    if is_known:
+        yield Known("memory", level, "psi")
+    else:
+        yield Missing("memory", f"there is no {STALLS}")
+
+
+def _average(line: str) -> float | None:
+    """Percent, of `some avg10=1.53 avg60=...`."""
+    for word in line.split()[1:2]:
+        name, _, value = word.partition("=")
+        try:
+            part = float(value[:12])
+        except ValueError:
+            return None
+        return part if name == "avg10" and math.isfinite(part) and 0 <= part <= 100 else None
+    return None

@@ -1,0 +1,205 @@
+"""The gate that every request passes before it is queued: asks the policy, and holds who has to wait.
+
+Owns which rules are in force and an override's end. It looks at the machine when a request comes, and again
+every `RECHECK_S` while one is held; never otherwise. Single event loop.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeVar
+
+import anyio
+import structlog
+
+from pilotlight.core import Request
+from pilotlight.errors import (
+    BackgroundBlocked,
+    BatteryFloor,
+    Busy,
+    MemoryPressure,
+    Restricted,
+    ShuttingDown,
+    ThermalCritical,
+)
+from pilotlight.policy.actions import NONE, Actions, Admit
+from pilotlight.policy.decide import Cause, Decision, decide
+from pilotlight.policy.facts import Facts
+from pilotlight.policy.hysteresis import Hysteresis, InForce
+from pilotlight.policy.rules import Rule
+from pilotlight.power.reading import Reading
+
+RECHECK_S = 2.0
+
+PATIENCE_S = 0.25
+"""A look takes milliseconds; a request does not wait for a driver that hangs."""
+
+STALE_S = 10.0
+"""What is older says nothing any more, and what it said ends."""
+
+LONGEST_RETRY_S = 120
+"""openai-python does not retry at all when it is told to wait longer."""
+
+REFUSALS = {
+    Cause.MEMORY: MemoryPressure,
+    Cause.THERMAL: ThermalCritical,
+    Cause.BATTERY: BatteryFloor,
+    Cause.BACKGROUND: BackgroundBlocked,
+    Cause.RULE: Restricted,
+}
+
+N = TypeVar("N", int, float)
+
+log = structlog.get_logger()
+
+
+class Readings(Protocol):
+    """Who knows the machine; `power.sampling.Sampler` does."""
+
+    async def fresh(self, within_s: float) -> Reading:
+        """What is known now; waits for a look at the machine so long at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules there are, and how fast they begin and end."""
+
+    rules: tuple[Rule, ...]
+    hysteresis: Hysteresis = field(default_factory=Hysteresis)
+
+
+class Gate:
+    """At most `max_held` requests wait here."""
+
+    def __init__(self, policy: Policy, readings: Readings, max_held: int) -> None:
+        self._policy = policy
+        self.in_force = InForce()
+        self.held = 0
+        self._readings = readings
+        self._max_held = max_held
+        self._override_until = -math.inf
+        self._is_closed = False
+        self._changed = anyio.Event()
+
+    async def judge(self, facts: Facts) -> Decision:
+        """What is done with a request now."""
+        if not self._policy.rules:
+            return Decision(facts, Reading())
+        reading = await self._readings.fresh(PATIENCE_S)
+        self._step(reading)
+        if self.override_left_s > 0:
+            facts = replace(facts, is_overridden=True)
+        return decide(reading, self._policy.rules, facts, self.in_force)
+
+    async def admitted(self, decision: Decision) -> Decision:
+        """Returns once a deferred request may begin, with what is done with it then.
+
+        Raises the refusal if it no longer may, or has waited for as long as a rule lets it; `Busy` if too
+        many wait.
+        """
+        if self.held >= self._max_held:
+            raise Busy(
+                f"{self.held} requests wait for the policy; at most {self._max_held} may (server.queue)"
+            )
+        began = anyio.current_time()
+        self.held += 1
+        try:
+            while decision.actions.admit is Admit.DEFER:
+                await self._wait(began, decision)
+                decision = await self.judge(decision.facts)
+        finally:
+            self.held -= 1
+        if decision.actions.admit is Admit.REJECT:
+            raise self.refusal(decision)
+        return decision
+
+    def refusal(self, decision: Decision) -> Restricted:
+        """The error that tells why, and when to try again if that is known."""
+        assert decision.cause is not None, "only what is refused has a cause"
+        ends_in_s = self.ends_in_s(decision)
+        is_soon = ends_in_s is not None and ends_in_s <= LONGEST_RETRY_S
+        return REFUSALS[decision.cause](
+            decision.reason, retry_after_s=max(1, math.ceil(ends_in_s)) if is_soon and ends_in_s else None
+        )
+
+    def ends_in_s(self, decision: Decision) -> float | None:
+        """Seconds until all that restricts it is over if nothing gets worse; None if that is not known."""
+        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.fired]
+        known = [end for end in ends if end is not None]
+        return max(known) if known and len(known) == len(ends) else None
+
+    # --- for the person at the machine ---
+
+    @property
+    def override_left_s(self) -> float:
+        """Seconds for which nothing short of critical counts."""
+        return max(0.0, self._override_until - anyio.current_time())
+
+    def override(self, ttl_s: float) -> None:
+        """For so long, nothing short of critical counts; 0 ends it."""
+        self._override_until = anyio.current_time() + ttl_s
+        log.info("policy overridden", ttl_s=ttl_s)
+        self._wake()
+
+    def follow(self, policy: Policy) -> None:
+        """Other rules from now on; those that stay go on as they are."""
+        self._policy = policy
+        self._wake()
+
+    def close(self) -> None:
+        """Who waits is told that the daemon ends."""
+        self._is_closed = True
+        self._wake()
+
+    # --- how it is done ---
+
+    def _step(self, reading: Reading) -> None:
+        now = anyio.current_time()
+        if now - reading.at > STALE_S:
+            reading = replace(reading, at=now)
+        if reading.at <= self.in_force.at:
+            return  # it was looked at before
+        before = self.in_force.since.keys()
+        self.in_force = self.in_force.step(self._policy.rules, reading, self._policy.hysteresis)
+        after = self.in_force.since.keys()
+        for name in after - before:
+            log.info("policy rule begins", rule=name)
+        for name in before - after:
+            log.info("policy rule ends", rule=name)
+
+    async def _wait(self, began: float, decision: Decision) -> None:
+        """Until it is time to look again. Raises when there has been waiting enough."""
+        limit = decision.actions.max_wait_s
+        deadline = began + (math.inf if limit is None else limit)
+        if self._is_closed:
+            raise ShuttingDown("the daemon is shutting down")
+        if anyio.current_time() >= deadline:
+            raise BackgroundBlocked(
+                f"it has waited for {limit:.0f} s, which is all it may: {decision.reason}"
+            )
+        with anyio.move_on_at(min(deadline, anyio.current_time() + RECHECK_S)):
+            await self._changed.wait()
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+
+def restricted(request: Request, actions: Actions) -> Request:
+    """The request as it may be done; which model answers is not decided here."""
+    if actions == NONE:
+        return request
+    prompt = request.prompt
+    if actions.is_reasoning_off:
+        prompt = replace(prompt, template_kwargs={**prompt.template_kwargs, "enable_thinking": False})
+    return replace(
+        request,
+        prompt=prompt,
+        max_tokens=_least(request.max_tokens, actions.max_tokens),
+        context=actions.context,
+        keep_alive_s=_least(request.keep_alive_s, actions.keep_alive_s),
+    )
+
+
+def _least(a: N | None, b: N | None) -> N | None:
+    given = [value for value in (a, b) if value is not None]
+    return min(given, default=None)

@@ -1,0 +1,81 @@
+"""A worker that generates without computing: one stream at a time, as fast as its chip may go.
+
+Interactive work goes first, and background work is paused meanwhile; alone, that works in the bursts of
+`policy.pace`. There are no prompts to compute.
+"""
+
+from dataclasses import dataclass, field
+
+from pilotlight.core import Request
+from pilotlight.policy.pace import Bursts
+from pilotlight.simulate.chip import Chip, Setting
+from pilotlight.simulate.policies import Orders
+
+
+@dataclass(slots=True)
+class Job:
+    """A request that runs: the tokens it still wants, and when it was dispatched."""
+
+    request: Request
+    left: float
+    began: float
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What was done in a step: so many tokens of one job, in so many seconds of it."""
+
+    job: Job
+    tokens: float
+    seconds: float
+    cold: float
+    """Tokens per second, had no governor interfered."""
+    watts: float
+    """Of the machine meanwhile."""
+
+
+@dataclass(slots=True)
+class Worker:
+    """Owns what runs."""
+
+    chip: Chip
+    eco: Setting
+    _jobs: dict[str, Job] = field(default_factory=dict)
+    _bursts: Bursts = field(default_factory=Bursts)
+    _known: dict[Setting, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def is_answering(self) -> bool:
+        """Interactive work runs."""
+        return any(not job.request.yields for job in self._jobs.values())
+
+    def begin(self, request: Request, tokens: int, now: float) -> None:
+        self._jobs[request.id] = Job(request, tokens, now)
+
+    def end(self, request_id: str) -> None:
+        """It is done, or cancelled."""
+        self._jobs.pop(request_id, None)
+
+    def step(self, now: float, seconds: float, limit: float, orders: Orders) -> Work | None:
+        """Let time pass; `limit` is the governor's, on the clock. None if nothing was generated."""
+        job = min(self._jobs.values(), key=lambda job: job.request.rank, default=None)
+        if job is None or (job.request.yields and self._bursts.rests(now, orders.duty)):
+            return None
+        work = self._work(job, seconds, limit, orders)
+        job.left -= work.tokens
+        if job.request.yields:
+            self._bursts.ran(work.tokens, work.seconds)
+        return work
+
+    def _work(self, job: Job, seconds: float, limit: float, orders: Orders) -> Work:
+        wanted = self.eco if job.request.yields and orders.is_eco else Setting()
+        setting = Setting(min(limit, wanted.clock), wanted.threads)
+        (rate, watts), (cold, _) = self._run_at(setting), self._run_at(wanted)
+        tokens = min(job.left, rate * seconds)
+        return Work(job, tokens, tokens / rate, cold, watts)
+
+    def _run_at(self, setting: Setting) -> tuple[float, float]:
+        """Tokens per second and watts; computed once per setting."""
+        if setting not in self._known:
+            self._known[setting] = self.chip.rate(setting), self.chip.watts(setting)
+        return self._known[setting]

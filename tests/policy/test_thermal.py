@@ -1,0 +1,130 @@
+"""The controller by itself: what it does about a reading. What that leads to is in tests/simulate."""
+
+import pytest
+
+from pilotlight.policy.thermal import (
+    LEAST_DUTY,
+    LESSON,
+    SETTLE_S,
+    THROTTLED_MARGIN,
+    THROTTLED_S,
+    Thermal,
+)
+from pilotlight.power.reading import Reading
+
+
+class Time:
+    """A controller that gets a reading each second."""
+
+    def __init__(self) -> None:
+        self.thermal = Thermal()
+        self.now = 0.0
+
+    def go(self, seconds: int = 1, *, is_answering: bool = False, **values: float | bool | None) -> float:
+        """The duty after so many seconds with the same reading."""
+        for _ in range(seconds):
+            self.now += 1
+            reading = Reading(at=self.now, **values)  # type: ignore[arg-type]
+            self.thermal.on_reading(reading, is_answering=is_answering)
+        return self.thermal.duty
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+def test_where_nothing_is_known_nothing_is_restricted(time: Time) -> None:
+    """No sensor, no rate, for a day."""
+    assert time.go(100) == 1.0
+
+
+def test_a_sensor_that_vanishes_restricts_nothing(time: Time) -> None:
+    """Whatever it said last."""
+    assert time.go(300, headroom=0.99) < 1.0
+    assert time.go() == 1.0
+
+
+def test_a_cool_machine_runs_all_the_time(time: Time) -> None:
+    """However long."""
+    assert time.go(600, headroom=0.2, forecast=0.3) == 1.0
+
+
+def test_it_slows_down_for_what_will_be(time: Time) -> None:
+    """Long before it is so."""
+    assert time.go(5, headroom=0.5, forecast=0.95) < 0.6
+
+
+def test_heat_never_stops_background_work_by_itself(time: Time) -> None:
+    """It may come from elsewhere, and go on for days."""
+    assert time.go(3600, headroom=0.99, forecast=1.0) == LEAST_DUTY
+
+
+def test_the_systems_throttling_stops_it_until_there_is_room(time: Time) -> None:
+    """Not only until it no longer throttles."""
+    assert time.go(headroom=1.0, is_throttled=True) == 0.0
+    assert time.go(60, headroom=0.95, forecast=0.95, is_throttled=False) == 0.0
+    assert time.go(60, headroom=0.3, forecast=0.3, is_throttled=False) > 0.0
+
+
+def test_a_limit_on_a_cool_machine_is_not_heat(time: Time) -> None:
+    """Somebody saves power: then rules of the policy speak, not this."""
+    assert time.go(60, headroom=0.2, is_throttled=True) == 1.0
+
+
+def test_after_throttling_it_stays_further_away_for_a_while(time: Time) -> None:
+    """And a little further for hours."""
+    time.go(headroom=0.3)
+    before = time.thermal.target(time.now)
+    time.go(headroom=1.0, is_throttled=True)
+    time.go(60, headroom=0.3, is_throttled=False)
+    assert time.thermal.target(time.now) == pytest.approx(before - THROTTLED_MARGIN - LESSON, abs=0.01)
+    time.go(int(THROTTLED_S), headroom=0.3, is_throttled=False)
+    assert time.thermal.target(time.now) == pytest.approx(before - LESSON, abs=0.01)
+    time.go(100_000, headroom=0.3, is_throttled=False)
+    assert time.thermal.target(time.now) == pytest.approx(before, abs=0.005)
+
+
+def test_it_learns_what_answers_add(time: Time) -> None:
+    """Small ones leave more room for background work than it thought at first."""
+    time.go(10, headroom=0.5)
+    first = time.thermal.target(time.now)
+    for _ in range(20):
+        time.go(20, headroom=0.52, is_answering=True)
+        time.go(60, headroom=0.5)
+    assert time.thermal.target(time.now) > first + 0.05
+
+
+def test_an_answer_that_was_throttled_teaches_nothing(time: Time) -> None:
+    """It took longer and heated less than it would have."""
+    time.go(10, headroom=0.9)
+    first = time.thermal.target(time.now)
+    time.go(5, headroom=1.0, is_throttled=True, is_answering=True)
+    time.go(90, headroom=0.9, is_answering=True)
+    time.go(int(THROTTLED_S) + 1, headroom=0.9)
+    assert time.thermal.target(time.now) == pytest.approx(first - LESSON, abs=0.005)
+
+
+def test_without_a_thermometer_slowdown_halves_it(time: Time) -> None:
+    """Down to the least, and no further."""
+    time.go(slowdown=0.0)
+    assert time.go(int(SETTLE_S), slowdown=0.2) == 0.5
+    assert time.go(int(SETTLE_S), slowdown=0.2) == 0.25
+    assert time.go(3600, slowdown=0.2) == LEAST_DUTY
+
+
+def test_without_a_thermometer_it_comes_back_slowly(time: Time) -> None:
+    """From a half in five minutes."""
+    time.go(slowdown=0.2)
+    assert time.go(150, slowdown=0.05) == pytest.approx(0.75)
+    assert time.go(300, slowdown=0.05) == 1.0
+
+
+def test_a_pause_without_readings_is_not_counted(time: Time) -> None:
+    """Nobody looked while nothing ran: the controller does not wind up meanwhile."""
+    other = Time()
+    for one, pause in ((time, 0.0), (other, 86_400.0)):
+        one.go(30, headroom=0.8, forecast=0.8)
+        one.now += pause
+        one.go(1, headroom=0.8, forecast=0.8)
+    assert other.thermal.duty == pytest.approx(time.thermal.duty, abs=0.1)

@@ -1,0 +1,146 @@
+"""What has to be compared with the look before: load, trends, throttle counters; and what changes
+meanwhile."""
+
+import os
+import shutil
+from pathlib import Path
+from time import thread_time
+
+import pytest
+from trees import TREES, Tree, write
+
+from pilotlight.power.finding import assemble
+from pilotlight.power.linux import Linux
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+
+ZONE = "sys/class/thermal/thermal_zone0"
+COUNTER = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+
+
+def look(machine: Linux, now: float, pids: tuple[int, ...] = ()) -> Reading:
+    return assemble(machine.look(now, pids), now)
+
+
+def stat(user: int, idle: int, steal: int = 0) -> str:
+    return f"cpu  {user} 0 0 {idle} 0 0 0 {steal} 0 0\ncpu0 1 1 1 1"
+
+
+def test_load_is_what_others_use(tmp_path: Path) -> None:
+    """Our own ticks, whatever our process is called, are not among it, nor are stolen ones."""
+    machine = Linux(tmp_path)
+    ours = "7 (a) b) S 1 1 1 0 -1 0 0 0 0 0"
+    write(tmp_path, {"proc/stat": stat(100, 100), "proc/7/stat": f"{ours} 50 5 0 0"})
+    assert look(machine, 0, (7,)).load is None
+    write(tmp_path, {"proc/stat": stat(200, 200, 90), "proc/7/stat": f"{ours} 95 20 0 0"})
+    assert look(machine, 1, (7,)).load == pytest.approx((100 - 60) / 200)
+
+
+def test_load_needs_two_looks_in_a_row(tmp_path: Path) -> None:
+    """After a pause the first one is compared with nothing."""
+    machine = Linux(tmp_path)
+    write(tmp_path, {"proc/stat": stat(100, 100)})
+    look(machine, 0)
+    write(tmp_path, {"proc/stat": stat(900, 200)})
+    reading = look(machine, 3600)
+    assert (reading.load, reading.unknown["load"]) == (None, "needs two samples")
+
+
+def test_a_forecast_comes_with_the_third_sample(tmp_path: Path) -> None:
+    """And continues the line; headroom is there from the first."""
+    machine = Linux(tmp_path)
+    write(tmp_path, {f"{ZONE}/type": "cpu-thermal", f"{ZONE}/trip_point_0_type": "passive",
+                     f"{ZONE}/trip_point_0_temp": 95000})  # fmt: skip
+    readings = []
+    for second in range(4):
+        write(tmp_path, {f"{ZONE}/temp": 80000 + second * 250})
+        readings.append(look(machine, second))
+    assert [reading.forecast is None for reading in readings] == [True, True, False, False]
+    assert readings[3].headroom == pytest.approx((80.75 - 65) / 30)
+    assert readings[3].forecast == pytest.approx((80.75 + 7.5 - 65) / 30)
+
+
+def test_a_zone_of_acpi_is_not_believed_before_it_moves(tmp_path: Path) -> None:
+    """Many firmwares report a constant there, and some a hot one."""
+    machine = Linux(tmp_path)
+    write(tmp_path, {f"{ZONE}/type": "acpitz", f"{ZONE}/temp": 96000, f"{ZONE}/trip_point_0_type": "critical",
+                     f"{ZONE}/trip_point_0_temp": 105000})  # fmt: skip
+    assert [look(machine, second).thermal for second in range(5)] == [None] * 5
+    write(tmp_path, {f"{ZONE}/temp": 96100})
+    assert look(machine, 5).thermal is ThermalLevel.SERIOUS
+
+
+def test_a_throttle_counter_that_moves_means_throttling(tmp_path: Path) -> None:
+    """For a while, because it moves once when throttling begins; what it counted before does not matter."""
+    machine = Linux(tmp_path)
+    counts = [5000, 5000, 5001, *[5001] * 12]
+    throttled = []
+    for second, count in enumerate(counts):
+        write(tmp_path, {COUNTER: count})
+        throttled.append(look(machine, second).is_throttled)
+    assert throttled == [None, False, *[True] * 10, False, False, False]
+
+
+def test_throttling_during_a_pause_is_no_news(tmp_path: Path) -> None:
+    """The counter may have moved an hour ago."""
+    machine = Linux(tmp_path)
+    for now, count in ((0, 1), (3600, 900), (3601, 900)):
+        write(tmp_path, {COUNTER: count})
+        reading = look(machine, now)
+    assert reading.is_throttled is False
+
+
+def test_who_is_throttled_is_hot(tmp_path: Path) -> None:
+    """Without any thermometer, too."""
+    write(tmp_path, {"sys/class/thermal/cooling_device0/type": "cpufreq-cpu0",
+                     "sys/class/thermal/cooling_device0/cur_state": 2})  # fmt: skip
+    assert look(Linux(tmp_path), 0).thermal is ThermalLevel.SERIOUS
+
+
+def test_changes_are_seen_live(tmp_path: Path) -> None:
+    """The plug is pulled, and later the battery taken out."""
+    machine = Linux(tmp_path)
+    folder = tmp_path / "sys/class/power_supply"
+    write(folder, {"AC/type": "Mains", "AC/online": 1})
+    write(folder, {"BAT0/type": "Battery", "BAT0/status": "Full", "BAT0/capacity": 90})
+    assert look(machine, 0).supply is Supply.AC
+    write(folder, {"AC/online": 0, "BAT0/status": "Discharging"})
+    reading = look(machine, 1)
+    assert (reading.supply, reading.percent) == (Supply.BATTERY, 90)
+    shutil.rmtree(folder / "BAT0")
+    assert look(machine, 2).supply is Supply.AC
+
+
+def test_a_pipe_does_not_hold_it_up(tmp_path: Path) -> None:
+    """Nor does a folder in the place of a file."""
+    write(tmp_path, {"sys/class/power_supply/AC/type": "Mains"})
+    os.mkfifo(tmp_path / "sys/class/power_supply/AC/online")
+    (tmp_path / "proc/stat").mkdir(parents=True)
+    assert look(Linux(tmp_path), 0).supply is Supply.AC
+
+
+def test_folders_full_of_junk_cost_little(tmp_path: Path) -> None:
+    """A look stays below 5 ms of computing with a thousand entries that mean nothing in every folder."""
+    for folder in ("power_supply", "hwmon", "thermal"):
+        for number in range(1000):
+            (tmp_path / "sys/class" / folder / f"{folder}{number}").mkdir(parents=True)
+    machine = Linux(tmp_path)
+    times = []
+    for second in range(7):
+        started_at = thread_time()
+        look(machine, second)
+        times.append(thread_time() - started_at)
+    assert min(times) < 0.005
+
+
+@pytest.mark.parametrize("tree", TREES, ids=lambda tree: tree.name)
+def test_a_machine_may_vanish_at_any_moment(tree: Tree, tmp_path: Path) -> None:
+    """Device by device: nothing raises, who is on mains stays so, and in the end nothing is known."""
+    tree.write(tmp_path)
+    machine = Linux(tmp_path)
+    for second, folder in enumerate(sorted(tree.files)):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+        reading = look(machine, second)
+        if "Discharging" not in tree.contents.values():
+            assert reading.supply in (None, Supply.AC, tree.expect.get("supply"))
+    shutil.rmtree(tmp_path / "sys", ignore_errors=True)
+    assert look(machine, 99).origins == {}

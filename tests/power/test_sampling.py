@@ -1,0 +1,159 @@
+"""The machine is looked at while there is work, when somebody asks, and never else."""
+
+import threading
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+
+from pilotlight.power.finding import Finding, Known
+from pilotlight.power.reading import Supply
+from pilotlight.power.sampling import FIRST_S, STALE_S, UNREAD, Sampler
+from pilotlight.registry.pressure import Level
+from virtual_clock import run_virtual
+
+DAY_S = 24 * 3600.0
+
+
+class Counted:
+    """A machine that counts looks; with `held`, each waits for that."""
+
+    def __init__(self) -> None:
+        self.looks: list[float] = []
+        self.held: threading.Event | None = None
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        self.looks.append(now)
+        if self.held is not None:
+            self.held.wait(10)
+        return [Known("supply", Supply.BATTERY, "test"), Known("load", float(len(pids)), "test")]
+
+
+@asynccontextmanager
+async def sampling(machine: Counted) -> AsyncIterator[Sampler]:
+    sampler = Sampler(machine, lambda: (1, 2))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(sampler.run)
+        yield sampler
+        tasks.cancel_scope.cancel()
+
+
+def test_a_day_without_work_is_a_day_without_a_look() -> None:
+    """Neither before the first request nor after the last one."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            await anyio.sleep(DAY_S)
+            assert machine.looks == []
+            await sampler.begin()
+            sampler.end()
+            await anyio.sleep(DAY_S)
+            assert len(machine.looks) == 1
+
+    run_virtual(main)
+
+
+def test_work_is_looked_at_from_its_beginning_every_second() -> None:
+    """`begin` returns with a reading; between two looks it is a second, and after the end there is none."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            await anyio.sleep(1000)
+            await sampler.begin()
+            assert (sampler.last.supply, sampler.last.load) == (Supply.BATTERY, 2.0)
+            await sampler.begin()
+            await anyio.sleep(9.5)
+            sampler.end()
+            await anyio.sleep(100)
+
+    run_virtual(main)
+    gaps = [after - before for before, after in zip(machine.looks, machine.looks[1:], strict=False)]
+    assert len(machine.looks) == 10
+    assert all(1 <= gap < 1.1 for gap in gaps), gaps
+
+
+def test_many_short_requests_cost_one_look_a_second() -> None:
+    """What was read a moment ago is fresh enough."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            for _ in range(100):
+                await sampler.begin()
+                sampler.end()
+                await anyio.sleep(0.1)
+
+    run_virtual(main)
+    assert 5 <= len(machine.looks) <= 11
+
+
+def test_sensors_that_do_not_answer_hold_up_nothing() -> None:
+    """The first decision waits for a moment; no second thread is sent after the first, and what was known is
+    forgotten."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            await sampler.fresh()
+            machine.held = threading.Event()
+            await anyio.sleep(5)
+            asked_at = anyio.current_time()
+            await sampler.begin()
+            assert anyio.current_time() - asked_at <= FIRST_S * 1.1
+            await anyio.sleep(30)
+            assert len(machine.looks) == 2
+            assert (sampler.reading().supply, sampler.last.supply) == (None, Supply.BATTERY)
+            assert sampler.reading().unknown["supply"].startswith("not read for")
+            machine.held.set()
+            machine.held = None
+            await anyio.sleep(3)
+            assert sampler.reading().supply is Supply.BATTERY
+
+    run_virtual(main)
+
+
+def test_a_reading_that_is_old_is_none() -> None:
+    """After `STALE_S` of no look."""
+
+    async def main() -> None:
+        async with sampling(Counted()) as sampler:
+            assert sampler.reading() is UNREAD
+            await sampler.fresh()
+            await anyio.sleep(STALE_S - 1)
+            assert sampler.reading().supply is Supply.BATTERY
+            await anyio.sleep(2)
+            assert sampler.reading().supply is None
+
+    run_virtual(main)
+
+
+def test_who_asks_gets_one_look() -> None:
+    """And the next one who asks within two seconds gets the same."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            first = await sampler.fresh()
+            await anyio.sleep(1)
+            assert await sampler.fresh() is first
+            await anyio.sleep(DAY_S)
+
+    run_virtual(main)
+    assert len(machine.looks) == 1
+
+
+def test_what_the_kernel_says_of_memory_is_part_of_it() -> None:
+    """Whatever is read elsewhere, until it says that it is over."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            sampler.press(Level.CRITICAL)
+            assert (await sampler.fresh()).memory is Level.CRITICAL
+            sampler.press(Level.NONE)
+            await anyio.sleep(10)
+            assert (await sampler.fresh()).memory is None
+
+    run_virtual(main)

@@ -1,0 +1,70 @@
+"""What the controller is for: background work does not cost the next answer. A part of what
+`pilotlight simulate --vary 30` runs; LOG.md has all of it."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from pilotlight.simulate.experiment import Plan, Run, runs
+from pilotlight.simulate.platforms import FAN_LAPTOP, FANLESS_LAPTOP, PHONE, PI_5, GovernorName, Platform
+
+
+def outcome(platform: Platform, policies: Sequence[str], **wishes: object) -> dict[str, Run]:
+    """Of the platform's own machine, or of the last that varies, by policy."""
+    plan = Plan(platforms=[platform], policies=policies, **wishes)  # type: ignore[arg-type]
+    return {run.policy: run for run in runs(plan)}
+
+
+@pytest.mark.parametrize("platform", [FAN_LAPTOP, FANLESS_LAPTOP, PI_5], ids=lambda one: one.name)
+def test_answers_stay_fast_and_most_background_work_is_done(platform: Platform) -> None:
+    """Under a governor that throttles by steps, with hardly any throttling and no flapping."""
+    ours = outcome(platform, ["race", "pilotlight"], hours=2.0)["pilotlight"]
+    found = ours.figures
+    assert found.mean is not None
+    assert found.p5 is not None
+    assert ours.kept is not None
+    assert found.mean >= 0.95
+    assert found.p5 >= 0.90
+    assert ours.kept >= 0.60
+    assert found.throttled <= 0.02
+    assert found.transitions_per_h <= 6
+
+
+def test_racing_costs_the_next_answer() -> None:
+    """Without a fan, a third and more of its speed: the simulation can make a policy lose."""
+    found = outcome(FANLESS_LAPTOP, ["race"], hours=2.0)["race"].figures
+    assert found.mean is not None
+    assert found.mean < 0.7
+
+
+def test_a_machine_whose_constants_are_off_is_learned() -> None:
+    """Each constant by up to 30 %."""
+    ours = outcome(FANLESS_LAPTOP, ["pilotlight"], hours=1.5, vary=0.3, num_machines=2)["pilotlight"]
+    assert ours.machine == 1
+    assert ours.figures.p5 is not None
+    assert ours.figures.p5 >= 0.90
+
+
+@pytest.mark.parametrize("platform", [PHONE, FANLESS_LAPTOP], ids=lambda one: one.name)
+def test_a_governor_that_falls_off_a_cliff_is_kept_away_from(platform: Platform) -> None:
+    """It gives no second chance within an answer."""
+    found = outcome(platform, ["pilotlight"], governor=GovernorName.CLIFF, hours=1.5)["pilotlight"].figures
+    assert found.mean is not None
+    assert found.mean >= 0.85
+
+
+def test_without_a_thermometer_our_own_slowdown_is_enough_to_do_better() -> None:
+    """Not as well: it has to be slow before it knows."""
+    found = outcome(FANLESS_LAPTOP, ["race", "slowdown"], hours=1.5)
+    race, blind = found["race"].figures, found["slowdown"].figures
+    assert race.mean is not None
+    assert blind.mean is not None
+    assert blind.mean >= 0.90
+    assert race.mean < 0.75
+
+
+def test_a_charge_gives_more_tokens_than_racing_does() -> None:
+    """Where background work is allowed on battery, a lower clock pays: 1.4 times."""
+    ours = outcome(FAN_LAPTOP, ["race", "pilotlight"], hours=10.0, is_on_battery=True)["pilotlight"]
+    assert ours.kept is not None
+    assert ours.kept >= 1.4
