@@ -21,7 +21,16 @@ import httpx
 from client import CallFailed, Client
 from models import SHAPES, WORK, ensure_model
 from processes import MIB, children_pss
-from servers import Launch, Server, ServerFailed, end_on_sigterm, find_pilotlight, free_port, running
+from servers import (
+    Launch,
+    Server,
+    ServerFailed,
+    admin_key,
+    end_on_sigterm,
+    find_pilotlight,
+    free_port,
+    running,
+)
 from table import number, render
 
 NAMES = ("first", "second", "third")
@@ -135,9 +144,10 @@ def _router(binary: str, folder: Path, settings: dict[str, int]) -> Launch:
     return Launch("llama-server", (binary, *map(str, (*options, *sizes))), NAMES[0], port)
 
 
-async def _charge(launch: Launch) -> int:
+async def _charge(launch: Launch, state_dir: Path) -> int:
     """What Pilotlight charges for one of the models."""
     async with running(launch) as server, httpx.AsyncClient(timeout=120) as client:
+        client.headers |= admin_key(state_dir)
         answer = await client.post(f"{server.url}/admin/models/load", json={"model": NAMES[0]})
         charged: int = answer.raise_for_status().json()["bytes_charged"]
         return charged
@@ -165,7 +175,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as state:
             command = find_pilotlight(args.pilotlight)
             launch = _pilotlight(command, folder, Path(state), settings, "1TiB")
-            budget = int(2.5 * asyncio.run(_charge(launch)))
+            budget = int(2.5 * asyncio.run(_charge(launch, Path(state))))
             launch = _pilotlight(command, folder, Path(state), settings, str(budget))
             columns["pilotlight"] = {"budget MiB": budget / MIB} | asyncio.run(measure(launch, load))
         if args.peer:

@@ -46,9 +46,8 @@ def daemon(tmp_path: Path, settings: dict[str, Any]) -> Iterator[Daemon]:
 @contextmanager
 def pulling(daemon: Daemon, model: str = REPO) -> Iterator[Iterator[Event]]:
     """The events of a pull; leaving the block leaves the pull."""
-    with httpx.stream(
-        "POST", f"{daemon.url}/admin/models/pull", json={"model": model}, timeout=END_S
-    ) as response:
+    url = f"{daemon.url}/admin/models/pull"
+    with httpx.stream("POST", url, json={"model": model}, headers=daemon.key, timeout=END_S) as response:
         assert response.status_code == 200, response.read()
         lines = (line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: "))
         yield (json.loads(line) for line in lines if line != "[DONE]")
@@ -61,7 +60,7 @@ def pull(daemon: Daemon, model: str = REPO) -> Event:
 
 
 def admin(daemon: Daemon, what: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{daemon.url}/admin/models/{what}", json=body, timeout=END_S)
+    return daemon.admin(f"models/{what}", **body)
 
 
 def served(daemon: Daemon) -> dict[str, list[str]]:
