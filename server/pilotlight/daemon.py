@@ -110,7 +110,7 @@ class Daemon:
         self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue)
         self._settings = config
         self.shelf = Shelf(config)
-        puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
+        puller = Puller(self.shelf.store, Smoke(self._loop), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock

@@ -6,7 +6,8 @@ the answer they belong to; they are no decision.
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -59,6 +60,9 @@ PRESSURE = {
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
 
+UNLOAD_S = 10.0
+"""A worker that is told to end is killed sooner."""
+
 log = structlog.get_logger()
 
 
@@ -97,7 +101,21 @@ class Loop:
 
     def submit(self, request: Request) -> Answer:
         """Queue a request; refusals come out of the answer. Raises `ModelNotFound`."""
-        self._books[request.model].model = self._catalog.get(request.model)
+        return self._submit(self._catalog.get(request.model), request)
+
+    @asynccontextmanager
+    async def trying(self, model: Model, request: Request) -> AsyncIterator[Answer]:
+        """The answer of a model that is not in the catalog, and that is unloaded afterwards."""
+        try:
+            async with self._submit(model, request) as answer:
+                yield answer
+        finally:
+            # Nobody tells the end of a worker any more if the loop itself has ended.
+            with anyio.move_on_after(UNLOAD_S, shield=True):
+                await self.unload(model.name)
+
+    def _submit(self, model: Model, request: Request) -> Answer:
+        self._books[request.model].model = model
         answer = Answer(request.id, release=lambda: self._release(request.id))
         self._answers[request.id] = answer
         if self._scheduler.line(request.model).is_loaded:
@@ -291,7 +309,9 @@ class Loop:
                 await self._load_and_serve(model, at)
             except Error as exc:
                 error = exc
-        if not self._is_stopping:
+        if self._is_stopping:
+            life.gone.set()
+        else:
             self._gone(model, error)
 
     async def _load_and_serve(self, model: Model, at: Residence) -> None:
@@ -337,6 +357,7 @@ class Loop:
         if error is not None:
             log.error("worker gone", model=model.name, error=error.message)
             self._books[model.name].error = error.message
+        if error is not None and self._catalog.known(model.name) is not None:
             self._notices.raise_(f"worker_failed_{model.name}", Severity.ERROR, error.message)
         if isinstance(error, OutOfMemory):
             self._books.record_killed(model)
