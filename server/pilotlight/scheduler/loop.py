@@ -50,13 +50,14 @@ from pilotlight.worker.protocol import (
     Refused,
     State,
     Step,
+    Trim,
 )
 
 REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
 """What a worker may refuse a request with."""
 
 PRESSURE = {
-    Level.WARN: "memory is short on this machine: models that nobody uses are unloaded",
+    Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
 
@@ -296,6 +297,12 @@ class Loop:
         if self._catalog.known(model) is None:
             # It was loaded once more, for those who waited while it was removed.
             self._unload(model)
+
+    def trim(self, model: str) -> None:
+        at = self._books[model]
+        if at.worker is not None and at.loaded is not None:
+            at.worker.send(Trim())
+            log.info("prefixes dropped", model=model)
 
     # --- workers ---
 

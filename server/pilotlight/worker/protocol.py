@@ -63,6 +63,10 @@ class SetThreads(_Message, frozen=True, tag=True, array_like=True):
     threads: int
 
 
+class Trim(_Message, frozen=True, tag=True, array_like=True):
+    """Memory is short: forget every prefix at rest. What runs goes on."""
+
+
 class Inspect(_Message, frozen=True, tag=True, array_like=True):
     """Ask for a `State`."""
 
@@ -152,7 +156,7 @@ class State(_Message, frozen=True, tag=True, array_like=True):
     fault: str | None = None
 
 
-ToWorker = Load | Generate | Cancel | SetThreads | Inspect
+ToWorker = Load | Generate | Cancel | SetThreads | Trim | Inspect
 ToDaemon = Hello | Progress | Ready | LoadFailed | Step | State
 
 _encoder = msgspec.msgpack.Encoder()
