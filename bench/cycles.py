@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 from processes import children_pss, rss_mb
-from servers import ServerFailed, end_on_sigterm, find_pilotlight, pilotlight, running
+from servers import ServerFailed, admin_key, end_on_sigterm, find_pilotlight, pilotlight, running
 from table import Target, number, render
 
 NUM_WARM = 10
@@ -42,6 +42,7 @@ class Look:
 async def cycles(command: str, num_cycles: int, state: Path) -> dict[str, float]:
     """Of the built-in model."""
     async with running(pilotlight(command, state)) as server, httpx.AsyncClient(timeout=120) as client:
+        client.headers.update(admin_key(state))
 
         async def cycle() -> tuple[float, int]:
             """Seconds until the worker's memory was free, and what it still held then."""
@@ -49,7 +50,7 @@ async def cycles(command: str, num_cycles: int, state: Path) -> dict[str, float]
             (await client.post(f"{server.url}/admin/models/load", json=body)).raise_for_status()
             started_s = time.perf_counter()
             (await client.post(f"{server.url}/admin/models/unload", json=body)).raise_for_status()
-            return time.perf_counter() - started_s, children_pss(server.pid)
+            return time.perf_counter() - started_s, sum(children_pss(server.pid).values())
 
         for _ in range(NUM_WARM):
             await cycle()

@@ -29,14 +29,13 @@ def pss_mib(pid: int) -> float:
     return num_bytes / MIB
 
 
-def children_pss(pid: int) -> int:
-    """Bytes that the children of the one process hold; pages they share count once. Linux only, and fast."""
-    total = 0
+def children_pss(pid: int) -> dict[str, int]:
+    """Bytes that each child of the one process holds; pages they share count once. Linux only, and fast."""
+    found = {}
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # it has just ended
-            for child in listed.read_text().split():
-                total += _pss(child)
-    return total
+            found |= {child: _pss(child) for child in listed.read_text().split()}
+    return found
 
 
 def _pss(pid: str) -> int:

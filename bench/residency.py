@@ -6,11 +6,14 @@ Pilotlight keeps a budget in bytes; llama-server's router, the peer, a number of
 import argparse
 import asyncio
 import random
+import re
 import shutil
 import statistics
 import sys
 import tempfile
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,11 +24,26 @@ import httpx
 from client import CallFailed, Client
 from models import SHAPES, WORK, ensure_model
 from processes import MIB, children_pss
-from servers import Launch, Server, ServerFailed, end_on_sigterm, find_pilotlight, free_port, running
-from table import number, render
+from servers import (
+    Launch,
+    Server,
+    ServerFailed,
+    admin_key,
+    end_on_sigterm,
+    find_pilotlight,
+    free_port,
+    running,
+)
+from table import Target, number, render
 
 NAMES = ("first", "second", "third")
 SAMPLE_S = 0.05
+MOST = "workers' PSS, most, MiB"
+
+TARGETS = {
+    "not answered": Target(0, is_own=True),
+    "of the budget": Target(1.05, is_own=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +57,16 @@ class Load:
 
 @dataclass(slots=True)
 class Watch:
-    """The sum of the workers' PSS, sampled while they work."""
+    """The sum of the workers' PSS, sampled while they work, and which processes they were."""
 
     pid: int
     sums: list[int] = field(default_factory=list)
+    seen: set[str] = field(default_factory=set)
 
     def sample(self) -> None:
-        self.sums.append(children_pss(self.pid))
+        workers = children_pss(self.pid)
+        self.sums.append(sum(workers.values()))
+        self.seen |= workers.keys()
 
 
 @contextmanager
@@ -54,8 +75,10 @@ def watching(pid: int) -> Iterator[Watch]:
     watch, is_over = Watch(pid), threading.Event()
 
     def run() -> None:
-        while not is_over.wait(SAMPLE_S):
+        due_s = time.monotonic()
+        while not is_over.wait(max(0.0, due_s - time.monotonic())):
             watch.sample()
+            due_s += SAMPLE_S
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -75,13 +98,15 @@ async def measure(launch: Launch, load: Load) -> dict[str, float]:
         waits = sorted(wait for waits in results for wait in waits)
         return {
             "answered": len(waits),
+            "not answered": load.num_requests - len(waits),
             "seconds": asyncio.get_running_loop().time() - started_s,
             "wait p50 s": statistics.median(waits),
             "wait p95 s": waits[int(0.95 * len(waits))],
             "wait worst s": waits[-1],
-            "workers' PSS, most, MiB": max(watch.sums) / MIB,
+            MOST: max(watch.sums) / MIB,
             "samples": len(watch.sums),
-            **(_counted(server) if launch.name == "pilotlight" else {}),
+            "workers started": len(watch.seen),
+            **(_evictions(server) if launch.name == "pilotlight" else {}),
         }
 
 
@@ -99,14 +124,13 @@ async def _client(server: Server, number: int, load: Load) -> list[float]:
     return waits
 
 
-def _counted(server: Server) -> dict[str, float]:
-    """Loads and evictions, as Pilotlight tells."""
-    figures = {"loads": 0.0, "evictions": 0.0}
+def _evictions(server: Server) -> dict[str, float]:
+    """By reason, as Pilotlight tells."""
+    counted: Counter[str] = Counter()
     for line in httpx.get(f"{server.url}/metrics").text.splitlines():
-        for name in figures:
-            if line.startswith(f"pilotlight_{name}_total{{"):
-                figures[name] += float(line.split()[-1])
-    return figures
+        if match := re.match(r'pilotlight_evictions_total{.*reason="(\w+)"} (.*)', line):
+            counted[f"evictions, {match[1]}"] += int(float(match[2]))
+    return dict(counted)
 
 
 def _copies(model: Path) -> Path:
@@ -135,9 +159,10 @@ def _router(binary: str, folder: Path, settings: dict[str, int]) -> Launch:
     return Launch("llama-server", (binary, *map(str, (*options, *sizes))), NAMES[0], port)
 
 
-async def _charge(launch: Launch) -> int:
+async def _charge(launch: Launch, state_dir: Path) -> int:
     """What Pilotlight charges for one of the models."""
     async with running(launch) as server, httpx.AsyncClient(timeout=120) as client:
+        client.headers.update(admin_key(state_dir))
         answer = await client.post(f"{server.url}/admin/models/load", json={"model": NAMES[0]})
         charged: int = answer.raise_for_status().json()["bytes_charged"]
         return charged
@@ -165,20 +190,27 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as state:
             command = find_pilotlight(args.pilotlight)
             launch = _pilotlight(command, folder, Path(state), settings, "1TiB")
-            budget = int(2.5 * asyncio.run(_charge(launch)))
+            budget = int(2.5 * asyncio.run(_charge(launch, Path(state))))
             launch = _pilotlight(command, folder, Path(state), settings, str(budget))
-            columns["pilotlight"] = {"budget MiB": budget / MIB} | asyncio.run(measure(launch, load))
+            ours = asyncio.run(measure(launch, load))
+            of_budget = {"of the budget": ours[MOST] * MIB / budget}
+            columns["pilotlight"] = {"budget MiB": budget / MIB} | ours | of_budget
         if args.peer:
             columns["llama-server"] = asyncio.run(measure(_router(args.peer, folder, settings), load))
     except (ServerFailed, CallFailed) as error:
         sys.exit(f"error: {error}")
-    names = dict.fromkeys(name for figures in columns.values() for name in figures)
-    rows = [[name, *(_shown(figures, name) for figures in columns.values())] for name in names]
-    print(render([["figure", *columns], *rows]))
+    print(_table(columns["pilotlight"], columns.get("llama-server", {})))
 
 
-def _shown(figures: dict[str, float], name: str) -> str:
-    return number(figures[name]) if name in figures else "-"
+def _table(ours: dict[str, float], theirs: dict[str, float]) -> str:
+    rows = [["figure", "pilotlight", "llama-server", "ratio", "target", ""]]
+    for name, value in ours.items():
+        target, other = TARGETS.get(name), theirs.get(name)
+        ratio = f"{value / other:.2f}" if other else "-"
+        verdict = target.verdict(value) if target else ""
+        shown = "-" if other is None else number(other)
+        rows.append([name, number(value), shown, ratio, str(target or ""), verdict])
+    return render(rows)
 
 
 if __name__ == "__main__":

@@ -105,6 +105,11 @@ def find_pilotlight(wanted: str | None) -> str:
     )
 
 
+def admin_key(state_dir: Path) -> dict[str, str]:
+    """The header with which a Pilotlight of this state directory lets in whoever wants to change it."""
+    return {"authorization": f"Bearer {(state_dir / 'admin.key').read_text().strip()}"}
+
+
 def end_on_sigterm() -> None:
     """Let SIGTERM unwind this program as Ctrl-C does, so that no server outlives it."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

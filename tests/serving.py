@@ -107,6 +107,16 @@ class Daemon:
             assert response.status_code == 200, response.read()
             yield events(response)
 
+    def admin(self, what: str, **body: Any) -> httpx.Response:
+        """POST to /admin, with the key that the daemon says."""
+        return httpx.post(f"{self.url}/admin/{what}", json=body, headers=self.key, timeout=3 * END_S)
+
+    @property
+    def key(self) -> dict[str, str]:
+        """The header with the admin key, found as other programs find it."""
+        running = json.loads((self.state_dir / "daemon.json").read_text())
+        return {"authorization": f"Bearer {Path(running['key_file']).read_text().strip()}"}
+
     def get(self, path: str) -> httpx.Response:
         return httpx.get(self.url + path, timeout=END_S)
 

@@ -11,6 +11,8 @@ from pilotlight.errors import ConfigError
 from pilotlight.store.manifest import File, Version
 from pilotlight.store.store import Store
 
+KEY = "sk-0123456789abcdef"
+
 
 def resolve(tmp_path: Path, text: str = "", env: dict[str, str] | None = None, **flags: Any) -> Config:
     file = tmp_path / "models.toml"
@@ -143,9 +145,41 @@ def test_pilotlight_config_names_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.com"])
 def test_a_host_that_others_can_reach_is_refused(tmp_path: Path, host: str) -> None:
-    """There are no keys yet, so nobody but this machine may connect."""
-    with pytest.raises(ConfigError, match="needs an API key"):
+    """Without a key nobody but this machine may connect."""
+    with pytest.raises(ConfigError, match=r"needs an API key, in server\.api_keys or PILOTLIGHT_API_KEYS"):
         resolve(tmp_path, host=host)
+    with_key = {"PILOTLIGHT_API_KEYS": KEY}
+    assert resolve(tmp_path, env=with_key, host=host).server.host == host
+    assert resolve(tmp_path, f"[server]\napi_keys = ['{KEY}']", host=host).server.api_keys == (KEY,)
+
+
+WRONG_KEYS = [
+    ("api_keys = ['secret']", {}, "server.api_keys[0]: must have 16 to 512 letters, digits or signs"),
+    ("api_keys = 'secret'", {}, "server.api_keys: must be a valid tuple"),
+    ("api_keys = [{secret = 'secret'}]", {}, "server.api_keys[0]: must be a valid string"),
+    ("", {"PILOTLIGHT_API_KEYS": "secret"}, "PILOTLIGHT_API_KEYS: must have 16 to 512"),
+    ("", {"PILOTLIGHT_API_KEYS": f"{KEY},secret of mine"}, "no spaces and commas"),
+    (f"api_keys = ['{KEY}']\nhost = 3", {}, "server.host = 3: must be a valid string"),
+]
+
+
+@pytest.mark.parametrize(("text", "env", "message"), WRONG_KEYS)
+def test_a_wrong_key_is_told_without_the_key(
+    tmp_path: Path, text: str, env: dict[str, str], message: str
+) -> None:
+    """What a start that fails says may end in a log."""
+    with pytest.raises(ConfigError) as raised:
+        resolve(tmp_path, f"[server]\n{text}", env)
+    assert message in raised.value.message
+    assert "secret" not in raised.value.message.replace("server.api_keys", "")
+    assert KEY not in raised.value.message
+
+
+def test_settings_do_not_show_their_keys(tmp_path: Path) -> None:
+    """Whoever prints or logs them."""
+    config = resolve(tmp_path, env={"PILOTLIGHT_API_KEYS": f"{KEY},{KEY}2"})
+    assert config.server.api_keys == (KEY, f"{KEY}2")
+    assert KEY not in repr(config) + str(config.server)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1", "localhost"])

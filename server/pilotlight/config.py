@@ -30,7 +30,7 @@ from pilotlight import sources
 from pilotlight.core import Model
 from pilotlight.errors import ConfigError, Error
 from pilotlight.policy.settings import PolicySettings, RuleSettings
-from pilotlight.registry import keep_alive
+from pilotlight.registry import keep_alive, keys
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
@@ -64,6 +64,14 @@ def _duration(text: str) -> str:
     return text
 
 
+def _key(text: str) -> str:
+    if not keys.is_key(text):
+        raise ValueError(
+            f"must have {keys.SHORTEST} to {keys.LONGEST} letters, digits or signs, no spaces and commas"
+        )
+    return text
+
+
 def _text(value: Any) -> Any:
     """TOML has numbers where a variable has only text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -71,6 +79,7 @@ def _text(value: Any) -> Any:
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Text = Annotated[str, BeforeValidator(_text)]
+Key = Annotated[str, AfterValidator(_key)]
 Duration = Annotated[Text, AfterValidator(_duration)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
@@ -83,6 +92,7 @@ class _Section(BaseModel):
 class ServerSettings(_Section):
     """[server]: where it listens and what it takes."""
 
+    api_keys: tuple[Key, ...] = Field((), repr=False)
     host: str = "127.0.0.1"
     port: int = Field(8710, ge=0, le=65535)
     state_dir: AbsolutePath = Field(default_factory=lambda: platformdirs.user_state_path("pilotlight"))
@@ -102,12 +112,12 @@ class ServerSettings(_Section):
 
     @field_validator("host")
     @classmethod
-    def _is_loopback(cls, host: str) -> str:
-        if host == "localhost" or _is_loopback_address(host):
+    def _is_guarded(cls, host: str, info: ValidationInfo) -> str:
+        if is_loopback(host) or info.data.get("api_keys"):
             return host
         raise ValueError(
-            "must be a loopback address (127.0.0.1, ::1 or localhost): "
-            "any other needs an API key, which this version does not have yet"
+            "must be a loopback address (127.0.0.1, ::1 or localhost): any other needs an API key, "
+            "in server.api_keys or PILOTLIGHT_API_KEYS"
         )
 
 
@@ -467,8 +477,9 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
     )
 
 
-def _is_loopback_address(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """It means this machine, by name or by address."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -6,6 +6,7 @@ A part that fails takes everything down with exit code 1; a service manager star
 """
 
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -23,6 +24,7 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from pilotlight import __version__
 from pilotlight.api.app import create_app
+from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
 from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
@@ -40,6 +42,7 @@ from pilotlight.registry.costs import Costs
 from pilotlight.registry.discovery import Discovery, holder
 from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
+from pilotlight.registry.keys import ensure_admin_key
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.loader import Loader
 from pilotlight.reload import Reloaded
@@ -79,6 +82,7 @@ def main(config: Config) -> int:
     """
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        admin_key = ensure_admin_key(config.state_dir)
     except OSError as exc:
         print(f"pilotlight: state_dir {config.state_dir} cannot be used: {exc.strerror}", file=sys.stderr)
         return ExitCode.BAD_CONFIG
@@ -87,7 +91,7 @@ def main(config: Config) -> int:
     except OSError as exc:
         print(f"pilotlight: {_why_not_bound(config, exc)}", file=sys.stderr)
         return ExitCode.ADDRESS_IN_USE
-    daemon = Daemon(config, sock)  # a setting that no runtime honours is told by who called us
+    daemon = Daemon(config, sock, admin_key)  # a setting that no runtime honours is told by who called us
     try:
         _run(daemon.serve())
     except Exception:
@@ -99,8 +103,9 @@ def main(config: Config) -> int:
 class Daemon:
     """`api.service.Service`, and the life of everything behind it."""
 
-    def __init__(self, config: Config, sock: socket.socket) -> None:
+    def __init__(self, config: Config, sock: socket.socket, admin_key: str) -> None:
         self.config = config
+        self.keys = Keys(admin_key, config.state_dir, config.server.api_keys)
         self.catalog = Catalog(models(config), Finder(config.places, config.defaults), unpulled(config))
         self.notices = Notices()
         ladder = Ladder(config.state_dir)
@@ -112,7 +117,7 @@ class Daemon:
         self.gate = Gate(_policy(config), self.power, config.server.queue)
         self._settings = config
         self.shelf = Shelf(config)
-        puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
+        puller = Puller(self.shelf.store, Smoke(self._loop), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
@@ -309,7 +314,10 @@ def _why_not_bound(config: Config, exc: OSError) -> str:
 
 
 def _url(sock: socket.socket) -> str:
+    """For programs on this machine."""
     host, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:  # it listens on all addresses, and that one is none
+        host = "::1" if sock.family == socket.AF_INET6 else "127.0.0.1"
     return _format_url(host, port)
 
 

@@ -7,6 +7,7 @@
     │   ├── Unsupported        400, a known field or value this server does not do
     │   └── ContextOverflow    400, prompt (plus max_tokens) is longer than the context
     ├── BodyTooLarge           413
+    ├── InvalidKey             401, the path needs a key, and none or another came
     ├── NotAllowed             403, Host or Origin is not one of ours
     ├── DoesNotFit             400, the model needs more memory than the budget will ever be
     ├── ModelNotFound          404, with the nearest name
@@ -112,6 +113,14 @@ class NotAllowed(Error):
     status = 403
     type = "permission_error"
     code = "origin_not_allowed"
+
+
+class InvalidKey(Error):
+    """The path needs a key, and the request has none or a wrong one; the message says which key it wants."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
 
 
 class NotFound(Error):

@@ -150,6 +150,7 @@ def _explain(
     """One wrong setting in a sentence: where it was given, what was given, what would be right."""
     loc = error["loc"]
     where = origins.get(loc[:2], f"{file}: {_dotted(loc)}{_line(loc, file)}")
+    given = "" if _is_secret(loc, document) else f" = {error['input']!r}"
     match error["type"]:
         case "extra_forbidden":
             return f"{file}: unknown key {_dotted(loc)}{_line(loc, file)}{_near_key(loc, document)}"
@@ -162,8 +163,15 @@ def _explain(
         case "value_error" if isinstance(error["input"], dict | list | tuple):
             return f"{where}: {error['ctx']['error']}"
         case "value_error":
-            return f"{where} = {error['input']!r}: {error['ctx']['error']}"
-    return f"{where} = {error['input']!r}: {error['msg'].replace('Input should', 'must')}"
+            return f"{where}{given}: {error['ctx']['error']}"
+    return f"{where}{given}: {error['msg'].replace('Input should', 'must')}"
+
+
+def _is_secret(loc: tuple[int | str, ...], document: type[BaseModel]) -> bool:
+    """A value that is never to be seen: neither in a `repr` nor in an error."""
+    section = _sections(document).get(str(loc[0]))
+    field = section.model_fields.get(str(loc[1])) if section is not None and len(loc) > 1 else None
+    return field is not None and not field.repr
 
 
 def _line(loc: tuple[int | str, ...], file: Path) -> str:

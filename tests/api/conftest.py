@@ -9,7 +9,7 @@ import anyio
 import httpx
 import pytest
 import uvicorn
-from fake_service import FakeService
+from fake_service import ADMIN_KEY, FakeService
 
 from pilotlight.api.app import create_app
 
@@ -29,13 +29,15 @@ def service() -> Iterator[FakeService]:
 
 @pytest.fixture
 async def client(service: FakeService, anyio_backend: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A client without sockets in between; the app is built at its first use, so settings may change."""
+    """A client without sockets in between, and with the admin key; the app is built at its first use, so
+    settings may change."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await create_app(service)(scope, receive, send)
 
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8710") as client:
+    url, headers = "http://127.0.0.1:8710", {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with httpx.AsyncClient(transport=transport, base_url=url, headers=headers) as client:
         yield client
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 
+from pilotlight.api.keys import Keys
 from pilotlight.config import Config, ServerSettings
 from pilotlight.core import (
     Accepted,
@@ -32,6 +33,8 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate, Policy
+
+ADMIN_KEY = "the-key-of-the-tests"
 
 MODELS = (
     Model(
@@ -109,6 +112,7 @@ class FakeService:
     """Records requests and releases; `script` answers them."""
 
     config: Config = field(default_factory=lambda: Config(ServerSettings(accept_s=5, keepalive_s=5)))
+    keys: Keys = field(default_factory=lambda: Keys(ADMIN_KEY, Path("/state")))
     script: Script = field(default_factory=lambda: say("Hel", "lo"))
     is_ready: bool = True
     reloaded: Reloaded | None = None

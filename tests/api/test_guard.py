@@ -1,5 +1,7 @@
 """Which Hosts and Origins may reach the daemon, and the CORS answers."""
 
+from contextlib import nullcontext
+
 import httpx
 import pytest
 
@@ -67,6 +69,16 @@ def test_a_missing_or_second_host_is_refused() -> None:
 def test_configured_hosts_are_ours() -> None:
     """`allowed_hosts` adds names."""
     admit((b"host", b"box.lan:8710"), allowed_hosts=("box.lan",))
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"), [("192.168.1.5:8710", True), ("[2001:db8::1]", True), ("box", False)]
+)
+def test_a_server_that_others_may_reach_is_reached_by_its_addresses(host: str, is_ours: bool) -> None:
+    """Whichever it has; a name could be rebound, so it must be configured."""
+    guard = Guard(ServerSettings(host="0.0.0.0", api_keys=("0123456789abcdef",)))
+    with nullcontext() if is_ours else pytest.raises(NotAllowed):
+        guard.admit([(b"host", host.encode())])
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ class FakeDaemon:
     error: str | None = None
     error_at_end: str | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
+    keys: set[str | None] = field(default_factory=set)
+    """What stood in the Authorization header of its requests."""
     held: threading.Event | None = None
     """An answer with this set waits before its last piece until the event, or until the client leaves."""
 
@@ -71,6 +73,7 @@ def serving(fake: FakeDaemon) -> Iterator[FakeDaemon]:
 def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            fake.keys.add(self.headers["Authorization"])
             bodies: dict[str, dict[str, Any]] = {
                 "/health": {"status": "ok", "notices": fake.notices},
                 "/v1/models": {"data": fake.models, "memory": fake.memory},
@@ -81,6 +84,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             self._json(200, bodies[self.path])
 
         def do_POST(self) -> None:
+            fake.keys.add(self.headers["Authorization"])
             fake.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             if fake.error is not None:
                 self._json(404, {"error": {"message": fake.error}})

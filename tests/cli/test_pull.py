@@ -129,7 +129,7 @@ def test_a_running_daemon_does_it(hub: Hub, run: Run, tmp_path: Path, environ: d
     models = f"[server]\nstore_dir = {json.dumps(str(tmp_path / 'elsewhere'))}\n"
     hub_of = {key: environ[key] for key in ("HF_ENDPOINT", "HF_HOME")}
     with serving(tmp_path / "daemon", models=models, environ=hub_of) as daemon:
-        at = ("--port", str(daemon.address[1]))
+        at = ("--state-dir", str(daemon.state_dir))
         assert "is active" in run("pull", REPO, *at).stdout
         assert "F32" in run("ps", "--json", *at).stdout
         assert "has no previous version" in run("rollback", NAME, *at).stderr

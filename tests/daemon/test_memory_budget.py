@@ -226,4 +226,4 @@ def left(daemon: Daemon) -> tuple[int, int, set[Path]]:
 
 def admin(daemon: Daemon, what: str, model: str) -> httpx.Response:
     """Load or unload."""
-    return httpx.post(f"{daemon.url}/admin/models/{what}", json={"model": model}, timeout=60)
+    return daemon.admin(f"models/{what}", model=model)

@@ -13,11 +13,13 @@ import pytest
 
 from fake_hub import Fault, Hub
 from fake_hub import hub as fake_hub
-from serving import END_S, Daemon, on_path, serving, table, text_of, until
+from serving import END_S, Daemon, echo, on_path, serving, table, text_of, until
 
 REPO, FILE, NAME = "owner/tiny-GGUF", "tiny-F32.gguf", "owner/tiny-GGUF:F32"
 
 Event = dict[str, Any]
+
+SLOW_WORKER = "import sys, time\nif 'pilotlight.worker.child' in sys.orig_argv: time.sleep(60)"
 
 
 @pytest.fixture
@@ -46,9 +48,8 @@ def daemon(tmp_path: Path, settings: dict[str, Any]) -> Iterator[Daemon]:
 @contextmanager
 def pulling(daemon: Daemon, model: str = REPO) -> Iterator[Iterator[Event]]:
     """The events of a pull; leaving the block leaves the pull."""
-    with httpx.stream(
-        "POST", f"{daemon.url}/admin/models/pull", json={"model": model}, timeout=END_S
-    ) as response:
+    url = f"{daemon.url}/admin/models/pull"
+    with httpx.stream("POST", url, json={"model": model}, headers=daemon.key, timeout=END_S) as response:
         assert response.status_code == 200, response.read()
         lines = (line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: "))
         yield (json.loads(line) for line in lines if line != "[DONE]")
@@ -61,7 +62,7 @@ def pull(daemon: Daemon, model: str = REPO) -> Event:
 
 
 def admin(daemon: Daemon, what: str, **body: Any) -> httpx.Response:
-    return httpx.post(f"{daemon.url}/admin/models/{what}", json=body, timeout=END_S)
+    return daemon.admin(f"models/{what}", **body)
 
 
 def served(daemon: Daemon) -> dict[str, list[str]]:
@@ -71,7 +72,7 @@ def served(daemon: Daemon) -> dict[str, list[str]]:
 
 def loaded(daemon: Daemon) -> list[str]:
     """The versions that were loaded for clients, oldest first."""
-    lines = [line for line in daemon.log.splitlines() if 'event="loading model"' in line]
+    lines = [line for line in daemon.log.splitlines() if f'event="loading model" model={NAME} ' in line]
     return [line.partition("path=")[2].split("/")[-2] for line in lines]
 
 
@@ -171,6 +172,55 @@ def test_a_new_version_that_does_not_load_is_not_served(daemon: Daemon, hub: Hub
     assert admin(daemon, "rollback", model=NAME).json()["error"]["code"] == "no_previous_version"
 
 
+def test_the_test_of_a_version_waits_for_room(tmp_path: Path, settings: dict[str, Any], hub: Hub) -> None:
+    """It takes its turn within the budget: what nobody uses goes for it, and all together never hold more."""
+    other = echo(tmp_path, "other", tokens_per_s=50)
+    settings["models"] += other
+    with serving(tmp_path, "--memory-budget", "200MiB", **settings) as daemon:
+        with daemon.stream("other", max_tokens=100) as stream, pulling(daemon) as events:
+            until(lambda: next(events)["event"] == "testing")
+            assert len(text_of(stream).split()) == 100
+            assert list(events)[-1]["event"] == "done"
+        assert daemon.model("other")["state"] == "stopped"
+        assert 'pilotlight_evictions_total{model="other",reason="room"} 1.0' in daemon.get("/metrics").text
+
+
+def test_a_version_that_never_fits_is_not_active(tmp_path: Path, settings: dict[str, Any], hub: Hub) -> None:
+    """With the numbers; a pull with more memory tests it again, without another download."""
+    with serving(tmp_path / "small", "--memory-budget", "64MiB", **settings) as daemon:
+        end = pull(daemon)
+        assert (end["event"], end["code"], end["status"]) == ("failed", "model_does_not_fit", 400)
+        assert "memory.budget is 64 MiB; raise it to" in end["message"]
+        assert "a pull tests it again; it is not activated" in end["message"]
+        assert served(daemon) == {}
+        assert daemon.notices() == {}
+    with serving(tmp_path / "large", **settings) as daemon:
+        assert pull(daemon)["event"] == "done"
+    assert len(hub.downloads(FILE)) == 1
+
+
+def test_a_failed_test_leaves_no_notice_and_no_worker(daemon: Daemon, hub: Hub) -> None:
+    """Its model is nobody's business any more."""
+    hub.commit_files(REPO, {FILE: b"GGUF" + bytes(5000)})
+    assert pull(daemon)["code"] == "smoke_test_failed"
+    assert daemon.notices() == {}
+    assert daemon.processes() == [psutil.Process(daemon.pid)]
+    assert daemon.get("/v1/models").json()["memory"]["charged"] == 0
+
+
+def test_a_pull_that_is_left_during_its_test_leaves_no_worker(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Wherever it was."""
+    settings["environ"] |= on_path(tmp_path / "path", sitecustomize=SLOW_WORKER)
+    with serving(tmp_path, **settings) as daemon:
+        with pulling(daemon) as events:
+            until(lambda: next(events)["event"] == "testing")
+            until(lambda: len(daemon.processes()) > 1)
+        until(lambda: daemon.processes() == [psutil.Process(daemon.pid)])
+        until(lambda: 'pilotlight_pulls_total{outcome="stopped"} 1.0' in daemon.get("/metrics").text)
+
+
 def test_a_first_version_that_does_not_load_is_no_model(daemon: Daemon, hub: Hub) -> None:
     """There is nothing to fall back to, and nothing is served."""
     hub.commit_files(REPO, {FILE: b"GGUF" + bytes(5000)})
@@ -189,7 +239,7 @@ def test_a_model_whose_library_is_missing_is_served_untested(
     with serving(tmp_path, **settings) as daemon:
         end = pull(daemon)
         assert end["event"] == "done"
-        assert f"not tested: {NAME}: llama_cpp is not installed" in end["warning"]
+        assert f"not tested: {NAME} (version {end['version']}): llama_cpp is not" in end["warning"]
         assert daemon.post(NAME).json()["error"]["code"] == "runtime_missing"
 
 

@@ -18,7 +18,7 @@ Serve = Callable[..., Daemon]
 
 
 def reload(daemon: Daemon) -> httpx.Response:
-    return httpx.post(f"{daemon.url}/admin/reload", timeout=20)
+    return daemon.admin("reload")
 
 
 def said(daemon: Daemon) -> dict[str, Any]:

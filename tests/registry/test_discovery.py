@@ -16,6 +16,7 @@ def test_what_is_written_can_be_read(tmp_path: Path) -> None:
     running = Discovery(tmp_path / "state").read()
     assert running is not None
     assert (running.url, running.pid) == ("http://127.0.0.1:1", os.getpid())
+    assert running.key_file == str(tmp_path / "state" / "admin.key")
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PSI and epoll a
 
 
 class Trigger:
-    """One that fires when it is told."""
+    """A source that fires when it is told."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -56,7 +56,8 @@ async def told(triggers: dict[Level, Trigger], fired: list[Level], number: int) 
 
         triggers[next(left)].fire()
         with anyio.fail_after(10):
-            await watch({trigger.file: level for level, trigger in triggers.items()}, tell, calm_s=0.05)
+            sources = [pressure.Trigger(trigger.file, level) for level, trigger in triggers.items()]
+            await watch(sources, tell, calm_s=0.05)
     return heard
 
 
@@ -75,4 +76,79 @@ async def test_it_gets_worse_and_ends(triggers: dict[Level, Trigger]) -> None:
 def test_the_kernel_takes_our_triggers() -> None:
     """Ordinary users' too: their windows are multiples of two seconds."""
     with ExitStack() as files:
-        assert [level for level, _ in pressure._open(files)] == [Level.WARN, Level.CRITICAL]
+        heard = [source.heard() for source in pressure.open_sources(files)]
+    assert heard[:2] == [Level.WARN, Level.CRITICAL]
+
+
+EVENTS = {"low": 0, "high": 4, "max": 7, "oom": 1, "oom_kill": 1}
+
+
+@pytest.mark.parametrize(
+    ("grown", "has_stalls", "expected"),
+    [
+        ({"oom_kill": 2}, True, Level.CRITICAL),
+        ({"oom": 2, "max": 9}, True, Level.CRITICAL),
+        ({"oom": 2}, False, Level.CRITICAL),
+        ({"high": 5}, True, Level.NONE),
+        ({"max": 8}, True, Level.NONE),
+        ({"high": 5}, False, Level.WARN),
+        ({"max": 8}, False, Level.WARN),
+        ({"low": 9}, False, Level.NONE),
+        ({"oom_kill": 0}, True, Level.NONE),
+        ({"oom_group_kill": 1}, True, Level.NONE),
+        ({}, False, Level.NONE),
+    ],
+)
+def test_counters_of_our_cgroup_mean_what_grew(
+    grown: dict[str, int], has_stalls: bool, expected: Level
+) -> None:
+    """Its limits only where stalls are not told; once, and not again for the same."""
+    counts = dict(EVENTS)
+
+    def text() -> bytes:
+        return "".join(f"{name} {count}\n" for name, count in counts.items()).encode()
+
+    counters = pressure.Counters(-1, text, has_stalls)
+    counts |= grown
+    assert [counters.heard(), counters.heard()] == [expected, Level.NONE]
+
+
+@pytest.mark.parametrize("text", [b"", b"oom", b"oom x\n", b"\xff\xff 3\n", b"oom 1 2\n"])
+def test_counters_that_are_none_mean_nothing(text: bytes) -> None:
+    """Whatever a kernel may write there one day."""
+    assert pressure.Counters(-1, lambda: text, has_stalls=False).heard() is Level.NONE
+
+
+async def test_counters_are_heard_like_triggers(triggers: dict[Level, Trigger]) -> None:
+    """What does not matter is not told, and does not end the listening."""
+    texts = iter([b"oom 0\nmax 0\n", b"oom 0\nmax 1\n", b"oom 1\nmax 1\n"])
+    wake = triggers[Level.WARN]
+    heard: list[Level] = []
+    async with anyio.create_task_group() as tasks:
+
+        def read() -> bytes:
+            text = next(texts)
+            wake.fire()
+            return text
+
+        def tell(level: Level) -> None:
+            heard.append(level)
+            tasks.cancel_scope.cancel()
+
+        with anyio.fail_after(10):
+            await watch([pressure.Counters(wake.file, read, has_stalls=True)], tell)
+    assert heard == [Level.CRITICAL]
+
+
+def test_the_machine_and_our_cgroup_are_both_listened_to(tmp_path: Path) -> None:
+    """In a cgroup of its own, an idle daemon feels nothing of what other programs suffer."""
+    group = tmp_path / "sys/fs/cgroup/app.slice/pilotlight.service"
+    for folder in (group, tmp_path / "proc/pressure", tmp_path / "proc/self"):
+        folder.mkdir(parents=True)
+    for file in (tmp_path / "proc/pressure/memory", group / "memory.pressure", group / "memory.events"):
+        file.touch()
+    (tmp_path / "proc/self/cgroup").write_text("0::/app.slice/pilotlight.service\n")
+    with ExitStack() as files:
+        kinds = [type(source) for source in pressure.open_sources(files, tmp_path)]
+    assert kinds == [pressure.Trigger] * 4 + [pressure.Counters]
+    assert (group / "memory.pressure").read_bytes() == b"full 200000 2000000\0"  # the last that was asked for

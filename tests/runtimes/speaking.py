@@ -9,7 +9,6 @@ from typing import Any
 import pilotlight
 from pilotlight.core import Prompt, Sampling
 from pilotlight.runtimes import create
-from pilotlight.runtimes.parking import Parking
 from pilotlight.runtimes.running import Prepared
 from pilotlight.runtimes.stepping import RowRuntime
 from pilotlight.runtimes.transcripts import Transcripts
@@ -121,9 +120,7 @@ class Bench:
         """Nothing of earlier requests can be reused any more."""
         assert not self.runtime.has_work
         runtime = self.runtime
-        runtime._memory._resting = []
-        runtime._memory._parking = Parking(self.info.context // 2)
-        runtime._decoder.clear(0)
+        runtime.trim()
         runtime._ahead._endings.clear()
         runtime._prompts._transcripts = Transcripts()
 

@@ -250,3 +250,21 @@ def test_all_formats_are_the_same_model() -> None:
         assert len({vocabulary.is_control(token) for vocabulary in vocabularies}) == 1, token
     answers = [bench.answer(generate(Prompt(messages=QUESTION), max_tokens=60)) for bench in benches]
     assert len({answer.text for answer in answers}) == 1
+
+
+def test_what_is_at_rest_can_be_given_back(bench: Bench) -> None:
+    """Parked or in its row; who runs is not disturbed, and the same question is computed anew."""
+    asked = [generate(f"{word} {PLAIN} {PLAIN}", max_tokens=4) for word in ("first", "second")]
+    whole = [speech.text for speech in bench.answers(asked)]
+    running = generate(PLAIN, max_tokens=8)
+    expected = bench.answer(generate(PLAIN, max_tokens=8, cache_prompt=False)).text
+    bench.start(running)
+    bench.step()
+    bench.runtime.trim()
+    bench.finish()
+    assert bench.speech(running).text == expected
+    bench.runtime.trim()
+    assert bench.runtime.state().cached == 0
+    assert bench.runtime.state().cells_used == 0
+    again = bench.answer(generate(f"first {PLAIN} {PLAIN}", max_tokens=4))
+    assert (again.text, again.end.cached_tokens) == (whole[0], 0)

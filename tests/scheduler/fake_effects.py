@@ -42,6 +42,9 @@ class Recorder:
     def idle(self, model: str) -> None:
         self.said.append(f"idle {model}")
 
+    def trim(self, model: str) -> None:
+        self.said.append(f"trim {model}")
+
     def news(self) -> Iterator[str]:
         """What was said since the last time."""
         said, self.said = self.said, []

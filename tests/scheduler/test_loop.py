@@ -23,7 +23,7 @@ from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State
+from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State, Trim
 
 
 class FakeSenses:
@@ -313,10 +313,14 @@ async def test_a_notice_of_a_removed_model_goes_with_it(bench: Bench) -> None:
 
 
 async def test_pressure_is_a_notice_as_long_as_it_lasts(bench: Bench) -> None:
-    """And idle models go."""
+    """Workers are told to forget; when it is critical, idle ones go."""
     await bench.loop.load("b")
     bench.loop.press(Level.WARN)
     assert bench.codes() == ["memory_pressure"]
+    await settle()
+    assert Trim() in bench.worker.sent
+    assert bench.loop.status()[1].state is WorkerState.READY
+    bench.loop.press(Level.CRITICAL)
     await settle()
     assert bench.loop.status()[1].evictions == {"pressure": 1}
     assert bench.loop.status()[1].state is WorkerState.STOPPED

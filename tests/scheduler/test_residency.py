@@ -19,7 +19,7 @@ from pilotlight.scheduler.residency import (
     Residency,
     Resident,
 )
-from pilotlight.scheduler.scheduler import Scheduler
+from pilotlight.scheduler.scheduler import TRIM_S, Scheduler
 
 LOAD_S = 1.0
 TURN_S = TURN_LOADS * LOAD_S
@@ -298,19 +298,38 @@ def test_a_worker_that_holds_less_than_charged_may_still_grow(stage: Stage) -> N
 
 
 def test_under_pressure_idle_models_go(stage: Stage) -> None:
-    """Busy and pinned ones stay; others may still be loaded."""
+    """If it did not help that all forget what they keep; busy and pinned ones stay, others may be loaded."""
     stage.needs("a", 4, is_pinned=True)
     stage.needs("b", 3)
     stage.needs("c", 3)
     stage.play(*used("a"), *used("b"), ask("1", "c"), ready("c"))
-    assert stage.play(press(Level.WARN)) == "stop b pressure"
+    assert stage.play(press(Level.WARN)) == "trim a, trim b, trim c"
+    assert stage.play(press(Level.WARN)) == ""
+    assert stage.play(wait(TRIM_S), press(Level.WARN)) == "stop b pressure"
     assert stage.play(gone("b"), ask("2", "b")) == "start b"
+
+
+def test_what_it_brought_to_forget_may_be_enough(stage: Stage) -> None:
+    """Pressure that ends and begins again begins anew."""
+    stage.play(*used("a"))
+    for _ in range(2):
+        assert stage.play(wait(10), press(Level.WARN)) == "trim a"
+        assert stage.play(wait(10), press(Level.NONE)) == ""
+
+
+def test_when_it_gets_critical_idle_models_go_at_once(stage: Stage) -> None:
+    """And who runs something forgets the rest."""
+    stage.needs("a", 3)
+    stage.needs("b", 3)
+    stage.play(*used("a"), ask("1", "b"), ready("b"))
+    assert stage.play(press(Level.CRITICAL)) == "stop a pressure, trim b"
 
 
 def test_when_it_is_critical_nothing_is_loaded(stage: Stage) -> None:
     """Whoever asks hears when to come back; what is loaded serves."""
     stage.play(ask("1", "c"), ready("c"))
-    assert stage.play(press(Level.CRITICAL), ask("2", "a")) == "fail 2"
+    assert stage.play(press(Level.CRITICAL)) == "trim c"
+    assert stage.play(ask("2", "a")) == "fail 2"
     assert isinstance(stage.effects.errors["2"], NoMemory)
     assert stage.play(ask("3", "c")) == "dispatch 3"
     assert stage.play(press(Level.NONE), ask("4", "a")) == "start a"

@@ -29,6 +29,7 @@ from pilotlight.worker.protocol import (
     Step,
     ToDaemon,
     ToWorker,
+    Trim,
     decode_to_daemon,
     decode_to_worker,
     encode,
@@ -56,6 +57,7 @@ TO_WORKER: list[ToWorker] = [
     Generate(9, Prompt(tokens=(1, 2, 3)), Sampling(seed=2**63 - 1), 1, (), 1, False, True),
     Cancel(7),
     SetThreads(2),
+    Trim(),
     Inspect(),
 ]
 

@@ -57,6 +57,7 @@ def create_app(service: Service) -> FastAPI:
 def _bound(route: Route, service: Service) -> Callable[[HttpRequest], Awaitable[Response]]:
     async def handle(http: HttpRequest) -> Response:
         Exchange.of(http.scope).endpoint = route.path
+        service.keys.check(route.path, http.scope["headers"])
         return await route.endpoint(http, service)
 
     return handle

@@ -11,6 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight import __version__
+from pilotlight.api.keys import ADMIN
 from pilotlight.api.service import Service
 
 
@@ -41,7 +42,10 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
         "paths": {
             route.path.replace(":path", ""): {route.methods[0].lower(): _operation(route)} for route in routes
         },
-        "components": {"schemas": schemas.get("$defs", {})},
+        "components": {
+            "schemas": schemas.get("$defs", {}),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -54,6 +58,8 @@ def _operation(route: Route) -> dict[str, Any]:
         operation["parameters"] = [
             {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
         ]
+    if route.path.startswith(ADMIN):
+        operation["security"] = [{"key": []}]
     if route.body is not None:
         schema = {"$ref": f"#/components/schemas/{route.body.__name__}"}
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}

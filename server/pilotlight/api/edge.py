@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from pilotlight.api.guard import Guard, Headers
 from pilotlight.api.service import Service
-from pilotlight.errors import Error, Internal, Restricted
+from pilotlight.errors import Error, Internal, InvalidKey, Restricted
 from pilotlight.metrics import UNKNOWN
 
 log = structlog.get_logger()
@@ -120,8 +120,10 @@ def _log_bug(exc: BaseException, endpoint: str) -> None:
 
 
 def error_response(error: Error, headers: dict[str, str] | None = None) -> Response:
-    """The error in OpenAI's shape, with Retry-After where it says one."""
+    """The error in OpenAI's shape, with the headers that go with it."""
     headers = dict(headers or {})
+    if error.status == InvalidKey.status:
+        headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
     elif isinstance(error, Restricted):

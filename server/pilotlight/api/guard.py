@@ -11,7 +11,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from pilotlight.config import ServerSettings
+from pilotlight.config import ServerSettings, is_loopback
 from pilotlight.errors import NotAllowed
 
 Headers = list[tuple[bytes, bytes]]
@@ -28,11 +28,12 @@ class Guard:
 
     def __init__(self, server: ServerSettings) -> None:
         self._hosts = frozenset(_bare(host) for host in (server.host, *server.allowed_hosts))
+        self._is_open = not is_loopback(server.host)
         self._origins = frozenset(origin.lower().rstrip("/") for origin in server.allowed_origins)
 
     def admit(self, headers: Headers) -> Headers:
         """The CORS headers its response needs. Raises `NotAllowed`."""
-        host, origin = _one(headers, b"host"), _one(headers, b"origin")
+        host, origin = only(headers, b"host"), only(headers, b"origin")
         self._check_host(host)
         if origin is None:
             return [(b"vary", b"Origin")]
@@ -65,7 +66,7 @@ class Guard:
     def _check_host(self, host: bytes | None) -> None:
         match = _HOST.fullmatch((host or b"").decode("latin-1").lower())
         name = _bare(match[1]) if match else ""
-        if name not in self._hosts and not _is_local(name):
+        if name not in self._hosts and not is_loopback(name) and not (self._is_open and _is_address(name)):
             raise NotAllowed(
                 f"the Host header {_shown(host)} is not this machine; call http://127.0.0.1, "
                 "or add the name to server.allowed_hosts"
@@ -80,14 +81,14 @@ class Guard:
             return
         # A page that the daemon itself served is same-origin: its Host was checked before.
         is_own = rest == (host or b"").decode("latin-1").lower()
-        if scheme not in ("http", "https") or not (is_own or _is_local(_hostname(text))):
+        if scheme not in ("http", "https") or not (is_own or is_loopback(_hostname(text))):
             raise NotAllowed(
                 f"web pages of {_shown(origin)} may not use this server; add the origin to "
                 "server.allowed_origins to let them"
             )
 
 
-def _one(headers: Headers, name: bytes) -> bytes | None:
+def only(headers: Headers, name: bytes) -> bytes | None:
     """The header's value. Two of them are an attempt to be read differently by two readers."""
     values = [value for key, value in headers if key == name]
     if len(values) > 1:
@@ -106,11 +107,13 @@ def _hostname(origin: str) -> str:
         return ""
 
 
-def _is_local(host: str) -> bool:
+def _is_address(host: str) -> bool:
+    """And no name, which whoever owns it could rebind."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        ipaddress.ip_address(host)
     except ValueError:
         return False
+    return True
 
 
 def _shown(value: bytes | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from pilotlight.api.keys import Keys
 from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
@@ -21,6 +22,8 @@ class Service(Protocol):
 
     @property
     def config(self) -> Config: ...
+    @property
+    def keys(self) -> Keys: ...
     @property
     def catalog(self) -> Catalog: ...
     @property

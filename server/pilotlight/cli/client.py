@@ -6,6 +6,7 @@ Knows the routes it calls; knows nothing of terminals.
 import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,17 +15,22 @@ import httpx
 from pilotlight.cli.options import is_address_given, resolve
 from pilotlight.config import Config
 from pilotlight.errors import Error
+from pilotlight.registry import keys
 from pilotlight.registry.discovery import Discovery
 from pilotlight.store.events import Event, decode
 
 
 class Client:
-    """Calls the daemon at `url`. Every failure is an `Error` with a sentence for a person."""
+    """Calls the daemon at `url` with the `key`, if there is one. Every failure is an `Error` with a sentence
+    for a person."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None = None) -> None:
         self.url = url
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         # A proxy from the environment must not get what is said to this machine.
-        self._http = httpx.Client(base_url=url, trust_env=False, timeout=httpx.Timeout(5, read=120))
+        self._http = httpx.Client(
+            base_url=url, headers=headers, trust_env=False, timeout=httpx.Timeout(5, read=120)
+        )
 
     def models(self) -> list[dict[str, Any]]:
         data: list[dict[str, Any]] = self._get("/v1/models")["data"]
@@ -113,13 +119,25 @@ def find(config: Config, *, is_address_given: bool) -> Client | None:
     """
     running = None if is_address_given else Discovery(config.state_dir).read()
     urls = [running.url] if running is not None else []
-    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    for url in [*urls, f"http://{host}:{config.server.port}"]:
-        client = Client(url)
+    for url in [*urls, _configured_url(config)]:
+        client = Client(url, key_for(url, config))
         with suppress(Error):
             client.notices()
             return client
     return None
+
+
+def key_for(url: str, config: Config) -> str | None:
+    """The admin key, if it is the daemon of our state directory: nobody else may hear it. Else an API key."""
+    running = Discovery(config.state_dir).read()
+    if running is not None and running.url == url:
+        return keys.read(Path(running.key_file))
+    return next(iter(config.server.api_keys), None)
+
+
+def _configured_url(config: Config) -> str:
+    host = config.server.host.replace("localhost", "127.0.0.1")
+    return f"http://[{host}]:{config.server.port}" if ":" in host else f"http://{host}:{config.server.port}"
 
 
 @contextmanager

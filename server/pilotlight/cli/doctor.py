@@ -51,6 +51,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
 
     from pilotlight.cli import client, machine
     from pilotlight.cli.advice import advise
+    from pilotlight.registry import keys
     from pilotlight.registry.description import at_rest, listing
     from pilotlight.registry.ladder import MODES
 
@@ -72,6 +73,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "places": [{"store": place.store, "path": str(place.path)} for place in config.places],
         "models": Counter(model["store"] for model in known["models"]),
         "not_used": known["not_used"],
+        "admin_key": str(keys.admin_file(config.state_dir)),
         "daemon": daemon.url if daemon else None,
         "outcomes": [asdict(outcome) for outcome in ladder.outcomes()],
         "notices": daemon.notices() if daemon else [],
@@ -103,6 +105,7 @@ def _lines(findings: Mapping[str, Any]) -> Iterator[str]:
         yield f"{library['runtime']:<11} {_state(library)}"
     yield _line("config", findings["config"])
     yield _line("state", findings["state_dir"])
+    yield _line("admin key", findings["admin_key"])
     yield _line("daemon", findings["daemon"] or "not running")
     yield _line("models", ", ".join(f"{count} in {store}" for store, count in findings["models"].items()))
     for skipped in findings["not_used"]:

@@ -57,23 +57,10 @@ def _pull(config: "Config", client: "Client | None", wanted: str, watcher: "Watc
         for event in client.pull(wanted):
             watcher.show(event)
         return
-    from functools import partial
-
     import anyio
 
     from pilotlight import log
-    from pilotlight.config import model_at
-    from pilotlight.notices import Notices
-    from pilotlight.registry.costs import Costs
-    from pilotlight.registry.ladder import Ladder
-    from pilotlight.registry.loader import Loader
-    from pilotlight.store.pull import Puller
-    from pilotlight.store.shelf import Shelf
-    from pilotlight.store.smoke import Smoke
+    from pilotlight.cli.pulling import pull
 
     log.configure("warning")
-    shelf = Shelf(config)
-    ladder = Ladder(config.state_dir)
-    loader = Loader(ladder, Costs(config.state_dir, ladder), Notices(), config.defaults.load_s)
-    puller = Puller(shelf.store, Smoke(loader), partial(model_at, config))
-    watcher.show(anyio.run(puller.pull, shelf.job(wanted), watcher.show))
+    watcher.show(anyio.run(pull, config, wanted, watcher.show))

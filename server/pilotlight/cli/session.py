@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from pilotlight.cli.client import Client, find
+from pilotlight.cli.client import Client, find, key_for
 from pilotlight.config import Config
 from pilotlight.errors import Error
 
@@ -28,7 +28,7 @@ def session(config: Config, file: str | None, *, is_address_given: bool) -> Iter
         return
     click.echo("no daemon is running: starting one for this session", err=True)
     with _own_daemon(config, file) as url:
-        yield Client(url)
+        yield Client(url, key_for(url, config))
 
 
 @contextmanager

@@ -6,8 +6,6 @@ mode, library build and machine; for anything else there is an estimate again.
 
 import hashlib
 import json
-import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from pilotlight.core import Cost, Model, Size
-from pilotlight.registry import ladder
+from pilotlight.registry import ladder, private_file
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.ladder import Ladder
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
@@ -137,13 +135,9 @@ class Costs:
             return {}
 
     def _write(self, measured: Mapping[str, Measured]) -> None:
-        """Readers see the old file or the new one, never a part."""
         content = {"version": VERSION, "measured": {key: asdict(one) for key, one in measured.items()}}
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=self._path.parent, prefix=".costs-")  # mkstemp makes it 0600
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        os.replace(name, self._path)
+        private_file.write(self._path, json.dumps(content).encode())
 
 
 def layout(model: Model, shape: "Shape", mode: str) -> "Layout":

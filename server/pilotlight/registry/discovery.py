@@ -5,7 +5,6 @@ Knows nothing of what the daemon serves.
 
 import json
 import os
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,16 +12,18 @@ from pathlib import Path
 import psutil
 
 from pilotlight import __version__
+from pilotlight.registry import keys, private_file
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A daemon that said where it is; `started` is Unix seconds."""
+    """A daemon that said where it is; `started` is Unix seconds, `key_file` has the key to all of it."""
 
     url: str
     pid: int
     version: str
     started: float
+    key_file: str
 
 
 class Discovery:
@@ -30,15 +31,13 @@ class Discovery:
 
     def __init__(self, state_dir: Path) -> None:
         self._file = state_dir / "daemon.json"
+        self._key_file = keys.admin_file(state_dir)
 
     def write(self, url: str) -> None:
         """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        running = Running(url, os.getpid(), __version__, time.time())
-        descriptor, name = tempfile.mkstemp(dir=self._file.parent, prefix=".daemon-")  # mkstemp makes it 0600
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(running), file)
-        os.replace(name, self._file)
+        running = Running(url, os.getpid(), __version__, time.time(), str(self._key_file))
+        private_file.write(self._file, json.dumps(asdict(running)).encode())
 
     def remove(self) -> None:
         """Take our own entry back; a daemon that started after us keeps its own."""

@@ -7,7 +7,6 @@ build of the library. A new build starts at the top again.
 
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -16,6 +15,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import structlog
+
+from pilotlight.registry import private_file
 
 MODES = {
     "llamacpp": ("full", "no-extra-buffers", "plain"),
@@ -87,11 +88,9 @@ class Ladder:
         new = Outcome(machine(), runtime, build(runtime), mode, reason, self._clock())
         others = [o for o in self.outcomes() if (o.machine, o.runtime) != (new.machine, runtime)]
         content = {"version": VERSION, "outcomes": [asdict(o) for o in [*others, new]]}
-        temporary = self._path.with_suffix(f".{os.getpid()}")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(content, indent=2))
-            temporary.replace(self._path)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_file.write(self._path, json.dumps(content, indent=2).encode())
         except OSError as exc:
             log.warning("crash ladder file cannot be written", path=str(self._path), error=str(exc))
 

@@ -1,16 +1,18 @@
 """The machine's memory pressure, as events: the kernel tells when it begins, and nobody looks otherwise.
 
-Linux: triggers on pressure stall information (PSI), of our own cgroup if that has it, else of the machine.
-Elsewhere, and where the kernel was built without it, there is silence.
+Linux: triggers on pressure stall information (PSI), of the machine and of our own cgroup, and the counters of
+that cgroup (`memory.events`). Elsewhere, and where the kernel has none of them, there is silence.
 """
 
 import math
 import os
 import select
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
+from typing import Protocol
 
 import anyio
 import structlog
@@ -42,24 +44,76 @@ TRIGGERS = {
 }
 """Of each window, some task stalls for 7.5 % of the time, or all do for 10 %."""
 
+OUT = ("oom", "oom_kill")
+"""Counters of a cgroup whose memory was at its end: that may come too fast for any stall to be seen."""
 
-async def listen(tell: Callable[[Level], None]) -> None:
+LIMITS = ("high", "max")
+"""Those of a cgroup that touched its limits. Dropping pages of files at the limit is everyday work, and what
+hurts of it is a stall; so they count only where stalls are not told."""
+
+
+class Source(Protocol):
+    """A file that has urgent data (`EPOLLPRI`) when something has happened."""
+
+    @property
+    def file(self) -> int: ...
+
+    def heard(self) -> Level:
+        """What it was; `NONE` if nothing of interest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """One of PSI's: the file stands for one level."""
+
+    file: int
+    level: Level
+
+    def heard(self) -> Level:
+        return self.level
+
+
+@dataclass(slots=True)
+class Counters:
+    """`memory.events` of a cgroup, version 2: `read` gives its text. Not all of them matter, see `LIMITS`."""
+
+    file: int
+    read: Callable[[], bytes]
+    has_stalls: bool
+    _known: Mapping[str, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._known = self._counts()
+
+    def heard(self) -> Level:
+        before, self._known = self._known, self._counts()
+        grown = {name for name, count in self._known.items() if count > before.get(name, 0)}
+        if grown.intersection(OUT):
+            return Level.CRITICAL
+        return Level.WARN if grown.intersection(LIMITS) and not self.has_stalls else Level.NONE
+
+    def _counts(self) -> dict[str, int]:
+        lines = (line.split() for line in self.read().decode(errors="replace").splitlines())
+        return {words[0]: int(words[1]) for words in lines if len(words) == 2 and words[1].isdigit()}
+
+
+async def listen(tell: Callable[[Level], None], root: Path = Path("/")) -> None:
     """Tell every event until cancelled, and `NONE` when it is over; returns at once where there are none."""
     with ExitStack() as files:
-        sources = {file: level for level, file in _open(files)}
+        sources = open_sources(files, root)
         if not sources:
             log.info("memory pressure is not reported here")
             return
         await watch(sources, tell)
 
 
-async def watch(sources: Mapping[int, Level], tell: Callable[[Level], None], calm_s: float = CALM_S) -> None:
-    """The same for open files that have urgent data (`EPOLLPRI`) at an event of their level."""
+async def watch(sources: Iterable[Source], tell: Callable[[Level], None], calm_s: float = CALM_S) -> None:
+    """The same for open sources."""
     words, heard = anyio.create_memory_object_stream[Level](math.inf)
     async with anyio.create_task_group() as tasks:
         with words, heard:
-            for file, level in sources.items():
-                tasks.start_soon(_hear, file, level, words.send_nowait)
+            for source in sources:
+                tasks.start_soon(_hear, source, words.send_nowait)
             highest = Level.NONE
             while True:
                 with anyio.move_on_after(calm_s if highest else math.inf) as calm:
@@ -69,31 +123,43 @@ async def watch(sources: Mapping[int, Level], tell: Callable[[Level], None], cal
                 tell(highest)
 
 
-async def _hear(file: int, level: Level, tell: Callable[[Level], None]) -> None:
+async def _hear(source: Source, tell: Callable[[Level], None]) -> None:
     with select.epoll() as epoll:
         # asyncio itself does not wait for urgent data, but for an epoll that does. One for each file:
         # asyncio's look at it may already take the event, and then nobody knows which file it was.
-        epoll.register(file, select.EPOLLPRI | select.EPOLLET)
+        epoll.register(source.file, select.EPOLLPRI | select.EPOLLET)
         while True:
             await anyio.wait_readable(epoll.fileno())
             epoll.poll(0)
-            tell(level)
+            if level := source.heard():
+                tell(level)
 
 
-def _open(files: ExitStack) -> Iterator[tuple[Level, int]]:
-    """A file for each trigger, in the first place that takes them."""
-    for place in _places():
-        with suppress(OSError):
-            for level, trigger in TRIGGERS.items():
-                file = os.open(place, os.O_RDWR | os.O_NONBLOCK)
-                files.callback(os.close, file)
-                os.write(file, trigger.encode() + b"\0")
-                yield level, file
-            return
+def open_sources(files: ExitStack, root: Path = Path("/")) -> list[Source]:
+    """All that there are; `files` closes them."""
+    group = next((folder for _, folder in memory.groups(root)), None)
+    places = [root / "proc/pressure/memory", *([group / "memory.pressure"] if group else [])]
+    triggers = [trigger for place in places for trigger in _triggers(place, files)]
+    counters = _counters(group / "memory.events", files, bool(triggers)) if group else []
+    return [*triggers, *counters]
 
 
-def _places() -> Iterator[Path]:
-    for _, folder in memory.groups():
-        yield folder / "memory.pressure"
-        break
-    yield Path("/proc/pressure/memory")
+def _triggers(place: Path, files: ExitStack) -> Iterator[Source]:
+    """One for each level, if the place takes them."""
+    with suppress(OSError):
+        for level, trigger in TRIGGERS.items():
+            file = _open(place, os.O_RDWR | os.O_NONBLOCK, files)
+            os.write(file, trigger.encode() + b"\0")
+            yield Trigger(file, level)
+
+
+def _counters(place: Path, files: ExitStack, has_stalls: bool) -> Iterator[Source]:
+    with suppress(OSError):
+        file = _open(place, os.O_RDONLY, files)
+        yield Counters(file, lambda: os.pread(file, 4096, 0), has_stalls)
+
+
+def _open(place: Path, flags: int, files: ExitStack) -> int:
+    file = os.open(place, flags)
+    files.callback(os.close, file)
+    return file

@@ -68,5 +68,8 @@ class Runtime(Protocol):
     def set_threads(self, threads: int) -> None:
         """From the next step on, where `Capabilities.live_threads` says so; else nothing changes."""
 
+    def trim(self) -> None:
+        """Give back the memory of what was computed for requests that have ended."""
+
     def state(self) -> State:
         """Count what is held, checking the invariants."""

@@ -161,6 +161,9 @@ class Echo:
             events.append(Done(one.generate.id, one.index, reason, one.said, 0))
             self._speaking.remove(one)
 
+    def trim(self) -> None:
+        """It keeps nothing."""
+
     def state(self) -> State:
         return State(len(self._speaking), 0, 0, 0, self._threads)
 

@@ -222,6 +222,14 @@ class Memory(Generic[S]):
         if count and self._decoder.can_restore(len(tokens), count):
             self._parking.put(tokens[:count], self._decoder.save(row, count))
 
+    def forget(self) -> None:
+        """Drop all prefixes at rest."""
+        self._parking = Parking(self._parking.max_tokens)
+        if self._resting:
+            self._resting = []
+            self._decoder.clear(0)
+            self._decoder.rest()
+
     def check(self) -> None:
         """Rows, sequences and the decoder agree. Raises `AssertionError`."""
         assert not (self._rows and self._resting), "a prefix rests in the row of a sequence"

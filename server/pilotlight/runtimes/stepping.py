@@ -329,6 +329,9 @@ class RowRuntime:
             self._memory.leave(sequence, keeps=sequence.keeps)
         self._is_full = False
 
+    def trim(self) -> None:
+        self._memory.forget()
+
     # --- invariants ---
 
     def state(self) -> State:

@@ -7,7 +7,8 @@ the answer they belong to; they are no decision.
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,15 +53,19 @@ from pilotlight.worker.protocol import (
     Paused,
     Refused,
     State,
+    Trim,
 )
 
 REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
 """What a worker may refuse a request with."""
 
 PRESSURE = {
-    Level.WARN: "memory is short on this machine: models that nobody uses are unloaded",
+    Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
+
+UNLOAD_S = 10.0
+"""A worker that is told to end is killed sooner."""
 
 log = structlog.get_logger()
 
@@ -117,7 +122,21 @@ class Loop:
 
     def submit(self, request: Request) -> Answer:
         """Queue a request; refusals come out of the answer. Raises `ModelNotFound`."""
-        self._books[request.model].model = self._catalog.get(request.model)
+        return self._submit(self._catalog.get(request.model), request)
+
+    @asynccontextmanager
+    async def trying(self, model: Model, request: Request) -> AsyncIterator[Answer]:
+        """The answer of a model that is not in the catalog, and that is unloaded afterwards."""
+        try:
+            async with self._submit(model, request) as answer:
+                yield answer
+        finally:
+            # Nobody tells the end of a worker any more if the loop itself has ended.
+            with anyio.move_on_after(UNLOAD_S, shield=True):
+                await self.unload(model.name)
+
+    def _submit(self, model: Model, request: Request) -> Answer:
+        self._books[request.model].model = model
         answer = Answer(request.id, release=lambda: self._release(request.id))
         self._answers[request.id] = answer
         if self._scheduler.line(request.model).is_loaded:
@@ -321,6 +340,12 @@ class Loop:
             # It was loaded once more, for those who waited while it was removed.
             self._unload(model)
 
+    def trim(self, model: str) -> None:
+        at = self._books[model]
+        if at.worker is not None and at.loaded is not None:
+            at.worker.send(Trim())
+            log.info("prefixes dropped", model=model)
+
     # --- workers ---
 
     async def _serve_model(self, model: Model, life: Life) -> None:
@@ -333,7 +358,9 @@ class Loop:
                 await self._load_and_serve(model, at)
             except Error as exc:
                 error = exc
-        if not self._is_stopping:
+        if self._is_stopping:
+            life.gone.set()
+        else:
             self._gone(model, error)
 
     async def _load_and_serve(self, model: Model, at: Residence) -> None:
@@ -379,6 +406,7 @@ class Loop:
         if error is not None:
             log.error("worker gone", model=model.name, error=error.message)
             self._books[model.name].error = error.message
+        if error is not None and self._catalog.known(model.name) is not None:
             self._notices.raise_(f"worker_failed_{model.name}", Severity.ERROR, error.message)
         if isinstance(error, OutOfMemory):
             self._books.record_killed(model)

@@ -20,6 +20,10 @@ RETRY_AFTER_S = 2
 """What a refused client is told to wait; the queue has moved by then even on slow machines."""
 
 
+TRIM_S = 1.0
+"""What it brings to forget shows by then: the next word on pressure says that it was not enough."""
+
+
 class Effects(Protocol):
     """What the scheduler can do. None of these may call back into it before it returns."""
 
@@ -41,6 +45,9 @@ class Effects(Protocol):
     def idle(self, model: str) -> None:
         """The model's last request has ended."""
 
+    def trim(self, model: str) -> None:
+        """Have its worker forget what it keeps for later requests."""
+
 
 class Scheduler:
     """Owns the lines; `max_queued` bounds the requests of a class that wait, over all models."""
@@ -58,6 +65,8 @@ class Scheduler:
         self._plan = Plan()
         """How room is being made for the first of the wanted."""
         self._now = 0.0
+        self._trimmed_at = math.inf
+        """When models last forgot what they kept."""
         self._is_stopping = False
 
     # --- to look at ---
@@ -108,10 +117,15 @@ class Scheduler:
         self._settle()
 
     def on_pressure(self, level: Level) -> None:
-        """The machine is short of memory: idle models go, and when it is critical, none is loaded."""
+        """The machine is short of memory: models forget what they only keep for later; the idle ones go if
+        that was not enough, or when it is critical; then none is loaded, either."""
+        is_worse = level > self._residency.level
+        is_lasting = level is Level.WARN and not is_worse and self._now >= self._trimmed_at + TRIM_S
         self._residency.level = level
-        if level is not Level.NONE:
+        if level is Level.CRITICAL or is_lasting:
             self._stop(self._residency.idle_ones(), Reason.PRESSURE)
+        if is_worse:
+            self._trim()
         self._settle()
 
     # --- requests ---
@@ -313,6 +327,12 @@ class Scheduler:
         del self._wanted[model]
         for request in line.queue.clear():
             self._effects.fail(request, error)
+
+    def _trim(self) -> None:
+        self._trimmed_at = self._now
+        for model, line in self._lines.items():
+            if line.state is WorkerState.READY:
+                self._effects.trim(model)
 
     def _may_leave(self, line: Line) -> bool:
         """A load that requests wait for is not broken off."""

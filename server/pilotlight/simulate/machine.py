@@ -200,3 +200,6 @@ class Machine:
 
     def idle(self, model: str) -> None:
         """It stays loaded."""
+
+    def trim(self, model: str) -> None:
+        """Nothing is kept here for later requests."""

@@ -87,15 +87,18 @@ class Puller:
             return Done(new.model, new.version, record.previous, is_new=False)
         (version,) = (one for one in self.store.versions(new.model) if one.id == new.version)
         report(Testing(new.model, new.version))
+        kept = f"; version {record.active} stays active" if record.active else "; it is not activated"
         warning = None
         try:
-            await self.smoke.test(self.model_at(new.model, self.store.path(new.model, version)))
+            await self.smoke.test(self.model_at(new.model, self.store.path(new.model, version)), version.id)
         except SmokeFailed as exc:
             await to_thread.run_sync(self.store.refuse, new.model, version, exc.message)
-            kept = f"; version {record.active} stays active" if record.active else "; it is not activated"
             return failure(SmokeFailed(exc.message + kept))
         except RuntimeMissing as exc:
             warning = f"not tested: {exc.message}"
+        except Error as exc:
+            untested = f"{exc.message}; the new version is here, and a pull tests it again{kept}"
+            return Failed(untested, exc.code, exc.status)
         return await to_thread.run_sync(self._commit, version, new.model, warning)
 
     def _commit(self, version: Version, name: str, warning: str | None) -> Done:

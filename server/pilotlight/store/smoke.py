@@ -1,75 +1,82 @@
-"""The test that a new version must pass before it is active: a worker loads it, and it says something."""
+"""The test that a new version must pass before it is active: a worker loads it, and it says something.
+
+It is asked like any other model: it waits until there is room for it, others go for it, and it is refused if
+it never fits. Knows no workers.
+"""
 
 import math
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import anyio
 
-from pilotlight.core import Model, Prompt, Sampling
+from pilotlight.core import Accepted, Chunk, Finished, Model, Prompt, Request, Sampling
 from pilotlight.errors import SmokeFailed, WorkerFailed
-from pilotlight.worker.protocol import Done, Generate, Refused, Step
-
-if TYPE_CHECKING:
-    from pilotlight.registry.loader import Loader
-    from pilotlight.worker.handle import Said, Worker
 
 CONTEXT = 512
 NUM_TOKENS = 4
 ANSWER_S = 60.0
 """For four tokens: on a slow machine, of a model that just about fits."""
 
+Item = Accepted | Chunk | Finished
+
+
+class Runner(Protocol):
+    """Who has models loaded; `scheduler.loop.Loop` is the real one."""
+
+    def trying(self, model: Model, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Item]]:
+        """The answer of a model that nobody serves; its worker is gone afterwards."""
+
 
 class Smoke:
-    """Tests models in workers of their own, which are gone afterwards."""
+    """Tests models that are not served yet."""
 
-    def __init__(self, loader: "Loader") -> None:
-        self._loader = loader
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
 
-    async def test(self, model: Model) -> None:
-        """Raises `SmokeFailed` with the reason, or `RuntimeMissing` if nothing here could load it anyway."""
+    async def test(self, model: Model, version: str) -> None:
+        """Raises `SmokeFailed` with the reason, and any other error for which it could not be tested."""
         # As little memory as will do: others may be running.
-        small = replace(model, context=min(model.context or CONTEXT, CONTEXT), parallel=1)
+        small = replace(
+            model,
+            name=f"{model.name} (version {version})",
+            context=min(model.context or CONTEXT, CONTEXT),
+            parallel=1,
+            pin=False,
+        )
+        request = Request(
+            id=f"smoke-{secrets.token_hex(8)}",
+            model=small.name,
+            prompt=Prompt(text="Hello"),
+            sampling=Sampling(temperature=0.0),
+            max_tokens=NUM_TOKENS,
+            ignore_eos=True,
+            cache_prompt=False,
+        )
+        async with self._runner.trying(small, request) as answer:
+            await _begun(answer)
+            await _said(answer, small.name)
+
+
+async def _begun(answer: AsyncIterator[Item]) -> None:
+    """It is loaded, however long it had to wait for its turn."""
+    try:
+        await anext(answer)
+    except WorkerFailed as exc:
+        raise SmokeFailed(f"the new version does not load: {exc.message}") from exc
+
+
+async def _said(answer: AsyncIterator[Item], name: str) -> None:
+    num_tokens, reason = 0, f"no answer in {math.floor(ANSWER_S)} s"
+    with anyio.move_on_after(ANSWER_S):
         try:
-            worker = await self._loader.load(small, lambda _: None)
+            async for item in answer:
+                if isinstance(item, Finished):
+                    num_tokens, reason = item.completion_tokens, "it ended at once"
         except WorkerFailed as exc:
-            raise SmokeFailed(f"the new version does not load: {exc.message}") from exc
-        try:
-            await self._ask(worker)
-        finally:
-            await worker.stop()
-
-    async def _ask(self, worker: "Worker") -> None:
-        answer = _Answer()
-        request = Generate(1, Prompt(text="Hello"), Sampling(temperature=0.0), NUM_TOKENS, (), 1, True, False)
-        worker.send(request)
-        with anyio.move_on_after(ANSWER_S):
-            async with anyio.create_task_group() as tasks:
-
-                async def run() -> None:
-                    answer.reason = str(await worker.run(answer.hear))
-                    answer.is_over.set()
-
-                tasks.start_soon(run)
-                await answer.is_over.wait()
-                tasks.cancel_scope.cancel()
-        if not answer.num_tokens:
-            raise SmokeFailed(f"the new version says nothing: {worker.model.name}: {answer.reason}")
-
-
-class _Answer:
-    """What the worker said to the only request it gets."""
-
-    def __init__(self) -> None:
-        self.is_over = anyio.Event()
-        self.num_tokens = 0
-        self.reason = f"no answer in {math.floor(ANSWER_S)} s"
-
-    def hear(self, message: "Said") -> None:
-        for event in message.events if isinstance(message, Step) else ():
-            if isinstance(event, Done):
-                self.num_tokens, self.reason = event.completion_tokens, "it ended at once"
-                self.is_over.set()
-            elif isinstance(event, Refused):
-                self.reason = event.message
-                self.is_over.set()
+            reason = exc.message
+    if not num_tokens:
+        raise SmokeFailed(f"the new version says nothing: {name}: {reason}")

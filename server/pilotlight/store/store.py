@@ -24,6 +24,7 @@ import msgspec
 import structlog
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
+from pilotlight.registry import private_file
 from pilotlight.store.manifest import File, Record, Version, decode, encode
 from pilotlight.store.paths import check_path, folder_name
 
@@ -146,12 +147,12 @@ class Store:
             staging = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
             try:
                 version = self._fill(staging, version)
-                _write(staging / MANIFEST, encode(version))
+                private_file.write(staging / MANIFEST, encode(version), is_lasting=True)
                 staging.rename(folder / version.id)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
             if not (folder / RECORD).exists():
-                _write(folder / RECORD, encode(Record(name, version.origin)))
+                private_file.write(folder / RECORD, encode(Record(name, version.origin)), is_lasting=True)
             _sync(folder)
         return version
 
@@ -277,7 +278,7 @@ class Store:
         return Waste(folder, f"{record.name}, version {folder.name}", _bytes_of(folder))
 
     def _save(self, record: Record) -> None:
-        _write(self._folder(record.name) / RECORD, encode(record))
+        private_file.write(self._folder(record.name) / RECORD, encode(record), is_lasting=True)
 
 
 def short_name(name: str) -> str:
@@ -369,20 +370,6 @@ def _read(path: Path, kind: type[T]) -> T | None:
         log.warning("a file of the store cannot be read and is left out", path=str(path), error=str(exc))
         return None
     return value
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Readers see the old content or the new; it is on the disk when this returns."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mkstemp makes it 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _make_private(folder: Path) -> Path:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
+from pilotlight.worker import heap
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
     Cancel,
@@ -37,6 +38,7 @@ from pilotlight.worker.protocol import (
     Step,
     ToDaemon,
     ToWorker,
+    Trim,
     decode_to_worker,
     encode,
 )
@@ -214,6 +216,8 @@ class Intake:
                 return lambda runtime: runtime.cancel(request_id)
             case SetThreads(threads):
                 return lambda runtime: runtime.set_threads(threads)
+            case Trim():
+                return _trim
             case Inspect():
                 return lambda runtime: runtime.state()
             case Load():
@@ -246,6 +250,11 @@ class Intake:
             refused = Refused(generate.id, type(exc).__name__, exc.message, exc.param)
             return lambda runtime: refused
         return lambda runtime: runtime.start(prepared)
+
+
+def _trim(runtime: Runtime) -> None:
+    runtime.trim()
+    heap.give_back()
 
 
 def _end_process(failed: threading.ExceptHookArgs) -> None:

@@ -71,6 +71,10 @@ class SetThreads(_Message, frozen=True, tag=True, array_like=True):
     threads: int
 
 
+class Trim(_Message, frozen=True, tag=True, array_like=True):
+    """Memory is short: forget every prefix at rest. What runs goes on."""
+
+
 class Inspect(_Message, frozen=True, tag=True, array_like=True):
     """Ask for a `State`."""
 
@@ -166,7 +170,7 @@ class State(_Message, frozen=True, tag=True, array_like=True):
     fault: str | None = None
 
 
-ToWorker = Load | Generate | Hold | Cancel | SetThreads | Inspect
+ToWorker = Load | Generate | Hold | Cancel | SetThreads | Trim | Inspect
 ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | State
 
 _encoder = msgspec.msgpack.Encoder()
