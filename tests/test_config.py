@@ -100,6 +100,7 @@ WRONG = [
     ("", {}, {"memory_budget": "0"}, "--memory-budget = '0': must be more than 0"),
     ("[memory]\nreserve = 'auto'", {}, {}, "memory.reserve = 'auto': must be bytes"),
     ("[defaults]\nkeep_alive = 'soon'", {}, {}, "defaults.keep_alive = 'soon': must be seconds"),
+    ("[defaults]\nkv_cache_type = 'q7'", {}, {}, "kv_cache_type = 'q7': must be auto, one of f32, f16"),
     ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
     ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
     ("[server]\ndrain_s = nan", {}, {}, "server.drain_s = nan: must be a finite number"),
@@ -216,6 +217,25 @@ def test_a_provider_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
         models(resolve(tmp_path, text + "'gpu'"))
     with pytest.raises(ConfigError, match=r"not supported by llamacpp; there is: auto$"):
         models(resolve(tmp_path, text.replace("onnx", "llamacpp") + "'cuda'"))
+
+
+def test_a_cache_type_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
+    """That of [defaults] is for those that know it."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'\nkv_cache_type = "
+    assert models(resolve(tmp_path, text + "'q4_0'"))[-1].loading.kv_cache_type == "q4_0"
+    with pytest.raises(
+        ConfigError, match="'m': kv_cache_type 'q5_0' is not supported by mlx; there is: auto, q8_0, q4_0"
+    ):
+        models(resolve(tmp_path, text + "'q5_0'"))
+    with pytest.raises(ConfigError, match=r"kv_cache_type 'q8_0' is not supported by onnx; there is: auto$"):
+        models(resolve(tmp_path, text.replace("mlx", "onnx") + "'q8_0'"))
+    found = models(resolve(tmp_path, "[defaults]\nkv_cache_type = 'q5_1/f16'\n" + text + "'auto'"))
+    assert {one.name: one.loading.kv_cache_type for one in found} == {
+        "pilot": "q5_1/f16",
+        "pilot-onnx": "auto",
+        "pilot-mlx": "auto",
+        "m": "auto",
+    }
 
 
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pilotlight import sources
-from pilotlight.core import Model
+from pilotlight.core import Loading, Model
 from pilotlight.errors import ConfigError, Error
 from pilotlight.registry import keep_alive
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
@@ -37,6 +37,7 @@ from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.registry.stores.places import Place, places
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
+from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.store.store import Store, Stored, short_name
 
 BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx", "pilot-mlx": "pilot-mlx"}
@@ -63,6 +64,11 @@ def _duration(text: str) -> str:
     return text
 
 
+def _kv_cache_type(text: str) -> str:
+    KvTypes.parse(text)
+    return text
+
+
 def _text(value: Any) -> Any:
     """TOML has numbers where a variable has only text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -71,6 +77,7 @@ def _text(value: Any) -> Any:
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Text = Annotated[str, BeforeValidator(_text)]
 Duration = Annotated[Text, AfterValidator(_duration)]
+KvCacheType = Annotated[str, AfterValidator(_kv_cache_type)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
@@ -125,6 +132,7 @@ class DefaultsSettings(_Section):
     context: int = Field(0, ge=0, le=2**24)
     parallel: int = Field(0, ge=0, le=64)
     threads: int = Field(0, ge=0, le=1024)
+    kv_cache_type: KvCacheType = "auto"
     load_s: float = Field(300.0, gt=0)
     keep_alive: Duration = "15m"
 
@@ -163,6 +171,7 @@ class ModelSettings(_Section):
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
+    kv_cache_type: KvCacheType | None = None
     chat_template: str | None = None
     provider: str = "auto"
     pin: bool = False
@@ -400,6 +409,7 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         threads=threads if capabilities.threads else 0,
         chat_template=entry.chat_template,
         provider=entry.provider,
+        loading=_loading(entry, defaults, runtime),
         pin=entry.pin,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
@@ -407,6 +417,20 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         capabilities=capabilities,
         bytes_disk=sum(file.stat().st_size for file in weights_of(path)),
     )
+
+
+def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> Loading:
+    """What the model's own table wants its runtime must be able to; of [defaults] it takes what it can."""
+    supported = CAPABILITIES[runtime].kv_cache_types
+    kv = KvTypes.parse(entry.kv_cache_type or defaults.kv_cache_type)
+    if unsupported := kv.unsupported(supported) if kv else []:
+        if entry.kv_cache_type is None:
+            return Loading()
+        raise ConfigError(
+            f"model {entry.name!r}: kv_cache_type {unsupported[0]!r} is not supported by {runtime}; "
+            f"there is: {', '.join(('auto', *supported))}"
+        )
+    return Loading(kv_cache_type=entry.kv_cache_type or defaults.kv_cache_type)
 
 
 def _is_loopback_address(host: str) -> bool:

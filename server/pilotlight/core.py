@@ -115,6 +115,16 @@ class Capabilities:
     """It can be changed while a model is loaded."""
     providers: tuple[str, ...] = ()
     """What may compute a model, besides `auto`; each machine has some of them."""
+    kv_cache_types: tuple[str, ...] = ()
+    """What keys and values may be kept in, besides `auto`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is loaded where its runtime leaves a choice, as its `Capabilities` say."""
+
+    kv_cache_type: str = "auto"
+    """See `runtimes.kv_types`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +144,7 @@ class Model:
     """Values for `Sampling` fields that a request leaves out."""
     provider: str = "auto"
     """One of `Capabilities.providers`, or `auto`."""
+    loading: Loading = Loading()
     pin: bool = False
     """Once loaded it stays, whoever else needs room."""
     keep_alive_s: float = math.inf

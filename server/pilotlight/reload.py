@@ -8,7 +8,13 @@ from pydantic import BaseModel
 from pilotlight.config import Config
 from pilotlight.core import Model
 
-LIVE = {"server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"}
+LIVE = {
+    "server.builtin",
+    "defaults.context",
+    "defaults.parallel",
+    "defaults.threads",
+    "defaults.kv_cache_type",
+}
 """Settings that only say which models there are, and what they are like: taken without a restart."""
 
 

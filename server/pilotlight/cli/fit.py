@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Nothing is loaded, and a header is enough: a GGUF file's first megabytes will do. LOADED is the memory
 right after the load, AT MOST that with the whole context in use, and 8-BIT KV the same with keys and values
-in 8 bits instead of 16, which cannot be chosen yet.
+in 8 bits instead of 16 (kv_cache_type = "q8_0" in its [[model]] table).
 
 \b
 Exit codes:

@@ -12,7 +12,7 @@ MB, GB = 10**6, 10**9
 def figures(verdict: Verdict) -> dict[str, Any]:
     """All numbers, in bytes and tokens; what is a function is left out."""
     subject = {field.name: getattr(verdict.subject, field.name) for field in fields(verdict.subject)}
-    del subject["at"]
+    del subject["at"], subject["at_8_bits"]
     rest = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
     rows = [asdict(row) for row in verdict.rows]
     return {**rest, "subject": subject, "machine": asdict(verdict.machine), "rows": rows}
@@ -60,7 +60,7 @@ def choice(repo: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _row(row: Row, *, is_asked: bool) -> str:
-    sizes = (_size(one) for one in (row.at_load, row.at_most, row.at_most_8_bits))
+    sizes = ("-" if one is None else _size(one) for one in (row.at_load, row.at_most, row.at_most_8_bits))
     cells = "  ".join(f"{size:>8}" for size in sizes)
     return f"{row.context:>8}  {cells}  {'yes' if row.fits else 'no'}{'  <- asked' if is_asked else ''}"
 

@@ -140,6 +140,8 @@ class Shape:
     layers: tuple[Layer, ...]
     width: int
     num_heads: int
+    head_width: int
+    """Values in the key of a head."""
     feed_forward: int
     """Values between the two halves of the widest layer, for all experts that a token uses."""
     context_trained: int
@@ -171,6 +173,7 @@ class Shape:
             layers=tuple(facts.layer(number) for number in range(facts.num_layers)),
             width=facts.width,
             num_heads=facts.num_heads,
+            head_width=facts.head_width,
             feed_forward=facts.feed_forward,
             context_trained=header.number(f"{arch}.context_length") or 0,
             num_vocab=num_vocab,
@@ -313,7 +316,7 @@ class _Facts:
         self._kv_heads = self._by_layer("attention.head_count_kv", self.num_heads)
         self._dense = self._by_layer("feed_forward_length", 0)
         head = self.width // self.num_heads
-        self._key = self._number("attention.key_length", head)
+        self.head_width = self._number("attention.key_length", head)
         self._value = self._number("attention.value_length", head)
         self._window = self._number("attention.sliding_window", 0)
         self._is_mla = bool(self._number("attention.key_length_mla", 0))
@@ -331,7 +334,7 @@ class _Facts:
         window = self._window if self._is_windowed(number) else 0
         heads = self._kv_heads[number]
         swa = "_swa" if window else ""
-        key = self._number(f"attention.key_length{swa}", self._key) * heads
+        key = self._number(f"attention.key_length{swa}", self.head_width) * heads
         value = 0 if self._is_mla else self._number(f"attention.value_length{swa}", self._value) * heads
         return Layer(key, value, window, state)
 

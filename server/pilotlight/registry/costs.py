@@ -21,6 +21,7 @@ from pilotlight.core import Cost, Model, Size
 from pilotlight.registry import ladder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.ladder import Ladder
+from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 
 # The arithmetic is imported with the first model that is loaded: a daemon that nobody asks starts sooner.
@@ -99,7 +100,8 @@ class Costs:
             return estimate(shape, layout(model, shape, mode))
         if isinstance(shape, FolderShape):
             context = min(model.context or DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
-            return estimate_folder(shape, context=context, parallel=model.parallel or DEFAULT_PARALLEL)
+            parallel, bits = model.parallel or DEFAULT_PARALLEL, BITS.get(model.loading.kv_cache_type)
+            return estimate_folder(shape, context=context, parallel=parallel, kv_bits=bits)
         plain = Parts(0, 0, 0, 0, PROCESS_BYTES, LIBRARY_BYTES)
         return Estimate(plain, plain)
 
@@ -152,11 +154,14 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
 
     most = min(DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
     is_full = mode == "full"
+    kv = KvTypes.parse(model.loading.kv_cache_type) or KvTypes()
     return Layout(
         context=model.context or most,
         parallel=model.parallel or DEFAULT_PARALLEL,
+        key_kind=kv.keys.upper(),
+        value_kind=kv.values.upper(),
         # As `runtimes.llamacpp.native` does it on a CPU.
-        flash_attention=mode != "plain" and not shape.has_plain_memory,
+        flash_attention=mode != "plain" and (kv.has_quantized_values or not shape.has_plain_memory),
         mmap=not is_full,
         repacked=repacked_kinds(ladder.features()) if is_full else frozenset(),
     )
@@ -190,6 +195,7 @@ def _key(model: Model, mode: str) -> str:
         model.context,
         model.parallel,
         model.provider,
+        asdict(model.loading),
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

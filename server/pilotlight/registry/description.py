@@ -52,6 +52,7 @@ def full(status: ModelStatus) -> dict[str, Any]:
             "parallel": model.parallel,
             "threads": model.threads,
             "provider": model.provider,
+            **asdict(model.loading),
             "chat_template": model.chat_template,
             "sampling": dict(model.sampling),
         },

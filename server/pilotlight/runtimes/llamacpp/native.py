@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
 from pilotlight.runtimes.llamacpp.state import SequenceState
@@ -34,6 +35,19 @@ MICROBATCH = 128
 """Tokens computed at once on a CPU: no slower than 512 (measured from 16 up), with far smaller buffers."""
 
 GPU_MICROBATCH = 512
+
+TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+"""`ggml_type` of ggml.h, of those that keys and values may have."""
 
 TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """`llama_token_data`: what samplers work on."""
@@ -114,17 +128,20 @@ class Llama:
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""
 
-    def open(self, layout: Layout, largest_batch: int, threads: int) -> bool:
+    def open(self, layout: Layout, largest_batch: int, threads: int, kv: KvTypes) -> bool:
         """Make the context; False if there is no memory. Raises `LoadError`."""
         lib = self._lib
+        self._check_types(kv)
         self._params = params = lib.llama_context_default_params()
         params.n_batch = largest_batch
         params.n_ubatch = GPU_MICROBATCH if self._has_gpu else MICROBATCH
         params.n_outputs_max = layout.num_rows  # the least it takes; every row costs a vocabulary of floats
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        params.type_k, params.type_v = TYPES[kv.keys], TYPES[kv.values]
         # On a CPU it is slower, but where several sequences share cells, see LOG.md.
-        has_flash = self._mode.flash_attention and (self._has_gpu or not self.has_plain_memory)
+        wants_flash = self._has_gpu or kv.has_quantized_values or not self.has_plain_memory
+        has_flash = self._mode.flash_attention and wants_flash
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         params.flash_attn_type = auto if has_flash else off
         if not self._make_context(layout):
@@ -133,6 +150,33 @@ class Llama:
             raise LoadError("this is no text generation model: it has no decoder memory")
         self.batch = Batch(lib, largest_batch)
         return True
+
+    def _check_types(self, kv: KvTypes) -> None:
+        """What llama.cpp does not check itself without flash attention. Raises `LoadError`."""
+        if kv.has_quantized_values and not self._mode.flash_attention:
+            raise LoadError(
+                f"kv_cache_type {kv.keys}/{kv.values} needs flash attention, which is off in this mode: "
+                f"it crashed here; {kv.keys}/f16 would do without"
+            )
+        if (width := self._head_width) % (block := BLOCKS.get(kv.keys, 1)):
+            raise LoadError(
+                f"keys of {width} values cannot be kept as {kv.keys}, which needs multiples of {block}"
+            )
+
+    @property
+    def _head_width(self) -> int:
+        """Values in the key of a head."""
+        lib, model = self._lib, self._model
+        said = self._metadata(f"{self._metadata('general.architecture')}.attention.key_length")
+        if said.isdecimal():
+            return int(said)
+        return int(lib.llama_model_n_embd(model)) // max(1, int(lib.llama_model_n_head(model)))
+
+    def _metadata(self, key: str) -> str:
+        """A value of the file's header as text; "" if there is none."""
+        buffer = ctypes.create_string_buffer(256)
+        self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
 
     def resize(self, layout: Layout) -> bool:
         """Replace the memory by an empty one; False if there is no room for it: then there is none at all."""
