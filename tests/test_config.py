@@ -238,6 +238,17 @@ def test_a_cache_type_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("setting", ["mmap = true", "gpu_layers = 0"])
+def test_how_a_file_is_loaded_only_some_runtimes_can_be_told(tmp_path: Path, setting: str) -> None:
+    """Which ones, their capabilities say."""
+    text = f"[[model]]\nname = 'm'\npath = 'm'\n{setting}\nruntime = "
+    key, _, value = setting.partition(" = ")
+    loading = models(resolve(tmp_path, text + "'llamacpp'"))[-1].loading
+    assert str(getattr(loading, key)).lower() == value
+    with pytest.raises(ConfigError, match=f"model 'm': {key} is not supported by mlx"):
+        models(resolve(tmp_path, text + "'mlx'"))
+
+
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:
     """Defaults that it could not honour are left out; one that somebody wrote is an error."""
     text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'echo'"

@@ -172,6 +172,8 @@ class ModelSettings(_Section):
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
     kv_cache_type: KvCacheType | None = None
+    mmap: bool | None = None
+    gpu_layers: int = Field(-1, ge=-1, le=4096)
     chat_template: str | None = None
     provider: str = "auto"
     pin: bool = False
@@ -421,16 +423,19 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
 
 def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> Loading:
     """What the model's own table wants its runtime must be able to; of [defaults] it takes what it can."""
-    supported = CAPABILITIES[runtime].kv_cache_types
-    kv = KvTypes.parse(entry.kv_cache_type or defaults.kv_cache_type)
-    if unsupported := kv.unsupported(supported) if kv else []:
-        if entry.kv_cache_type is None:
-            return Loading()
+    capabilities = CAPABILITIES[runtime]
+    for name in ("mmap", "gpu_layers"):
+        if name in entry.model_fields_set and not getattr(capabilities, name):
+            raise ConfigError(f"model {entry.name!r}: {name} is not supported by {runtime}")
+    wanted = Loading(entry.kv_cache_type or defaults.kv_cache_type, entry.mmap, entry.gpu_layers)
+    kv = KvTypes.parse(wanted.kv_cache_type)
+    unsupported = kv.unsupported(capabilities.kv_cache_types) if kv else []
+    if unsupported and entry.kv_cache_type:
         raise ConfigError(
             f"model {entry.name!r}: kv_cache_type {unsupported[0]!r} is not supported by {runtime}; "
-            f"there is: {', '.join(('auto', *supported))}"
+            f"there is: {', '.join(('auto', *capabilities.kv_cache_types))}"
         )
-    return Loading(kv_cache_type=entry.kv_cache_type or defaults.kv_cache_type)
+    return replace(wanted, kv_cache_type="auto") if unsupported else wanted
 
 
 def _is_loopback_address(host: str) -> bool:

@@ -117,6 +117,10 @@ class Capabilities:
     """What may compute a model, besides `auto`; each machine has some of them."""
     kv_cache_types: tuple[str, ...] = ()
     """What keys and values may be kept in, besides `auto`."""
+    mmap: bool = False
+    """Whether the file is mapped can be chosen."""
+    gpu_layers: bool = False
+    """How many layers a GPU gets can be chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,10 @@ class Loading:
 
     kv_cache_type: str = "auto"
     """See `runtimes.kv_types`."""
+    mmap: bool | None = None
+    """The file is mapped instead of read; None: as the mode of the crash ladder has it."""
+    gpu_layers: int = -1
+    """Layers that a GPU computes, if the library's build knows one; -1 for all."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gguf_header import PUBLISHED, header
+from pilotlight.cli.fit_report import lines
 from pilotlight.core import Loading, Model
 from pilotlight.registry.fit import Machine, Subject, judge
 from pilotlight.registry.gguf import read_header
@@ -105,6 +106,15 @@ def test_what_is_chosen_is_what_is_judged() -> None:
 def test_a_model_whose_heads_are_odd_has_no_8_bits(tiny_gguf: Path) -> None:
     """Its heads have 16 values, and a block 32."""
     assert subject(Model("x", tiny_gguf), "full").at_8_bits is None
+
+
+def test_a_gpu_s_memory_is_not_pretended_to_be_known() -> None:
+    """The figures are the main memory's, and it is said."""
+    verdict = judge(replace(published("Qwen3 4B"), gpus=("cuda",)), LAPTOP)
+    assert any(
+        "computes on a GPU (cuda): what it has memory for is not known" in line for line in lines(verdict)
+    )
+    assert not any("GPU" in line for line in lines(judge(published("Qwen3 4B"), LAPTOP)))
 
 
 def test_what_fits_needs_no_advice() -> None:

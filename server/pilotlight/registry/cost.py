@@ -4,7 +4,8 @@ Pure arithmetic on the CPU. It follows what llama.cpp takes for weights, keys an
 graph and its output; the constants at the top are what the rest was measured to be.
 """
 
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from pilotlight.registry.gguf import KINDS, Header, Tensor
@@ -150,6 +151,8 @@ class Shape:
     bytes_weights: int
     bytes_active: int
     """Weights that one token passes through."""
+    bytes_of_matrices: Mapping[str, int] = field(default_factory=dict)
+    """By their kind, without those that are only looked up."""
     tied: Tensor | None = field(default=None)
     """The embedding, if it is the output matrix, too."""
 
@@ -180,6 +183,7 @@ class Shape:
             num_merges=header.count("tokenizer.ggml.merges"),
             bytes_weights=header.bytes_weights,
             bytes_active=_bytes_active(header, facts, embedding),
+            bytes_of_matrices=_bytes_of_matrices(header),
             tied=None if "output.weight" in tensors else embedding,
         )
 
@@ -237,9 +241,11 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
     weights = shape.bytes_weights
     # A matrix that is looked up and multiplied with is needed in both orders.
     twice = shape.tied.num_bytes if shape.tied and shape.tied.kind in layout.repacked else 0
+    # What is repacked was read from the mapped pages, and they stay.
+    repacked = sum(shape.bytes_of_matrices.get(kind, 0) for kind in layout.repacked)
     tables = shape.num_vocab * BYTES_PER_WORD + shape.num_merges * BYTES_PER_MERGE
     return Parts(
-        weights=twice if layout.mmap else weights + twice,
+        weights=twice + repacked if layout.mmap else weights + twice,
         mapped=weights if layout.mmap else 0,
         cells=cells,
         compute=compute,
@@ -297,6 +303,14 @@ def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> 
     looked_up = 0 if embedding is None or is_output else embedding.num_bytes
     idle = experts - experts * facts.experts_used // max(1, facts.num_experts)
     return header.bytes_weights - looked_up - idle
+
+
+def _bytes_of_matrices(header: Header) -> dict[str, int]:
+    found = Counter[str]()
+    for tensor in header.tensors:
+        if len(tensor.shape) > 1 and not tensor.name.startswith("token_embd"):
+            found[tensor.kind] += tensor.num_bytes
+    return dict(found)
 
 
 class _Facts:

@@ -162,7 +162,7 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
         value_kind=kv.values.upper(),
         # As `runtimes.llamacpp.native` does it on a CPU.
         flash_attention=mode != "plain" and (kv.has_quantized_values or not shape.has_plain_memory),
-        mmap=not is_full,
+        mmap=not is_full if model.loading.mmap is None else model.loading.mmap,
         repacked=repacked_kinds(ladder.features()) if is_full else frozenset(),
     )
 

@@ -41,6 +41,8 @@ class Subject:
     """What it takes with a context of so many tokens."""
     at_8_bits: Callable[[int], Estimate] | None = None
     """The same with keys and values in 8 bits, where that takes less and can be chosen."""
+    gpus: tuple[str, ...] = ()
+    """What computes it besides the CPU: its memory is not estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> lis
     lacking = asked.at_most - machine.bytes_available
     found = [f"context = {largest} in its [[model]] table: that fits"] if largest else []
     if asked.at_most_8_bits is not None and asked.at_most_8_bits <= machine.bytes_available:
-        found.append('kv_cache_type = "q8_0" there: that fits with this context; long prompts take longer')
+        found.append('kv_cache_type = "q8_0" there: that fits with this context; prompts take longer')
     if asked.at_most <= machine.bytes_total:
         found.append(f"free {lacking / GB:.1f} GB of memory: close what holds it")
     if smaller := _smaller(subject, subject.bytes_weights - lacking):

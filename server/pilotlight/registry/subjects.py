@@ -12,6 +12,7 @@ from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gguf import Header, read_header, read_shards
+from pilotlight.registry.gpu import backends
 from pilotlight.registry.hub import Remote
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
@@ -60,6 +61,7 @@ def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:
         context_trained=shape.context_trained,
         at=_at(shape, layout(model, shape, mode)),
         at_8_bits=_at(shape, layout(in_8_bits, shape, mode)) if can_save else None,
+        gpus=backends() if model.loading.gpu_layers else (),
     )
 
 

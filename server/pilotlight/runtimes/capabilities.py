@@ -10,7 +10,12 @@ ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 
 CAPABILITIES = {
     "llamacpp": Capabilities(
-        sampling=ALL_SAMPLING, threads=True, live_threads=True, kv_cache_types=kv_types.NAMES
+        sampling=ALL_SAMPLING,
+        threads=True,
+        live_threads=True,
+        kv_cache_types=kv_types.NAMES,
+        mmap=True,
+        gpu_layers=True,
     ),
     "onnx": Capabilities(
         sampling=ALL_SAMPLING,

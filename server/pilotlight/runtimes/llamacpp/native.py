@@ -95,10 +95,20 @@ MODES = {
 class Llama:
     """One loaded model, one context with memory for several sequences, each in a row of its own."""
 
-    def __init__(self, path: Path, mode: Mode, progress: Callable[[float], None]) -> None:
-        """Load the weights; blocks. Raises `LoadError` with what llama.cpp said."""
+    def __init__(self, path: Path, mode: Mode, gpu_layers: int, progress: Callable[[float], None]) -> None:
+        """Load the weights, so many layers on a GPU (-1: all, if there is one); blocks.
+
+        Raises `LoadError` with what llama.cpp said.
+        """
         self._lib = lib = import_llama()
         progress(0.0)
+        has_gpu = bool(lib.llama_supports_gpu_offload())
+        if gpu_layers > 0 and not has_gpu:
+            raise LoadError(
+                f"gpu_layers is {gpu_layers}, and this build of llama.cpp computes on the CPU only; leave "
+                "it out, or install llama-cpp-python built for your GPU"
+            )
+        self._has_gpu = has_gpu and gpu_layers != 0
         self._errors: list[str] = []
         # Callbacks must outlive their use by native code: keep references.
         self._log_callback = lib.llama_log_callback(self._on_log)
@@ -107,6 +117,7 @@ class Llama:
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = mode.extra_buffers
+        params.n_gpu_layers = gpu_layers
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mode.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.progress_callback = self._progress_callback
         self._mode = mode
@@ -123,7 +134,6 @@ class Llama:
         self._pieces: dict[int, bytes] = {}
         self._ids = np.arange(self.num_vocab, dtype=np.int32)
         self._candidates = np.zeros(self.num_vocab, TOKEN_DATA)
-        self._has_gpu = bool(lib.llama_supports_gpu_offload())
         self._context: Any = None
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""

@@ -1,6 +1,7 @@
 """Opens GGUF files for `stepping.RowRuntime`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,10 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     """A GGUF file. Raises `LoadError`."""
     path = Path(load.path)
     _check_file(path)
-    llama = Llama(path, MODES[load.mode], progress)
+    mode = MODES[load.mode]
+    if load.loading.mmap is not None:
+        mode = replace(mode, mmap=load.loading.mmap)
+    llama = Llama(path, mode, load.loading.gpu_layers, progress)
     threads = load.threads or num_cores()
     return Opened(
         decoder=LlamaDecoder(llama, threads, KvTypes.parse(load.loading.kv_cache_type) or KvTypes()),
