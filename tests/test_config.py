@@ -8,6 +8,7 @@ import pytest
 from pilotlight import sources
 from pilotlight.config import Config, Document, ServerSettings, model_at, models, unpulled
 from pilotlight.errors import ConfigError
+from pilotlight.registry import memory
 from pilotlight.store.manifest import File, Version
 from pilotlight.store.store import Store
 
@@ -100,6 +101,7 @@ WRONG = [
     ("", {}, {"memory_budget": "0"}, "--memory-budget = '0': must be more than 0"),
     ("[memory]\nreserve = 'auto'", {}, {}, "memory.reserve = 'auto': must be bytes"),
     ("[defaults]\nkeep_alive = 'soon'", {}, {}, "defaults.keep_alive = 'soon': must be seconds"),
+    ("[[model]]\nname='x'\npath='x'\nmemory='much'", {}, {}, "model[0].memory = 'much': must be bytes"),
     ("[defaults]\nkv_cache_type = 'q7'", {}, {}, "kv_cache_type = 'q7': must be auto, one of f32, f16"),
     ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
     ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
@@ -247,6 +249,19 @@ def test_how_a_file_is_loaded_only_some_runtimes_can_be_told(tmp_path: Path, set
     assert str(getattr(loading, key)).lower() == value
     with pytest.raises(ConfigError, match=f"model 'm': {key} is not supported by mlx"):
         models(resolve(tmp_path, text + "'mlx'"))
+
+
+@pytest.mark.parametrize(("text", "num_bytes"), [("'2GiB'", 2 * 2**30), ("1_000_000", 10**6)])
+def test_a_model_may_have_a_cap_of_its_own(tmp_path: Path, text: str, num_bytes: int) -> None:
+    """In bytes, however they are written; none if it says nothing."""
+    table = f"[[model]]\nname = 'm'\npath = 'm'\nmemory = {text}"
+    assert [model.memory for model in models(resolve(tmp_path, table))] == [None, None, None, num_bytes]
+
+
+def test_a_cap_may_be_a_part_of_the_machine(tmp_path: Path) -> None:
+    """What is free of it does not matter."""
+    table = "[[model]]\nname = 'm'\npath = 'm'\nmemory = '25%'"
+    assert models(resolve(tmp_path, table))[-1].memory == memory.read().bytes_total // 4
 
 
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from pydantic_core import PydanticCustomError
 from pilotlight import sources
 from pilotlight.core import Loading, Model
 from pilotlight.errors import ConfigError, Error
-from pilotlight.registry import keep_alive
+from pilotlight.registry import keep_alive, memory
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
@@ -176,6 +176,7 @@ class ModelSettings(_Section):
     gpu_layers: int = Field(-1, ge=-1, le=4096)
     chat_template: str | None = None
     provider: str = "auto"
+    memory: Annotated[Text, AfterValidator(_amount)] | None = None
     pin: bool = False
     keep_alive: Duration | None = None
     sampling: SamplingSettings = SamplingSettings()
@@ -412,6 +413,7 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         chat_template=entry.chat_template,
         provider=entry.provider,
         loading=_loading(entry, defaults, runtime),
+        memory=Amount.parse(entry.memory).of(memory.read().bytes_total) if entry.memory else None,
         pin=entry.pin,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),

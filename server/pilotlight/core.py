@@ -153,6 +153,8 @@ class Model:
     provider: str = "auto"
     """One of `Capabilities.providers`, or `auto`."""
     loading: Loading = Loading()
+    memory: int | None = None
+    """Bytes that its worker may come to hold, beside what the budget allows; None: no cap of its own."""
     pin: bool = False
     """Once loaded it stays, whoever else needs room."""
     keep_alive_s: float = math.inf
@@ -244,6 +246,10 @@ class Cost:
     at_most: Size
     estimated: Size
     is_measured: bool
+    context: int = 0
+    """The one it was reckoned with and is loaded with; 0: the worker chooses."""
+    refusal: str | None = None
+    """Why its own cap does not let it be loaded."""
 
 
 @dataclass(frozen=True, slots=True)

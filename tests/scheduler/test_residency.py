@@ -453,3 +453,13 @@ def test_check_notices_a_model_idle_before_it_is_ready() -> None:
     residency.idle("a", 0.0)
     with pytest.raises(AssertionError, match="a: idle before"):
         residency.check()
+
+
+def test_what_its_own_cap_refuses_makes_nobody_go(stage: Stage) -> None:
+    """Though there would be room for it, once the other has gone."""
+    stage.play(ask("1", "a"), ready("a"), done("1"))
+    own = DoesNotFit("b needs more than its own table allows")
+    stage.scheduler.on_needs("b", Needs(6, refusal=own))
+    stage.play(ask("2", "b"))
+    assert stage.effects.errors["2"] is own
+    assert stage.scheduler.line("a").is_loaded

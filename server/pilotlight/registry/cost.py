@@ -121,6 +121,11 @@ class Estimate:
     at_load: Parts
     at_most: Parts
 
+    @property
+    def most(self) -> int:
+        """A short context in use can be less than what the load alone takes."""
+        return max(self.at_load.total, self.at_most.total)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,9 +65,12 @@ class Costs:
         `HeaderError` for a file that nobody should load, and `OSError` where there is nothing to read.
         """
         mode = self._modes.modes(model.runtime)[0]
+        context, refusal = self._context(model, mode)
+        model = replace(model, context=context)
         found = self._estimate(model, mode)
         with self._lock:
             cost = _corrected(found, self._read().get(_key(model, mode)))
+            cost = replace(cost, context=context, refusal=refusal)
             self._known[model.name] = cost
         return cost
 
@@ -89,7 +92,15 @@ class Costs:
                 self._write(latest)
             except OSError as exc:
                 log.warning("measured costs cannot be written", path=str(self._path), error=str(exc))
-            self._known[model.name] = _corrected(found, new)
+            self._known[model.name] = replace(_corrected(found, new), context=model.context)
+
+    def _context(self, model: Model, mode: str) -> tuple[int, str | None]:
+        """The one that the model's own cap allows, and why it does not if so."""
+        from pilotlight.registry.caps import context_within
+
+        trained = getattr(self._shape(model), "context_trained", 0) or DEFAULT_CONTEXT
+        default = min(DEFAULT_CONTEXT, trained)
+        return context_within(model, default, lambda one: self._estimate(replace(model, context=one), mode))
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
         from pilotlight.registry.cost import LIBRARY_BYTES, PROCESS_BYTES, Estimate, Parts, Shape, estimate

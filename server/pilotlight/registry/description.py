@@ -53,6 +53,7 @@ def full(status: ModelStatus) -> dict[str, Any]:
             "threads": model.threads,
             "provider": model.provider,
             **asdict(model.loading),
+            "memory": model.memory,
             "chat_template": model.chat_template,
             "sampling": dict(model.sampling),
         },

@@ -6,7 +6,8 @@ Pure arithmetic over an estimate: what the machine has comes in as values. Knows
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pilotlight.registry.cost import PAD_CELLS, Estimate
+from pilotlight.registry.caps import largest_context
+from pilotlight.registry.cost import Estimate
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -41,6 +42,8 @@ class Subject:
     """What it takes with a context of so many tokens."""
     at_8_bits: Callable[[int], Estimate] | None = None
     """The same with keys and values in 8 bits, where that takes less and can be chosen."""
+    memory: int | None = None
+    """Bytes that its own table allows it."""
     gpus: tuple[str, ...] = ()
     """What computes it besides the CPU: its memory is not estimated."""
 
@@ -90,7 +93,7 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
     contexts = sorted({wanted, trained, *(one for one in CONTEXTS if one < trained)})
     rows = tuple(_row(subject, machine, one) for one in contexts)
     (asked,) = (row for row in rows if row.context == wanted)
-    largest = _largest(subject, machine, max(wanted, trained))
+    largest = largest_context(subject.at, max(wanted, trained), machine.bytes_available)
     return Verdict(
         subject=subject,
         machine=machine,
@@ -105,19 +108,9 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
 
 def _row(subject: Subject, machine: Machine, context: int) -> Row:
     found = subject.at(context)
-    at_most = max(found.at_load.total, found.at_most.total)
+    at_most = found.most
     in_8_bits = subject.at_8_bits(context).at_most.total if subject.at_8_bits else None
     return Row(context, found.at_load.total, at_most, in_8_bits, at_most <= machine.bytes_available)
-
-
-def _largest(subject: Subject, machine: Machine, most: int) -> int:
-    """The largest context up to this one that fits, in whole steps of llama.cpp's cells."""
-    low, high = 0, most // PAD_CELLS
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = subject.at(middle * PAD_CELLS).at_most.total <= machine.bytes_available
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low * PAD_CELLS
 
 
 def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> list[str]:
