@@ -54,6 +54,9 @@ CELLS = ("f16", "q8_0")
 
 CONTEXTS = (1024, 4096)
 
+THREADS = 1
+"""They share what a worker holds, and several wait for each other where other programs run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -124,7 +127,7 @@ def loaded(case: Case) -> Iterator[Child]:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         try:
             child = Child(process)
-            child.send(Load(str(case.path), MODE, case.context, 0, 0, loading=case.model.loading))
+            child.send(Load(str(case.path), MODE, case.context, 0, THREADS, loading=case.model.loading))
             child.wait_ready()
             yield child
         finally:

@@ -7,6 +7,7 @@ import pytest
 
 from pilotlight import sources
 from pilotlight.config import Config, Document, ServerSettings, model_at, models, unpulled
+from pilotlight.core import Lora
 from pilotlight.errors import ConfigError
 from pilotlight.registry import memory
 from pilotlight.store.manifest import File, Version
@@ -102,6 +103,7 @@ WRONG = [
     ("[memory]\nreserve = 'auto'", {}, {}, "memory.reserve = 'auto': must be bytes"),
     ("[defaults]\nkeep_alive = 'soon'", {}, {}, "defaults.keep_alive = 'soon': must be seconds"),
     ("[[model]]\nname='x'\npath='x'\nmemory='much'", {}, {}, "model[0].memory = 'much': must be bytes"),
+    ("[[model]]\nname='x'\npath='x'\nlora=[{pth='y'}]", {}, {}, "model[0].lora[0].path is missing"),
     ("[defaults]\nkv_cache_type = 'q7'", {}, {}, "kv_cache_type = 'q7': must be auto, one of f32, f16"),
     ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
     ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
@@ -238,6 +240,19 @@ def test_a_cache_type_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
         "pilot-mlx": "auto",
         "m": "auto",
     }
+
+
+def test_adapters_are_found_beside_the_file(tmp_path: Path) -> None:
+    """In tables of their own or in one line; the runtime must know them."""
+    (tmp_path / "b.gguf").touch()
+    text = "[[model]]\nname = 'm'\npath = 'm'\nlora = [{path = 'a.gguf', scale = 0.5}]\nruntime = 'llamacpp'"
+    more = "\n[[model]]\nname = 'n'\npath = 'n'\n[[model.lora]]\npath = 'b.gguf'"
+    *_, one, other = models(resolve(tmp_path, text + more))
+    assert one.loading.lora == (Lora(str(tmp_path / "a.gguf"), 0.5),)
+    (lora,) = other.loading.lora
+    assert (lora.path, lora.scale, lora.created > 0) == (str(tmp_path / "b.gguf"), 1.0, True)
+    with pytest.raises(ConfigError, match="model 'm': lora is not supported by onnx"):
+        models(resolve(tmp_path, text.replace("llamacpp", "onnx")))
 
 
 @pytest.mark.parametrize("setting", ["mmap = true", "gpu_layers = 0"])

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pilotlight import sources
-from pilotlight.core import Loading, Model
+from pilotlight.core import Loading, Lora, Model
 from pilotlight.errors import ConfigError, Error
 from pilotlight.registry import keep_alive, memory
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
@@ -160,6 +160,13 @@ class SamplingSettings(_Section):
     repeat_penalty: float = Field(1.0, gt=0, le=10)
 
 
+class LoraSettings(_Section):
+    """[[model.lora]]: an adapter that the model is loaded with."""
+
+    path: AbsolutePath
+    scale: float = 1.0
+
+
 class ModelSettings(_Section):
     """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
 
@@ -174,6 +181,7 @@ class ModelSettings(_Section):
     kv_cache_type: KvCacheType | None = None
     mmap: bool | None = None
     gpu_layers: int = Field(-1, ge=-1, le=4096)
+    lora: tuple[LoraSettings, ...] = ()
     chat_template: str | None = None
     provider: str = "auto"
     memory: Annotated[Text, AfterValidator(_amount)] | None = None
@@ -417,7 +425,7 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         pin=entry.pin,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
-        created=int(path.stat().st_mtime) if path.exists() else 0,
+        created=_changed(path),
         capabilities=capabilities,
         bytes_disk=sum(file.stat().st_size for file in weights_of(path)),
     )
@@ -426,10 +434,11 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
 def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> Loading:
     """What the model's own table wants its runtime must be able to; of [defaults] it takes what it can."""
     capabilities = CAPABILITIES[runtime]
-    for name in ("mmap", "gpu_layers"):
+    for name in ("mmap", "gpu_layers", "lora"):
         if name in entry.model_fields_set and not getattr(capabilities, name):
             raise ConfigError(f"model {entry.name!r}: {name} is not supported by {runtime}")
-    wanted = Loading(entry.kv_cache_type or defaults.kv_cache_type, entry.mmap, entry.gpu_layers)
+    loras = tuple(Lora(str(one.path), one.scale, _changed(one.path)) for one in entry.lora)
+    wanted = Loading(entry.kv_cache_type or defaults.kv_cache_type, entry.mmap, entry.gpu_layers, loras)
     kv = KvTypes.parse(wanted.kv_cache_type)
     unsupported = kv.unsupported(capabilities.kv_cache_types) if kv else []
     if unsupported and entry.kv_cache_type:
@@ -438,6 +447,11 @@ def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> 
             f"there is: {', '.join(('auto', *capabilities.kv_cache_types))}"
         )
     return replace(wanted, kv_cache_type="auto") if unsupported else wanted
+
+
+def _changed(path: Path) -> int:
+    """Unix seconds; 0 for what is not there."""
+    return int(path.stat().st_mtime) if path.exists() else 0
 
 
 def _is_loopback_address(host: str) -> bool:

@@ -121,6 +121,18 @@ class Capabilities:
     """Whether the file is mapped can be chosen."""
     gpu_layers: bool = False
     """How many layers a GPU gets can be chosen."""
+    lora: bool = False
+    """It can add LoRA adapters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """An adapter: small matrices that are added to a model's own, `scale` times."""
+
+    path: str
+    scale: float = 1.0
+    created: int = 0
+    """Unix seconds; the file's modification time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +145,7 @@ class Loading:
     """The file is mapped instead of read; None: as the mode of the crash ladder has it."""
     gpu_layers: int = -1
     """Layers that a GPU computes, if the library's build knows one; -1 for all."""
+    lora: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

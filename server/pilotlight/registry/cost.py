@@ -75,6 +75,7 @@ class Layout:
     mmap: bool = False
     repacked: frozenset[str] = frozenset()
     """Kinds of matrices that this processor wants in another order: see `repacked_kinds`."""
+    bytes_adapters: int = 0
     outside: float = 1.0
     """Tokens outside the cells at most, in contexts: half of one parked, half of one carried to new cells."""
 
@@ -250,7 +251,7 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
     repacked = sum(shape.bytes_of_matrices.get(kind, 0) for kind in layout.repacked)
     tables = shape.num_vocab * BYTES_PER_WORD + shape.num_merges * BYTES_PER_MERGE
     return Parts(
-        weights=twice + repacked if layout.mmap else weights + twice,
+        weights=layout.bytes_adapters + twice + (repacked if layout.mmap else weights),
         mapped=weights if layout.mmap else 0,
         cells=cells,
         compute=compute,

@@ -160,7 +160,11 @@ class Costs:
 
 
 def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
-    """How a llama.cpp worker lays the model out in that mode of the crash ladder."""
+    """How a llama.cpp worker lays the model out in that mode of the crash ladder.
+
+    Reads the headers of its adapters. Raises `HeaderError` and `OSError`.
+    """
+    from pilotlight.registry import adapters
     from pilotlight.registry.cost import Layout, repacked_kinds
 
     most = min(DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
@@ -175,6 +179,7 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
         flash_attention=mode != "plain" and (kv.has_quantized_values or not shape.has_plain_memory),
         mmap=not is_full if model.loading.mmap is None else model.loading.mmap,
         repacked=repacked_kinds(ladder.features()) if is_full else frozenset(),
+        bytes_adapters=sum(adapters.bytes_of(lora, shape.architecture) for lora in model.loading.lora),
     )
 
 

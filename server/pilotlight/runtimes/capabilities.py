@@ -16,6 +16,7 @@ CAPABILITIES = {
         kv_cache_types=kv_types.NAMES,
         mmap=True,
         gpu_layers=True,
+        lora=True,
     ),
     "onnx": Capabilities(
         sampling=ALL_SAMPLING,

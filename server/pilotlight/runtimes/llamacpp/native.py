@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pilotlight.core import Loading
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
+from pilotlight.runtimes.llamacpp.adapters import Adapters
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
 from pilotlight.runtimes.llamacpp.state import SequenceState
@@ -95,14 +97,14 @@ MODES = {
 class Llama:
     """One loaded model, one context with memory for several sequences, each in a row of its own."""
 
-    def __init__(self, path: Path, mode: Mode, gpu_layers: int, progress: Callable[[float], None]) -> None:
-        """Load the weights, so many layers on a GPU (-1: all, if there is one); blocks.
+    def __init__(self, path: Path, mode: Mode, loading: Loading, progress: Callable[[float], None]) -> None:
+        """Load the weights, with `mode` as the last word on mapping the file; blocks.
 
         Raises `LoadError` with what llama.cpp said.
         """
         self._lib = lib = import_llama()
         progress(0.0)
-        has_gpu = bool(lib.llama_supports_gpu_offload())
+        has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), loading.gpu_layers
         if gpu_layers > 0 and not has_gpu:
             raise LoadError(
                 f"gpu_layers is {gpu_layers}, and this build of llama.cpp computes on the CPU only; leave "
@@ -124,6 +126,7 @@ class Llama:
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
+        self._adapters = Adapters(lib, self._model, loading.lora, self.said)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.num_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
@@ -202,6 +205,7 @@ class Llama:
         self._context = lib.llama_init_from_model(self._model, self._params)
         if not self._context:
             return False
+        self._adapters.put_on(self._context)
         self._memory = lib.llama_get_memory(self._context)
         return True
 

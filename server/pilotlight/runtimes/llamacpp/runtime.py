@@ -23,7 +23,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     mode = MODES[load.mode]
     if load.loading.mmap is not None:
         mode = replace(mode, mmap=load.loading.mmap)
-    llama = Llama(path, mode, load.loading.gpu_layers, progress)
+    llama = Llama(path, mode, load.loading, progress)
     threads = load.threads or num_cores()
     return Opened(
         decoder=LlamaDecoder(llama, threads, KvTypes.parse(load.loading.kv_cache_type) or KvTypes()),
