@@ -11,12 +11,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 
 from models import ensure_model
-from pilotlight.core import Model, Prompt, Sampling, Size
+from pilotlight.core import Loading, Model, Prompt, Sampling, Size
 from pilotlight.registry.cost import Estimate, Shape, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.gguf import read_model
@@ -43,28 +43,19 @@ MODELS = (
     ("llama-1b", "Q8_0"),
     ("llama-3b", "Q4_0"),
 )
-MODES = ("full", "no-extra-buffers")
-"""Without and with a mapped file."""
+MODE = "full"
+"""Of the crash ladder."""
+
+MMAP = (False, True)
+"""The file read, or mapped: then what is repacked of it is there twice."""
+
+CELLS = ("f16", "q8_0")
+"""Types of keys and values; the second needs flash attention."""
 
 CONTEXTS = (1024, 4096)
 
-CELLS = {"F16": 1, "Q8_0": 8}
-"""Numbers of ggml.h."""
-
-WORKER = """
-import sys
-from pilotlight.runtimes.llamacpp import native
-library = native.import_llama()
-make = library.llama_context_default_params
-def params():
-    made = make()
-    made.type_k = int(sys.argv[2])
-    return made
-library.llama_context_default_params = params
-from pilotlight.worker.child import main
-main()
-"""
-"""A worker with keys of another type: there is no setting for it yet; values would need flash attention."""
+THREADS = 1
+"""They share what a worker holds, and several wait for each other where other programs run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +63,23 @@ class Case:
     """One way to load one model."""
 
     path: Path
-    mode: str
+    mmap: bool
     cells: str
     context: int
 
     @property
     def title(self) -> str:
-        return f"{self.path.stem:18} {self.mode:16} {self.cells:5} {self.context:6}"
+        return f"{self.path.stem:18} {'mapped' if self.mmap else 'read':6} {self.cells:5} {self.context:6}"
+
+    @property
+    def model(self) -> Model:
+        loading = Loading(kv_cache_type=self.cells, mmap=self.mmap)
+        return Model("bench", self.path, context=self.context, loading=loading)
 
     def estimated(self) -> Estimate:
         """Before anything is loaded."""
         shape = Shape.of(read_model(self.path))
-        how = layout(Model("bench", self.path, context=self.context), shape, self.mode)
-        return estimate(shape, replace(how, key_kind=self.cells))
+        return estimate(shape, layout(self.model, shape, MODE))
 
 
 class Child:
@@ -127,12 +122,12 @@ class Child:
 @contextmanager
 def loaded(case: Case) -> Iterator[Child]:
     """A worker that is ready; ended afterwards."""
-    command = [sys.executable, "-P", "-c", WORKER, "llamacpp", str(CELLS[case.cells])]
+    command = [sys.executable, "-P", "-m", "pilotlight.worker.child", "llamacpp"]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         try:
             child = Child(process)
-            child.send(Load(str(case.path), case.mode, case.context, 0, 0))
+            child.send(Load(str(case.path), MODE, case.context, 0, THREADS, loading=case.model.loading))
             child.wait_ready()
             yield child
         finally:
@@ -171,18 +166,18 @@ def main() -> None:
     )
     parser.add_argument("--models", type=Path, help="folder of files SHAPE-KIND.gguf; default: bench/work")
     parser.add_argument(
-        "--fill", action="store_true", help="also fill the context of the largest case of each model"
+        "--fill", action="store_true", help="also fill the larger context of models that are read"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
     rows = []
-    print(f"{'model':18} {'mode':16} {'cells':5} {'context':>6}  estimated  measured     MB; ratios")
+    print(f"{'model':18} {'file':6} {'cells':5} {'context':>6}  estimated  measured     MB; ratios")
     for shape, kind in [model for model in MODELS if not args.shapes or model[0] in args.shapes]:
         out = args.models and args.models / f"{shape}-{kind}.gguf"
         path = ensure_model(shape, kind, args.vocab, out)
-        for mode, cells, context in product(MODES, CELLS, CONTEXTS):
-            case = Case(path, mode, cells, context)
-            fill = args.fill and (mode, cells, context) == ("full", "F16", CONTEXTS[-1])
+        for mmap, cells, context in product(MMAP, CELLS, CONTEXTS):
+            case = Case(path, mmap, cells, context)
+            fill = args.fill and not mmap and context == CONTEXTS[-1]
             figures = measure(case, fill=fill)
             rows.append({**{key: str(value) for key, value in asdict(case).items()}, **figures})
             sizes = f"{figures['estimated'] / 1e6:9.1f} {figures['measured'] / 1e6:9.1f}"

@@ -79,6 +79,32 @@ def write_hollow_gguf(path: Path, feed_forward: int) -> Path:
     return path
 
 
+def write_lora(
+    path: Path,
+    shapes: dict[str, tuple[int, int]],
+    *,
+    seed: int = 0,
+    rank: int = 4,
+    architecture: str = "llama",
+    kind: str = "adapter",
+) -> Path:
+    """Write a LoRA adapter with random matrices for the tensors of these shapes (rows, columns)."""
+    random = np.random.default_rng(seed)
+    writer = gguf.GGUFWriter(path, architecture)
+    writer.add_type(kind)
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(rank))
+    for name, (rows, columns) in shapes.items():
+        for part, shape in (("a", (rank, columns)), ("b", (rows, rank))):
+            weights = random.normal(0, shape[1] ** -0.5, shape).astype(np.float32)
+            writer.add_tensor(f"{name}.lora_{part}", weights)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
 def _begin(
     path: Path, context: int, width: int, layers: int, feed_forward: int
 ) -> tuple[list[str], gguf.GGUFWriter]:

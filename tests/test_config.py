@@ -7,7 +7,9 @@ import pytest
 
 from pilotlight import sources
 from pilotlight.config import Config, Document, ServerSettings, model_at, models, unpulled
+from pilotlight.core import Lora
 from pilotlight.errors import ConfigError
+from pilotlight.registry import memory
 from pilotlight.store.manifest import File, Version
 from pilotlight.store.store import Store
 
@@ -102,6 +104,9 @@ WRONG = [
     ("", {}, {"memory_budget": "0"}, "--memory-budget = '0': must be more than 0"),
     ("[memory]\nreserve = 'auto'", {}, {}, "memory.reserve = 'auto': must be bytes"),
     ("[defaults]\nkeep_alive = 'soon'", {}, {}, "defaults.keep_alive = 'soon': must be seconds"),
+    ("[[model]]\nname='x'\npath='x'\nmemory='much'", {}, {}, "model[0].memory = 'much': must be bytes"),
+    ("[[model]]\nname='x'\npath='x'\nlora=[{pth='y'}]", {}, {}, "model[0].lora[0].path is missing"),
+    ("[defaults]\nkv_cache_type = 'q7'", {}, {}, "kv_cache_type = 'q7': must be auto, one of f32, f16"),
     ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
     ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
     ("[server]\ndrain_s = nan", {}, {}, "server.drain_s = nan: must be a finite number"),
@@ -250,6 +255,62 @@ def test_a_provider_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
         models(resolve(tmp_path, text + "'gpu'"))
     with pytest.raises(ConfigError, match=r"not supported by llamacpp; there is: auto$"):
         models(resolve(tmp_path, text.replace("onnx", "llamacpp") + "'cuda'"))
+
+
+def test_a_cache_type_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
+    """That of [defaults] is for those that know it."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'\nkv_cache_type = "
+    assert models(resolve(tmp_path, text + "'q4_0'"))[-1].loading.kv_cache_type == "q4_0"
+    with pytest.raises(
+        ConfigError, match="'m': kv_cache_type 'q5_0' is not supported by mlx; there is: auto, q8_0, q4_0"
+    ):
+        models(resolve(tmp_path, text + "'q5_0'"))
+    with pytest.raises(ConfigError, match=r"kv_cache_type 'q8_0' is not supported by onnx; there is: auto$"):
+        models(resolve(tmp_path, text.replace("mlx", "onnx") + "'q8_0'"))
+    found = models(resolve(tmp_path, "[defaults]\nkv_cache_type = 'q5_1/f16'\n" + text + "'auto'"))
+    assert {one.name: one.loading.kv_cache_type for one in found} == {
+        "pilot": "q5_1/f16",
+        "pilot-onnx": "auto",
+        "pilot-mlx": "auto",
+        "m": "auto",
+    }
+
+
+def test_adapters_are_found_beside_the_file(tmp_path: Path) -> None:
+    """In tables of their own or in one line; the runtime must know them."""
+    (tmp_path / "b.gguf").touch()
+    text = "[[model]]\nname = 'm'\npath = 'm'\nlora = [{path = 'a.gguf', scale = 0.5}]\nruntime = 'llamacpp'"
+    more = "\n[[model]]\nname = 'n'\npath = 'n'\n[[model.lora]]\npath = 'b.gguf'"
+    *_, one, other = models(resolve(tmp_path, text + more))
+    assert one.loading.lora == (Lora(str(tmp_path / "a.gguf"), 0.5),)
+    (lora,) = other.loading.lora
+    assert (lora.path, lora.scale, lora.created > 0) == (str(tmp_path / "b.gguf"), 1.0, True)
+    with pytest.raises(ConfigError, match="model 'm': lora is not supported by onnx"):
+        models(resolve(tmp_path, text.replace("llamacpp", "onnx")))
+
+
+@pytest.mark.parametrize("setting", ["mmap = true", "gpu_layers = 0"])
+def test_how_a_file_is_loaded_only_some_runtimes_can_be_told(tmp_path: Path, setting: str) -> None:
+    """Which ones, their capabilities say."""
+    text = f"[[model]]\nname = 'm'\npath = 'm'\n{setting}\nruntime = "
+    key, _, value = setting.partition(" = ")
+    loading = models(resolve(tmp_path, text + "'llamacpp'"))[-1].loading
+    assert str(getattr(loading, key)).lower() == value
+    with pytest.raises(ConfigError, match=f"model 'm': {key} is not supported by mlx"):
+        models(resolve(tmp_path, text + "'mlx'"))
+
+
+@pytest.mark.parametrize(("text", "num_bytes"), [("'2GiB'", 2 * 2**30), ("1_000_000", 10**6)])
+def test_a_model_may_have_a_cap_of_its_own(tmp_path: Path, text: str, num_bytes: int) -> None:
+    """In bytes, however they are written; none if it says nothing."""
+    table = f"[[model]]\nname = 'm'\npath = 'm'\nmemory = {text}"
+    assert [model.memory for model in models(resolve(tmp_path, table))] == [None, None, None, num_bytes]
+
+
+def test_a_cap_may_be_a_part_of_the_machine(tmp_path: Path) -> None:
+    """What is free of it does not matter."""
+    table = "[[model]]\nname = 'm'\npath = 'm'\nmemory = '25%'"
+    assert models(resolve(tmp_path, table))[-1].memory == memory.read().bytes_total // 4
 
 
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:

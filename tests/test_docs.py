@@ -151,6 +151,11 @@ def test_the_table_of_runtimes_is_true() -> None:
     assert rows["threads can change while a model is loaded"] == [
         "yes" if one.live_threads else "no" for one in can
     ]
+    assert rows["`mmap` and `gpu_layers` can be chosen"] == [
+        "yes" if one.mmap and one.gpu_layers else "no" for one in can
+    ]
+    assert rows["LoRA adapters"] == ["yes" if one.lora else "no" for one in can]
+    assert rows["`kv_cache_type` besides `auto`"] == [", ".join(one.kv_cache_types) or "none" for one in can]
     for runtime, mark in MARKS.items():
         assert f"`{mark}`" in rows["models"][runtimes.index(runtime)]
 

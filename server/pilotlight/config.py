@@ -27,10 +27,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pilotlight import sources
-from pilotlight.core import Model
+from pilotlight.core import Loading, Lora, Model
 from pilotlight.errors import ConfigError, Error
 from pilotlight.policy.settings import PolicySettings, RuleSettings
-from pilotlight.registry import keep_alive, keys
+from pilotlight.registry import keep_alive, keys, memory
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
@@ -38,6 +38,7 @@ from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.registry.stores.places import Place, places
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
+from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.store.store import Store, Stored, short_name
 
 BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx", "pilot-mlx": "pilot-mlx"}
@@ -72,6 +73,11 @@ def _key(text: str) -> str:
     return text
 
 
+def _kv_cache_type(text: str) -> str:
+    KvTypes.parse(text)
+    return text
+
+
 def _text(value: Any) -> Any:
     """TOML has numbers where a variable has only text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -81,6 +87,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Text = Annotated[str, BeforeValidator(_text)]
 Key = Annotated[str, AfterValidator(_key)]
 Duration = Annotated[Text, AfterValidator(_duration)]
+KvCacheType = Annotated[str, AfterValidator(_kv_cache_type)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
@@ -144,6 +151,7 @@ class DefaultsSettings(_Section):
     context: int = Field(0, ge=0, le=2**24)
     parallel: int = Field(0, ge=0, le=64)
     threads: int = Field(0, ge=0, le=1024)
+    kv_cache_type: KvCacheType = "auto"
     load_s: float = Field(300.0, gt=0)
     keep_alive: Duration = "15m"
 
@@ -186,6 +194,13 @@ class SamplingSettings(_Section):
     repeat_penalty: float = Field(1.0, gt=0, le=10)
 
 
+class LoraSettings(_Section):
+    """[[model.lora]]: an adapter that the model is loaded with."""
+
+    path: AbsolutePath
+    scale: float = 1.0
+
+
 class ModelSettings(_Section):
     """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
 
@@ -197,8 +212,13 @@ class ModelSettings(_Section):
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
+    kv_cache_type: KvCacheType | None = None
+    mmap: bool | None = None
+    gpu_layers: int = Field(-1, ge=-1, le=4096)
+    lora: tuple[LoraSettings, ...] = ()
     chat_template: str | None = None
     provider: str = "auto"
+    memory: Annotated[Text, AfterValidator(_amount)] | None = None
     pin: bool = False
     keep_alive: Duration | None = None
     small: Name | None = None
@@ -467,14 +487,39 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         threads=threads if capabilities.threads else 0,
         chat_template=entry.chat_template,
         provider=entry.provider,
+        loading=_loading(entry, defaults, runtime),
+        memory=Amount.parse(entry.memory).of(memory.read().bytes_total) if entry.memory else None,
         pin=entry.pin,
         small=entry.small,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
-        created=int(path.stat().st_mtime) if path.exists() else 0,
+        created=_changed(path),
         capabilities=capabilities,
         bytes_disk=sum(file.stat().st_size for file in weights_of(path)),
     )
+
+
+def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> Loading:
+    """What the model's own table wants its runtime must be able to; of [defaults] it takes what it can."""
+    capabilities = CAPABILITIES[runtime]
+    for name in ("mmap", "gpu_layers", "lora"):
+        if name in entry.model_fields_set and not getattr(capabilities, name):
+            raise ConfigError(f"model {entry.name!r}: {name} is not supported by {runtime}")
+    loras = tuple(Lora(str(one.path), one.scale, _changed(one.path)) for one in entry.lora)
+    wanted = Loading(entry.kv_cache_type or defaults.kv_cache_type, entry.mmap, entry.gpu_layers, loras)
+    kv = KvTypes.parse(wanted.kv_cache_type)
+    unsupported = kv.unsupported(capabilities.kv_cache_types) if kv else []
+    if unsupported and entry.kv_cache_type:
+        raise ConfigError(
+            f"model {entry.name!r}: kv_cache_type {unsupported[0]!r} is not supported by {runtime}; "
+            f"there is: {', '.join(('auto', *capabilities.kv_cache_types))}"
+        )
+    return replace(wanted, kv_cache_type="auto") if unsupported else wanted
+
+
+def _changed(path: Path) -> int:
+    """Unix seconds; 0 for what is not there."""
+    return int(path.stat().st_mtime) if path.exists() else 0
 
 
 def is_loopback(host: str) -> bool:

@@ -150,6 +150,37 @@ class Capabilities:
     """It can be changed while a model is loaded."""
     providers: tuple[str, ...] = ()
     """What may compute a model, besides `auto`; each machine has some of them."""
+    kv_cache_types: tuple[str, ...] = ()
+    """What keys and values may be kept in, besides `auto`."""
+    mmap: bool = False
+    """Whether the file is mapped can be chosen."""
+    gpu_layers: bool = False
+    """How many layers a GPU gets can be chosen."""
+    lora: bool = False
+    """It can add LoRA adapters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lora:
+    """An adapter: small matrices that are added to a model's own, `scale` times."""
+
+    path: str
+    scale: float = 1.0
+    created: int = 0
+    """Unix seconds; the file's modification time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a model is loaded where its runtime leaves a choice, as its `Capabilities` say."""
+
+    kv_cache_type: str = "auto"
+    """See `runtimes.kv_types`."""
+    mmap: bool | None = None
+    """The file is mapped instead of read; None: as the mode of the crash ladder has it."""
+    gpu_layers: int = -1
+    """Layers that a GPU computes, if the library's build knows one; -1 for all."""
+    lora: tuple[Lora, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +200,9 @@ class Model:
     """Values for `Sampling` fields that a request leaves out."""
     provider: str = "auto"
     """One of `Capabilities.providers`, or `auto`."""
+    loading: Loading = Loading()
+    memory: int | None = None
+    """Bytes that its worker may come to hold, beside what the budget allows; None: no cap of its own."""
     pin: bool = False
     """Once loaded it stays, whoever else needs room."""
     keep_alive_s: float = math.inf
@@ -263,6 +297,10 @@ class Cost:
     at_most: Size
     estimated: Size
     is_measured: bool
+    context: int = 0
+    """The one it was reckoned with and is loaded with; 0: the worker chooses."""
+    refusal: str | None = None
+    """Why its own cap does not let it be loaded."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,7 +196,8 @@ class Busy(Error):
 
 
 class DoesNotFit(Error):
-    """The model needs more than `memory.budget`; the message has both numbers and what would make it fit."""
+    """The model needs more than `memory.budget`, or its own `memory`; the message has both numbers and what
+    would make it fit."""
 
     status = 400
     type = "invalid_request_error"

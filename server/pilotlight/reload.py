@@ -15,6 +15,7 @@ LIVE = {
     "defaults.threads",
     "policy.preset",
     "policy.hysteresis",
+    "defaults.kv_cache_type",
 }
 """Settings that only say which models there are, and what they are like: taken without a restart."""
 

@@ -46,6 +46,17 @@ def test_what_does_not_fit_is_exit_code_1(run: Run, tmp_path: Path) -> None:
     assert "  - " in result.stdout
 
 
+def test_a_model_s_own_cap_is_what_it_may_take(run: Run, tmp_path: Path) -> None:
+    """Unless another limit is given."""
+    (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    (tmp_path / "models.toml").write_text('[[model]]\nname = "q"\npath = "qwen.gguf"\nmemory = "1GB"')
+    result = run("fit", "q", "--config", "models.toml", "--json")
+    found = json.loads(result.stdout)
+    assert (result.returncode, found["machine"]["bytes_available"]) == (1, 10**9)
+    assert 0 < found["largest_context"] < 8192
+    assert run("fit", "q", "--config", "models.toml", "--within", "9GB").returncode == 0
+
+
 def test_a_folder_is_judged_too(run: Run) -> None:
     """By its files."""
     assert run("fit", "pilot-onnx").stdout.startswith("pilot-onnx: onnx folder, ")

@@ -39,3 +39,22 @@ def test_a_measurement_outlives_the_daemon(tmp_path: Path, tiny_gguf: Path) -> N
         error = daemon.post("tiny").json()["error"]
         assert error["message"].startswith("tiny: model.gguf: 18446744073709551615 tensors, more than")
         assert daemon.model("tiny")["cost"] is None
+
+
+def test_a_model_keeps_to_its_own_cap(tmp_path: Path, tiny_gguf: Path) -> None:
+    """A context that was set and takes more is refused before anything is loaded, with the numbers."""
+    models = table("short", tiny_gguf, memory="64MiB") + table(
+        "long", tiny_gguf, memory="64MiB", context=2**20
+    )
+    with serving(tmp_path, models=models) as daemon:
+        assert daemon.post("short", max_tokens=1).status_code == 200
+        short = daemon.model("short")
+        assert short["cost"]["at_most"] <= 1.05 * 64 * 2**20, "as exact as the arithmetic"
+        refused = daemon.post("long", max_tokens=1)
+        error = refused.json()["error"]
+        assert (refused.status_code, error["code"], error["param"]) == (400, "model_does_not_fit", "model")
+        assert (
+            "with a context of 1048576, and memory in its [[model]] table is 64 MiB: a context of"
+            in error["message"]
+        )
+        assert daemon.model("long")["state"] == "stopped"

@@ -150,6 +150,23 @@ def test_a_repacked_output_matrix_is_a_second_copy() -> None:
     assert twice - found.bytes_weights == found.tied.num_bytes
 
 
+def test_what_is_repacked_of_a_mapped_file_is_there_twice() -> None:
+    """In its pages, and in the worker's memory: all matrices but the embedding, of these kinds."""
+    found = replace(shape("Llama 3.2 1B"), bytes_of_matrices={"Q4_0": 600, "F16": 50}, tied=None)
+    layout = Layout(mmap=True, repacked=frozenset(("Q4_0", "Q4_K")))
+    parts = estimate(found, layout).at_load
+    assert (parts.weights, parts.mapped) == (600, found.bytes_weights)
+    assert estimate(found, replace(layout, mmap=False)).at_load.weights == found.bytes_weights
+
+
+def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
+    """Norms have one row, and the embedding is looked up."""
+    found = Shape.of(read_model(tiny_gguf))
+    embedding = found.num_vocab * 64 // 32 * 34
+    norms = 5 * 64 * 4
+    assert found.bytes_of_matrices == {"Q8_0": found.bytes_weights - embedding - norms}
+
+
 def test_attention_without_flash_needs_room_for_its_scores() -> None:
     """For a microbatch, all heads and the whole context."""
     found = shape("Llama 3.2 1B")

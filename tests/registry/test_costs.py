@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.core import Model, Size
+from pilotlight.core import Loading, Model, Size
 from pilotlight.registry.cost import Shape
 from pilotlight.registry.costs import MOST_MEASURED, Costs, layout
 from pilotlight.registry.gguf import read_model
@@ -59,7 +59,9 @@ def test_it_is_known_without_reading(tmp_path: Path, model: Model) -> None:
     assert known.at_load == MEASURED
 
 
-@pytest.mark.parametrize("change", [{"context": 512}, {"parallel": 3}, {"provider": "cuda"}])
+@pytest.mark.parametrize(
+    "change", [{"context": 512}, {"parallel": 3}, {"provider": "cuda"}, {"loading": Loading("f32")}]
+)
 def test_other_settings_are_another_cost(tmp_path: Path, model: Model, change: dict[str, int]) -> None:
     """Nobody measured them."""
     some = fresh(tmp_path)

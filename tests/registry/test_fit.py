@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from gguf_header import PUBLISHED, header
-from pilotlight.core import Model
+from pilotlight.cli.fit_report import lines
+from pilotlight.core import Loading, Model
 from pilotlight.registry.fit import Machine, Subject, judge
 from pilotlight.registry.gguf import read_header
 from pilotlight.registry.reader import HeaderError
@@ -50,15 +51,15 @@ def test_the_table_goes_up_to_the_trained_context() -> None:
     assert [row.context for row in rows] == [2048, 4096, 8192, 10_000, 16384, 32768, 40960]
     assert all(row.at_load <= row.at_most for row in rows)
     assert sorted(row.at_most for row in rows) == [row.at_most for row in rows]
-    assert all(row.at_most_8_bits < row.at_most for row in rows)
+    assert all((row.at_most_8_bits or row.at_most) < row.at_most for row in rows)
 
 
 def test_the_largest_context_that_fits_just_fits() -> None:
     """One step more would not."""
     found = published("Llama 3.2 3B")
     largest = judge(found, LAPTOP, context=131072).largest_context
-    assert found.at(largest, False).at_most.total <= LAPTOP.bytes_available
-    assert found.at(largest + 256, False).at_most.total > LAPTOP.bytes_available
+    assert found.at(largest).at_most.total <= LAPTOP.bytes_available
+    assert found.at(largest + 256).at_most.total > LAPTOP.bytes_available
 
 
 def test_it_says_what_would_make_it_fit() -> None:
@@ -66,10 +67,11 @@ def test_it_says_what_would_make_it_fit() -> None:
     advice = judge(published("Qwen3 8B"), LAPTOP, context=14_000).advice
     assert [line.split(":")[0] for line in advice] == [
         f"context = {judge(published('Qwen3 8B'), LAPTOP).largest_context} in its [[model]] table",
+        'kv_cache_type = "q8_0" there',
         "free 1.6 GB of memory",
         "a coarser quantization",
     ]
-    assert "Q2_K (3.1 GB of weights)" in advice[2]
+    assert "Q2_K (3.1 GB of weights)" in advice[3]
 
 
 def test_what_is_beyond_the_machine_is_said_to_be() -> None:
@@ -78,6 +80,41 @@ def test_what_is_beyond_the_machine_is_said_to_be() -> None:
     verdict = judge(published("gpt-oss-20b"), small)
     assert (verdict.fits, verdict.largest_context) == (False, 0)
     assert verdict.advice == ("nothing here: the machine has too little memory for this model",)
+
+
+@pytest.mark.parametrize(
+    ("mode", "kv_cache_type", "can_save"),
+    [("full", "auto", True), ("full", "f32", True), ("full", "q4_0", False), ("plain", "auto", False)],
+)
+def test_8_bits_are_shown_where_they_can_be_chosen(mode: str, kv_cache_type: str, can_save: bool) -> None:
+    """Not where there is no flash attention, and not beside what is chosen and takes no more."""
+    model = Model("x", Path("x.gguf"), loading=Loading(kv_cache_type))
+    found = of_header(model, mode, read_header(io.BytesIO(PUBLISHED["Qwen3 4B"].header())))
+    assert (found.at_8_bits is not None) is can_save
+
+
+def test_what_is_chosen_is_what_is_judged() -> None:
+    """4 bits of keys and values take a good quarter of 16."""
+    header = read_header(io.BytesIO(PUBLISHED["Qwen3 4B"].header()))
+    plain, coarse = (
+        of_header(Model("x", Path("x.gguf"), loading=Loading(kind)), "full", header).at(8192).at_most.cells
+        for kind in ("auto", "q4_0")
+    )
+    assert coarse == plain * 9 // 32
+
+
+def test_a_model_whose_heads_are_odd_has_no_8_bits(tiny_gguf: Path) -> None:
+    """Its heads have 16 values, and a block 32."""
+    assert subject(Model("x", tiny_gguf), "full").at_8_bits is None
+
+
+def test_a_gpu_s_memory_is_not_pretended_to_be_known() -> None:
+    """The figures are the main memory's, and it is said."""
+    verdict = judge(replace(published("Qwen3 4B"), gpus=("cuda",)), LAPTOP)
+    assert any(
+        "computes on a GPU (cuda): what it has memory for is not known" in line for line in lines(verdict)
+    )
+    assert not any("GPU" in line for line in lines(judge(published("Qwen3 4B"), LAPTOP)))
 
 
 def test_what_fits_needs_no_advice() -> None:

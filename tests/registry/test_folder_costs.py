@@ -49,14 +49,25 @@ def folder(path: Path, **changes: Any) -> Path:
 def test_a_token_takes_keys_and_values(tmp_path: Path, changes: dict[str, Any], bytes_per_token: int) -> None:
     """In the type that is computed in."""
     shape = FolderShape.of(folder(tmp_path, **changes), "mlx")
-    assert (shape.bytes_per_token, shape.bytes_weights) == (bytes_per_token, 1000)
+    assert shape.values_per_token * shape.bytes_per_value == bytes_per_token
+    assert shape.bytes_weights == 1000
 
 
 def test_rows_take_memory_when_they_are_written(tmp_path: Path) -> None:
     """None at the load, and as much as all rows and what is parked at most."""
     shape = FolderShape.of(folder(tmp_path), "mlx")
     found = estimate_folder(shape, context=2048, parallel=3)
-    assert (found.at_load.cells, found.at_most.cells) == (0, (3 * 2048 + 1024) * shape.bytes_per_token)
+    bytes_per_token = 4 * 2 * 2 * 32 * 2
+    assert (found.at_load.cells, found.at_most.cells) == (0, (3 * 2048 + 1024) * bytes_per_token)
+
+
+def test_quantized_rows_take_less(tmp_path: Path) -> None:
+    """In 8 bits, and two numbers of 16 for each group of 32."""
+    shape = FolderShape.of(folder(tmp_path), "mlx")
+    plain, in_8_bits = (
+        estimate_folder(shape, context=2048, parallel=3, kv_bits=bits).at_most.cells for bits in (None, 8)
+    )
+    assert in_8_bits == plain * (8 + 2 * 16 / 32) / 16
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{", "[" * 100_000, '{"hidden_size": "wide"}', '{"model": 1}'])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pilotlight
-from pilotlight.core import Prompt, Sampling
+from pilotlight.core import Loading, Prompt, Sampling
 from pilotlight.runtimes import create
 from pilotlight.runtimes.running import Prepared
 from pilotlight.runtimes.stepping import RowRuntime
@@ -15,6 +15,8 @@ from pilotlight.runtimes.transcripts import Transcripts
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load
 
 GREEDY = Sampling(temperature=0)
+
+AUTO = Loading()
 
 BUILTIN = Path(pilotlight.__file__).with_name("builtin")
 
@@ -55,14 +57,20 @@ class Bench:
     """A loaded runtime, and what it said by request and answer."""
 
     def __init__(
-        self, name: str, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4
+        self,
+        name: str,
+        path: Path,
+        mode: str = "full",
+        context: int = 1024,
+        parallel: int = 4,
+        loading: Loading = AUTO,
     ) -> None:
         runtime = create(name)
         assert isinstance(runtime, RowRuntime)
         self.runtime = runtime
         _alive.append(runtime)
         self.progress: list[float] = []
-        load = Load(str(path), mode, context, parallel, threads=1)
+        load = Load(str(path), mode, context, parallel, threads=1, loading=loading)
         self.info = self.runtime.load(load, self.progress.append)
         self.speeches: dict[tuple[int, int], Speech] = defaultdict(Speech)
 

@@ -18,7 +18,7 @@ import pytest
 from speaking import BUILTIN, Bench, builtin, generate
 
 from mlx_factory import write_random
-from pilotlight.core import Model, Prompt
+from pilotlight.core import Loading, Model, Prompt
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.mlx.architecture import SAME_AS
 from pilotlight.runtimes.mlx.cells import STEP
@@ -115,6 +115,48 @@ def talk_and_count() -> Held:
         num_bytes=mx.get_active_memory() - before,
         num_bytes_cached=mx.get_cache_memory(),
     )
+
+
+def test_keys_and_values_can_be_quantized() -> None:
+    """Rows side by side, a parked one and a copied one, in 10 of 32 bits: 8, and 32 twice for 32 values."""
+    plain, quantized = (Bench("mlx", MODEL, loading=Loading(kind)) for kind in ("auto", "q8_0"))
+    assert [bench_bytes(bench) for bench in (quantized, plain)] == [
+        20 * 4 * 2 * 128 * 5 // 4,
+        20 * 4 * 2 * 128 * 4,
+    ]
+    asked = ("What can you do?", "one two three four five", "x y z")
+    alone = [quantized.answer(generate(one, max_tokens=8, cache_prompt=False)).text for one in asked]
+    together = quantized.answers(generate(one, max_tokens=8) for one in asked)
+    assert [speech.text for speech in together] == alone
+    quantized.answer(generate([5] * 300))
+    again = quantized.answer(generate(asked[1], max_tokens=8))
+    assert (again.text, again.end.cached_tokens > 0) == (alone[1], True)
+
+
+def bench_bytes(bench: Bench) -> int:
+    """Of twenty tokens."""
+    bench.answer(generate([5] * 20, max_tokens=1))
+    saved = bench.runtime._decoder.save(0, 20)
+    return sum(array.nbytes for layer in saved for array in layer)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "reason"),
+    [
+        ({}, "q8_0", "cannot be computed with keys and values of 8 bits: "),
+        (
+            {"head_dim": 32},
+            "q8_0/q4_0",
+            "kv_cache_type q8_0/q4_0: mlx keeps keys and values in the same type",
+        ),
+    ],
+)
+def test_what_cannot_be_quantized_is_told(
+    tmp_path: Path, config: dict[str, object], kind: str, reason: str
+) -> None:
+    """Heads of 16 values are no whole groups of 32."""
+    with pytest.raises(LoadError, match=reason):
+        Bench("mlx", write_random(tmp_path, **config), loading=Loading(kind))
 
 
 def test_loading_takes_neither_transformers_nor_a_compiler() -> None:

@@ -525,3 +525,13 @@ def test_who_comes_to_a_model_that_goes_for_the_background_keeps_it(stage: Stage
     stage.play(behind("1", "a"), ready("a", parallel=3), wait(MAX_TURN_S), behind("2", "b"))
     assert stage.play(behind("3", "a")) == ""
     assert stage.play(ask("4", "a")) == "dispatch 4, dispatch 3"
+
+
+def test_what_its_own_cap_refuses_makes_nobody_go(stage: Stage) -> None:
+    """Though there would be room for it, once the other has gone."""
+    stage.play(ask("1", "a"), ready("a"), done("1"))
+    own = DoesNotFit("b needs more than its own table allows")
+    stage.scheduler.on_needs("b", Needs(6, refusal=own))
+    stage.play(ask("2", "b"))
+    assert stage.effects.errors["2"] is own
+    assert stage.scheduler.line("a").is_loaded

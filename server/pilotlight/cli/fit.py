@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Nothing is loaded, and a header is enough: a GGUF file's first megabytes will do. LOADED is the memory
 right after the load, AT MOST that with the whole context in use, and 8-BIT KV the same with keys and values
-in 8 bits instead of 16, which cannot be chosen yet.
+in 8 bits instead of 16 (kv_cache_type = "q8_0" in its [[model]] table).
 
 \b
 Exit codes:
@@ -85,10 +86,10 @@ def _verdicts(name: str, config: "Config", context: int | None, within: int | No
     from pilotlight.registry.fit import Machine, judge
 
     subjects = _subjects(name, config)
-    memory = machine.memory()
-    here = Machine(memory.bytes_total, within or memory.bytes_available, bytes_per_s())
+    memory, speed = machine.memory(), bytes_per_s()
     for subject in subjects:
-        yield judge(subject, here, context or 0)
+        available = min(memory.bytes_available, subject.memory or memory.bytes_available)
+        yield judge(subject, Machine(memory.bytes_total, within or available, speed), context or 0)
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:
@@ -132,4 +133,4 @@ def _subject(name: str, config: "Config", ladder: "Ladder") -> "Subject":
         model = Model(path.name.removesuffix(".gguf"), path, runtime=runtime_of(path))
     else:
         model = Catalog(models(config)).get(name)
-    return subject(model, ladder.modes(model.runtime)[0])
+    return replace(subject(model, ladder.modes(model.runtime)[0]), memory=model.memory)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from pilotlight.registry.fit import Row, Verdict
+from pilotlight.registry.fit import Row, Subject, Verdict
 
 MB, GB = 10**6, 10**9
 
@@ -12,7 +12,7 @@ MB, GB = 10**6, 10**9
 def figures(verdict: Verdict) -> dict[str, Any]:
     """All numbers, in bytes and tokens; what is a function is left out."""
     subject = {field.name: getattr(verdict.subject, field.name) for field in fields(verdict.subject)}
-    del subject["at"]
+    del subject["at"], subject["at_8_bits"]
     rest = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
     rows = [asdict(row) for row in verdict.rows]
     return {**rest, "subject": subject, "machine": asdict(verdict.machine), "rows": rows}
@@ -33,6 +33,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
         f"; the largest that does is {verdict.largest_context}" if verdict.largest_context else ""
     )
     yield from (f"  - {line}" for line in verdict.advice)
+    yield from _gpu(subject)
     yield (
         f"speed: at most {_speed(verdict.tokens_per_s)} tokens/s for one answer: each token reads "
         f"{_size(subject.bytes_active)}, and memory gives {_size(machine.bytes_per_s)}/s (measured now)"
@@ -60,9 +61,17 @@ def choice(repo: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
 
 
 def _row(row: Row, *, is_asked: bool) -> str:
-    sizes = (_size(one) for one in (row.at_load, row.at_most, row.at_most_8_bits))
+    sizes = ("-" if one is None else _size(one) for one in (row.at_load, row.at_most, row.at_most_8_bits))
     cells = "  ".join(f"{size:>8}" for size in sizes)
     return f"{row.context:>8}  {cells}  {'yes' if row.fits else 'no'}{'  <- asked' if is_asked else ''}"
+
+
+def _gpu(subject: Subject) -> Iterator[str]:
+    if subject.gpus:
+        yield (
+            f"your llama.cpp also computes on a GPU ({', '.join(subject.gpus)}): what it has memory for is "
+            "not known here, and all figures are as if everything stayed with the CPU"
+        )
 
 
 def _size(num_bytes: float) -> str:

@@ -4,7 +4,8 @@ Pure arithmetic on the CPU. It follows what llama.cpp takes for weights, keys an
 graph and its output; the constants at the top are what the rest was measured to be.
 """
 
-from collections.abc import Container
+from collections import Counter
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from pilotlight.registry.gguf import KINDS, Header, Tensor
@@ -74,6 +75,7 @@ class Layout:
     mmap: bool = False
     repacked: frozenset[str] = frozenset()
     """Kinds of matrices that this processor wants in another order: see `repacked_kinds`."""
+    bytes_adapters: int = 0
     outside: float = 1.0
     """Tokens outside the cells at most, in contexts: half of one parked, half of one carried to new cells."""
 
@@ -120,6 +122,11 @@ class Estimate:
     at_load: Parts
     at_most: Parts
 
+    @property
+    def most(self) -> int:
+        """A short context in use can be less than what the load alone takes."""
+        return max(self.at_load.total, self.at_most.total)
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -140,6 +147,8 @@ class Shape:
     layers: tuple[Layer, ...]
     width: int
     num_heads: int
+    head_width: int
+    """Values in the key of a head."""
     feed_forward: int
     """Values between the two halves of the widest layer, for all experts that a token uses."""
     context_trained: int
@@ -148,6 +157,8 @@ class Shape:
     bytes_weights: int
     bytes_active: int
     """Weights that one token passes through."""
+    bytes_of_matrices: Mapping[str, int] = field(default_factory=dict)
+    """By their kind, without those that are only looked up."""
     tied: Tensor | None = field(default=None)
     """The embedding, if it is the output matrix, too."""
 
@@ -171,12 +182,14 @@ class Shape:
             layers=tuple(facts.layer(number) for number in range(facts.num_layers)),
             width=facts.width,
             num_heads=facts.num_heads,
+            head_width=facts.head_width,
             feed_forward=facts.feed_forward,
             context_trained=header.number(f"{arch}.context_length") or 0,
             num_vocab=num_vocab,
             num_merges=header.count("tokenizer.ggml.merges"),
             bytes_weights=header.bytes_weights,
             bytes_active=_bytes_active(header, facts, embedding),
+            bytes_of_matrices=_bytes_of_matrices(header),
             tied=None if "output.weight" in tensors else embedding,
         )
 
@@ -234,9 +247,11 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
     weights = shape.bytes_weights
     # A matrix that is looked up and multiplied with is needed in both orders.
     twice = shape.tied.num_bytes if shape.tied and shape.tied.kind in layout.repacked else 0
+    # What is repacked was read from the mapped pages, and they stay.
+    repacked = sum(shape.bytes_of_matrices.get(kind, 0) for kind in layout.repacked)
     tables = shape.num_vocab * BYTES_PER_WORD + shape.num_merges * BYTES_PER_MERGE
     return Parts(
-        weights=twice if layout.mmap else weights + twice,
+        weights=layout.bytes_adapters + twice + (repacked if layout.mmap else weights),
         mapped=weights if layout.mmap else 0,
         cells=cells,
         compute=compute,
@@ -296,6 +311,14 @@ def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> 
     return header.bytes_weights - looked_up - idle
 
 
+def _bytes_of_matrices(header: Header) -> dict[str, int]:
+    found = Counter[str]()
+    for tensor in header.tensors:
+        if len(tensor.shape) > 1 and not tensor.name.startswith("token_embd"):
+            found[tensor.kind] += tensor.num_bytes
+    return dict(found)
+
+
 class _Facts:
     """Reads the numbers of one architecture, and refuses those that no model can have."""
 
@@ -313,7 +336,7 @@ class _Facts:
         self._kv_heads = self._by_layer("attention.head_count_kv", self.num_heads)
         self._dense = self._by_layer("feed_forward_length", 0)
         head = self.width // self.num_heads
-        self._key = self._number("attention.key_length", head)
+        self.head_width = self._number("attention.key_length", head)
         self._value = self._number("attention.value_length", head)
         self._window = self._number("attention.sliding_window", 0)
         self._is_mla = bool(self._number("attention.key_length_mla", 0))
@@ -331,7 +354,7 @@ class _Facts:
         window = self._window if self._is_windowed(number) else 0
         heads = self._kv_heads[number]
         swa = "_swa" if window else ""
-        key = self._number(f"attention.key_length{swa}", self._key) * heads
+        key = self._number(f"attention.key_length{swa}", self.head_width) * heads
         value = 0 if self._is_mla else self._number(f"attention.value_length{swa}", self._value) * heads
         return Layer(key, value, window, state)
 

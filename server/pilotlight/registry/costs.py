@@ -9,7 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from pilotlight.core import Cost, Model, Size
 from pilotlight.registry import ladder, private_file
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.ladder import Ladder
+from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 
 # The arithmetic is imported with the first model that is loaded: a daemon that nobody asks starts sooner.
@@ -62,9 +63,12 @@ class Costs:
         `HeaderError` for a file that nobody should load, and `OSError` where there is nothing to read.
         """
         mode = self._modes.modes(model.runtime)[0]
+        context, refusal = self._context(model, mode)
+        model = replace(model, context=context)
         found = self._estimate(model, mode)
         with self._lock:
             cost = _corrected(found, self._read().get(_key(model, mode)))
+            cost = replace(cost, context=context, refusal=refusal)
             self._known[model.name] = cost
         return cost
 
@@ -86,7 +90,15 @@ class Costs:
                 self._write(latest)
             except OSError as exc:
                 log.warning("measured costs cannot be written", path=str(self._path), error=str(exc))
-            self._known[model.name] = _corrected(found, new)
+            self._known[model.name] = replace(_corrected(found, new), context=model.context)
+
+    def _context(self, model: Model, mode: str) -> tuple[int, str | None]:
+        """The one that the model's own cap allows, and why it does not if so."""
+        from pilotlight.registry.caps import context_within
+
+        trained = getattr(self._shape(model), "context_trained", 0) or DEFAULT_CONTEXT
+        default = min(DEFAULT_CONTEXT, trained)
+        return context_within(model, default, lambda one: self._estimate(replace(model, context=one), mode))
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
         from pilotlight.registry.cost import LIBRARY_BYTES, PROCESS_BYTES, Estimate, Parts, Shape, estimate
@@ -97,7 +109,8 @@ class Costs:
             return estimate(shape, layout(model, shape, mode))
         if isinstance(shape, FolderShape):
             context = min(model.context or DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
-            return estimate_folder(shape, context=context, parallel=model.parallel or DEFAULT_PARALLEL)
+            parallel, bits = model.parallel or DEFAULT_PARALLEL, BITS.get(model.loading.kv_cache_type)
+            return estimate_folder(shape, context=context, parallel=parallel, kv_bits=bits)
         plain = Parts(0, 0, 0, 0, PROCESS_BYTES, LIBRARY_BYTES)
         return Estimate(plain, plain)
 
@@ -141,18 +154,26 @@ class Costs:
 
 
 def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
-    """How a llama.cpp worker lays the model out in that mode of the crash ladder."""
+    """How a llama.cpp worker lays the model out in that mode of the crash ladder.
+
+    Reads the headers of its adapters. Raises `HeaderError` and `OSError`.
+    """
+    from pilotlight.registry import adapters
     from pilotlight.registry.cost import Layout, repacked_kinds
 
     most = min(DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
     is_full = mode == "full"
+    kv = KvTypes.parse(model.loading.kv_cache_type) or KvTypes()
     return Layout(
         context=model.context or most,
         parallel=model.parallel or DEFAULT_PARALLEL,
+        key_kind=kv.keys.upper(),
+        value_kind=kv.values.upper(),
         # As `runtimes.llamacpp.native` does it on a CPU.
-        flash_attention=mode != "plain" and not shape.has_plain_memory,
-        mmap=not is_full,
+        flash_attention=mode != "plain" and (kv.has_quantized_values or not shape.has_plain_memory),
+        mmap=not is_full if model.loading.mmap is None else model.loading.mmap,
         repacked=repacked_kinds(ladder.features()) if is_full else frozenset(),
+        bytes_adapters=sum(adapters.bytes_of(lora, shape.architecture) for lora in model.loading.lora),
     )
 
 
@@ -184,6 +205,7 @@ def _key(model: Model, mode: str) -> str:
         model.context,
         model.parallel,
         model.provider,
+        asdict(model.loading),
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

@@ -54,6 +54,8 @@ def full(status: ModelStatus) -> dict[str, Any]:
             "parallel": model.parallel,
             "threads": model.threads,
             "provider": model.provider,
+            **asdict(model.loading),
+            "memory": model.memory,
             "chat_template": model.chat_template,
             "sampling": dict(model.sampling),
         },

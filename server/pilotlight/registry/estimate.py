@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pilotlight.core import Cost, Model
+from pilotlight.errors import DoesNotFit
 
 WORKER_BYTES = 120 * 2**20
 """A worker with a runtime's library and a tiny model: 66 to 110 MB."""
@@ -32,8 +33,15 @@ class Estimates:
         """Bytes its worker may come to hold."""
         guess = WORKER_BYTES + WEIGHTS_FACTOR * _bytes_of_files(model.path)
         cost = self._known(model)
+        if cost and model.memory is not None:
+            guess = min(guess, model.memory)
         at_most = cost.at_most.total if cost else 0
         return int(max(guess, at_most, HEADROOM * self._most.get(model.name, 0)))
+
+    def refusal(self, model: Model) -> DoesNotFit | None:
+        """Why the model's own cap does not let it be loaded, as far as known."""
+        cost = self._known(model)
+        return DoesNotFit(cost.refusal, param="model") if cost and cost.refusal else None
 
     def record(self, model: Model, num_bytes: int) -> None:
         """A worker held so much."""

@@ -6,7 +6,8 @@ Pure arithmetic over an estimate: what the machine has comes in as values. Knows
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pilotlight.registry.cost import PAD_CELLS, Estimate
+from pilotlight.registry.caps import largest_context
+from pilotlight.registry.cost import Estimate
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
@@ -26,7 +27,7 @@ GB = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model to be judged. `at` estimates it for a context, and cells in 8 bits instead of 16."""
+    """A model to be judged."""
 
     name: str
     kind: str
@@ -37,7 +38,14 @@ class Subject:
     bytes_active: int
     """Weights that one token passes through."""
     context_trained: int
-    at: Callable[[int, bool], Estimate]
+    at: Callable[[int], Estimate]
+    """What it takes with a context of so many tokens."""
+    at_8_bits: Callable[[int], Estimate] | None = None
+    """The same with keys and values in 8 bits, where that takes less and can be chosen."""
+    memory: int | None = None
+    """Bytes that its own table allows it."""
+    gpus: tuple[str, ...] = ()
+    """What computes it besides the CPU: its memory is not estimated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +60,12 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One context and what it costs in bytes; `at_most_8_bits` with keys and values in 8 bits."""
+    """One context and what it costs in bytes; `at_most_8_bits` with keys and values in 8 bits, if it can."""
 
     context: int
     at_load: int
     at_most: int
-    at_most_8_bits: int
+    at_most_8_bits: int | None
     fits: bool
 
 
@@ -85,7 +93,7 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
     contexts = sorted({wanted, trained, *(one for one in CONTEXTS if one < trained)})
     rows = tuple(_row(subject, machine, one) for one in contexts)
     (asked,) = (row for row in rows if row.context == wanted)
-    largest = _largest(subject, machine, max(wanted, trained))
+    largest = largest_context(subject.at, max(wanted, trained), machine.bytes_available)
     return Verdict(
         subject=subject,
         machine=machine,
@@ -99,26 +107,18 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
 
 
 def _row(subject: Subject, machine: Machine, context: int) -> Row:
-    found = subject.at(context, False)
-    at_most = max(found.at_load.total, found.at_most.total)
-    in_8_bits = subject.at(context, True).at_most.total
+    found = subject.at(context)
+    at_most = found.most
+    in_8_bits = subject.at_8_bits(context).at_most.total if subject.at_8_bits else None
     return Row(context, found.at_load.total, at_most, in_8_bits, at_most <= machine.bytes_available)
-
-
-def _largest(subject: Subject, machine: Machine, most: int) -> int:
-    """The largest context up to this one that fits, in whole steps of llama.cpp's cells."""
-    low, high = 0, most // PAD_CELLS
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = subject.at(middle * PAD_CELLS, False).at_most.total <= machine.bytes_available
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return low * PAD_CELLS
 
 
 def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> list[str]:
     """What would make it fit, the cheapest first."""
     lacking = asked.at_most - machine.bytes_available
     found = [f"context = {largest} in its [[model]] table: that fits"] if largest else []
+    if asked.at_most_8_bits is not None and asked.at_most_8_bits <= machine.bytes_available:
+        found.append('kv_cache_type = "q8_0" there: that fits with this context; prompts take longer')
     if asked.at_most <= machine.bytes_total:
         found.append(f"free {lacking / GB:.1f} GB of memory: close what holds it")
     if smaller := _smaller(subject, subject.bytes_weights - lacking):

@@ -12,6 +12,7 @@ from typing import Any
 from pilotlight.registry.cost import LATER_BYTES, Estimate, Parts
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.reader import HeaderError
+from pilotlight.runtimes.kv_types import KV_GROUP
 
 MOST_JSON_BYTES = 16 * 2**20
 
@@ -34,8 +35,9 @@ class FolderShape:
     runtime: str
     bytes_weights: int
     bytes_tokenizer: int
-    bytes_per_token: int
-    """Keys and values."""
+    values_per_token: int
+    """Of keys and values."""
+    bytes_per_value: int
     width: int
     feed_forward: int
     num_vocab: int
@@ -58,7 +60,8 @@ class FolderShape:
             runtime=runtime,
             bytes_weights=sum(file.stat().st_size for name in WEIGHTS[runtime] for file in folder.glob(name)),
             bytes_tokenizer=_size(folder / "tokenizer.json"),
-            bytes_per_token=facts.number("num_hidden_layers", 1) * pair * _width_of(runtime, config),
+            values_per_token=facts.number("num_hidden_layers", 1) * pair,
+            bytes_per_value=_width_of(runtime, config),
             width=width,
             feed_forward=facts.number("intermediate_size", 4 * width),
             num_vocab=facts.number("vocab_size", 0),
@@ -66,13 +69,24 @@ class FolderShape:
         )
 
 
-def estimate_folder(shape: FolderShape, *, context: int, parallel: int) -> Estimate:
+def estimate_folder(
+    shape: FolderShape, *, context: int, parallel: int, kv_bits: int | None = None
+) -> Estimate:
     """Rows take memory as they are written: none at the load. At most, they hold the context, and half as
     much is parked; MLX makes each row as long as the longest."""
     longest_rows = parallel if shape.runtime == "mlx" else 1
-    rows = shape.bytes_per_token * (context * longest_rows + context // 2)
+    rows = int(
+        shape.values_per_token * _value_bytes(shape, kv_bits) * (context * longest_rows + context // 2)
+    )
     run = 4 * LARGEST_RUN * (4 * shape.feed_forward + 8 * shape.width) + 4 * shape.num_vocab * parallel
     return Estimate(_parts(shape), _parts(shape, cells=rows, compute=run, later=LATER_BYTES))
+
+
+def _value_bytes(shape: FolderShape, kv_bits: int | None) -> float:
+    """With its part of the scale and offset that a group has, if it is quantized."""
+    if kv_bits is None:
+        return shape.bytes_per_value
+    return kv_bits / 8 + 2 * shape.bytes_per_value / KV_GROUP
 
 
 def _parts(shape: FolderShape, *, cells: int = 0, compute: int = 0, later: int = 0) -> Parts:

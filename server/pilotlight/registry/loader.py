@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 import anyio
 import structlog
 
 from pilotlight.core import Cost, Model, Severity
-from pilotlight.errors import Error, RuntimeMissing, WorkerFailed
+from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry import oom
 from pilotlight.registry.costs import Costs
@@ -30,9 +31,12 @@ class Loader:
         self._load_s = load_s
 
     async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
-        """A worker with the model loaded. Raises `WorkerFailed` or
-        `RuntimeMissing`; leaves no process then."""
-        await anyio.to_thread.run_sync(self._refuse_hostile, model)
+        """A worker with the model loaded. Raises `WorkerFailed`,
+        `RuntimeMissing` or `DoesNotFit`; leaves no process then."""
+        if (cost := await anyio.to_thread.run_sync(self._refuse_hostile, model)) is not None:
+            if cost.refusal:
+                raise DoesNotFit(cost.refusal, param="model")
+            model = replace(model, context=cost.context)
         crashes: list[str] = []
         kills = oom.kills()
         for mode in self._ladder.modes(model.runtime):
@@ -69,15 +73,16 @@ class Loader:
         with suppress(WorkerFailed):
             await anyio.to_thread.run_sync(self._refuse_hostile, model)
 
-    def _refuse_hostile(self, model: Model) -> None:
-        """Before native code sees such a file. Raises `WorkerFailed`."""
+    def _refuse_hostile(self, model: Model) -> Cost | None:
+        """Before native code sees such a file: its cost, if that can be known. Raises `WorkerFailed`."""
         try:
-            self._costs.estimate(model)
+            return self._costs.estimate(model)
         except HeaderError as exc:
             raise WorkerFailed(f"{model.name}: {exc}") from exc
         except OSError as exc:
             # The worker says it better: it knows what a model is.
             log.info("cost unknown", model=model.name, error=str(exc))
+            return None
 
     def _measure(self, model: Model, mode: str, pid: int) -> None:
         if (size := size_of(pid)) is not None:

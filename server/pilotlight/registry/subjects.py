@@ -1,19 +1,24 @@
 """What `fit` judges: a model's file or folder, or only the header of one, as a `Subject`."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from pilotlight.core import Model
-from pilotlight.registry.cost import Estimate, Shape, estimate
+from pilotlight.registry.cost import Estimate, Layout, Shape, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gguf import Header, read_header, read_shards
+from pilotlight.registry.gpu import backends
 from pilotlight.registry.hub import Remote
+from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
 from pilotlight.runtimes.limits import DEFAULT_PARALLEL
+
+IN_8_BITS = "q8_0"
 
 
 def subject(model: Model, mode: str) -> Subject:
@@ -44,12 +49,9 @@ def of_remotes(remotes: Iterable[Remote], header: Header, mode: str) -> Iterator
 
 
 def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:
-    plain = layout(model, shape, mode)
-
-    def at(context: int, in_8_bits: bool) -> Estimate:
-        kind = "Q8_0" if in_8_bits else "F16"
-        return estimate(shape, replace(plain, context=context, key_kind=kind, value_kind=kind))
-
+    in_8_bits = replace(model, loading=replace(model.loading, kv_cache_type=IN_8_BITS))
+    is_whole = shape.head_width % BLOCKS[IN_8_BITS] == 0
+    can_save = is_whole and mode != "plain" and model.loading.kv_cache_type in (AUTO, "f16", "f32", "bf16")
     return Subject(
         name=model.name,
         kind=shape.architecture,
@@ -57,8 +59,14 @@ def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:
         bytes_weights=shape.bytes_weights,
         bytes_active=shape.bytes_active,
         context_trained=shape.context_trained,
-        at=at,
+        at=_at(shape, layout(model, shape, mode)),
+        at_8_bits=_at(shape, layout(in_8_bits, shape, mode)) if can_save else None,
+        gpus=backends() if model.loading.gpu_layers else (),
     )
+
+
+def _at(shape: Shape, plain: Layout) -> Callable[[int], Estimate]:
+    return lambda context: estimate(shape, replace(plain, context=context))
 
 
 def _header(path: Path) -> Header:
@@ -71,7 +79,12 @@ def _header(path: Path) -> Header:
 
 def _of_folder(model: Model) -> Subject:
     shape = FolderShape.of(model.path, model.runtime)
-    parallel = model.parallel or DEFAULT_PARALLEL
+    parallel, kv = model.parallel or DEFAULT_PARALLEL, model.loading.kv_cache_type
+
+    def at(kv_bits: int | None) -> Callable[[int], Estimate]:
+        return lambda context: estimate_folder(shape, context=context, parallel=parallel, kv_bits=kv_bits)
+
+    can_save = kv == AUTO and IN_8_BITS in CAPABILITIES[model.runtime].kv_cache_types
     return Subject(
         name=model.name,
         kind=f"{model.runtime} folder",
@@ -79,5 +92,6 @@ def _of_folder(model: Model) -> Subject:
         bytes_weights=shape.bytes_weights,
         bytes_active=shape.bytes_weights,
         context_trained=shape.context_trained,
-        at=lambda context, _: estimate_folder(shape, context=context, parallel=parallel),
+        at=at(BITS.get(kv)),
+        at_8_bits=at(BITS[IN_8_BITS]) if can_save else None,
     )

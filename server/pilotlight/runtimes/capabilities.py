@@ -4,17 +4,26 @@ from dataclasses import fields
 from importlib.util import find_spec
 
 from pilotlight.core import Capabilities, Sampling
+from pilotlight.runtimes import kv_types
 
 ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
 
 CAPABILITIES = {
-    "llamacpp": Capabilities(sampling=ALL_SAMPLING, threads=True, live_threads=True),
+    "llamacpp": Capabilities(
+        sampling=ALL_SAMPLING,
+        threads=True,
+        live_threads=True,
+        kv_cache_types=kv_types.NAMES,
+        mmap=True,
+        gpu_layers=True,
+        lora=True,
+    ),
     "onnx": Capabilities(
         sampling=ALL_SAMPLING,
         threads=True,
         providers=("cpu", "cuda", "directml", "openvino", "qnn"),
     ),
-    "mlx": Capabilities(sampling=ALL_SAMPLING),
+    "mlx": Capabilities(sampling=ALL_SAMPLING, kv_cache_types=tuple(kv_types.BITS)),
     "echo": Capabilities(threads=True, live_threads=True),
 }
 """By runtime."""

@@ -120,7 +120,8 @@ class Books:
 
     def needs(self, model: Model) -> Needs:
         """What it takes to load it now."""
-        return Needs(self._estimates.estimate(model), model.pin, model.keep_alive_s)
+        num_bytes, refusal = self._estimates.estimate(model), self._estimates.refusal(model)
+        return Needs(num_bytes, model.pin, model.keep_alive_s, refusal)
 
     def budget(self) -> tuple[int, int]:
         """What workers may hold together now, and what that can ever come to."""

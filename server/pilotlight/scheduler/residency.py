@@ -71,6 +71,8 @@ class Needs:
     bytes_at_most: int = 0
     is_pinned: bool = False
     keep_alive_s: float = math.inf
+    refusal: Error | None = None
+    """Why it cannot be loaded at all, whatever there is room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,8 @@ class Residency:
 
     def refusal(self, model: str) -> Error | None:
         """Why waiting would not help, if so: it fits not even once everybody else has gone."""
+        if (own := self._needs.get(model, Needs()).refusal) is not None:
+            return own
         needed = self._bytes_of(model)
         pinned = sum(r.num_bytes for r in self._residents.values() if r.is_pinned and r.model != model)
         beside = f", of which pinned models hold {written(pinned)}" if pinned else ""

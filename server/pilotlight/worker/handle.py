@@ -122,7 +122,7 @@ class Worker:
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
         limits = model.context, model.parallel, model.threads
-        self.send(Load(str(model.path), mode, *limits, model.chat_template, model.provider))
+        self.send(Load(str(model.path), mode, *limits, model.chat_template, model.provider, model.loading))
         with anyio.fail_after(load_s):
             async for message in self._messages:
                 match message:

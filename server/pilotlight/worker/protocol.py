@@ -9,7 +9,7 @@ import struct
 
 import msgspec
 
-from pilotlight.core import FinishReason, Prompt, RequestClass, Sampling, WorkerInfo
+from pilotlight.core import FinishReason, Loading, Prompt, RequestClass, Sampling, WorkerInfo
 
 PROTOCOL_VERSION = 1
 
@@ -36,6 +36,7 @@ class Load(_Message, frozen=True, tag=True, array_like=True):
     threads: int
     chat_template: str | None = None
     provider: str = "auto"
+    loading: Loading = Loading()
 
 
 class Generate(_Message, frozen=True, tag=True, array_like=True):

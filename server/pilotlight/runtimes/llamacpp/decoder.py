@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.llamacpp.layout import Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.llamacpp.state import SequenceState
@@ -29,9 +30,10 @@ class LlamaDecoder:
     largest_run = LARGEST_RUN
     is_interruptible = True
 
-    def __init__(self, llama: Llama, threads: int) -> None:
+    def __init__(self, llama: Llama, threads: int, kv: KvTypes) -> None:
         self._llama = llama
         self._threads = threads
+        self._kv = kv
         self._filler = llama.filler()
 
     def open(self, *, num_rows: int, context: int) -> None:
@@ -54,7 +56,7 @@ class LlamaDecoder:
 
     def _open(self) -> None:
         layout = self._choose([1] * self._num_rows)
-        if layout is None or not self._llama.open(layout, LARGEST_RUN, self._threads):
+        if layout is None or not self._llama.open(layout, LARGEST_RUN, self._threads, self._kv):
             raise LoadError(
                 f"llama.cpp cannot make a context of {self._context} tokens: {self._llama.said()}"
             )

@@ -18,7 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pilotlight.core import Loading
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
+from pilotlight.runtimes.llamacpp.adapters import Adapters
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
 from pilotlight.runtimes.llamacpp.state import SequenceState
@@ -34,6 +37,19 @@ MICROBATCH = 128
 """Tokens computed at once on a CPU: no slower than 512 (measured from 16 up), with far smaller buffers."""
 
 GPU_MICROBATCH = 512
+
+TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q5_0": 6,
+    "q5_1": 7,
+    "q8_0": 8,
+    "iq4_nl": 20,
+    "bf16": 30,
+}
+"""`ggml_type` of ggml.h, of those that keys and values may have."""
 
 TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """`llama_token_data`: what samplers work on."""
@@ -81,10 +97,20 @@ MODES = {
 class Llama:
     """One loaded model, one context with memory for several sequences, each in a row of its own."""
 
-    def __init__(self, path: Path, mode: Mode, progress: Callable[[float], None]) -> None:
-        """Load the weights; blocks. Raises `LoadError` with what llama.cpp said."""
+    def __init__(self, path: Path, mode: Mode, loading: Loading, progress: Callable[[float], None]) -> None:
+        """Load the weights, with `mode` as the last word on mapping the file; blocks.
+
+        Raises `LoadError` with what llama.cpp said.
+        """
         self._lib = lib = import_llama()
         progress(0.0)
+        has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), loading.gpu_layers
+        if gpu_layers > 0 and not has_gpu:
+            raise LoadError(
+                f"gpu_layers is {gpu_layers}, and this build of llama.cpp computes on the CPU only; leave "
+                "it out, or install llama-cpp-python built for your GPU"
+            )
+        self._has_gpu = has_gpu and gpu_layers != 0
         self._errors: list[str] = []
         # Callbacks must outlive their use by native code: keep references.
         self._log_callback = lib.llama_log_callback(self._on_log)
@@ -93,11 +119,13 @@ class Llama:
         lib.llama_backend_init()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = mode.extra_buffers
+        params.n_gpu_layers = gpu_layers
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mode.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.progress_callback = self._progress_callback
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
+        self._adapters = Adapters(lib, self._model, loading.lora, self.said)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.num_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
@@ -108,28 +136,57 @@ class Llama:
         self._pieces: dict[int, bytes] = {}
         self._ids = np.arange(self.num_vocab, dtype=np.int32)
         self._candidates = np.zeros(self.num_vocab, TOKEN_DATA)
-        self._has_gpu = bool(lib.llama_supports_gpu_offload())
         self._context: Any = None
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""
         self.can_flash = mode.flash_attention
         """Flash attention may be used, so far as known."""
 
-    def open(self, layout: Layout, largest_batch: int, threads: int) -> bool:
+    def open(self, layout: Layout, largest_batch: int, threads: int, kv: KvTypes) -> bool:
         """Make the context; False if there is no memory. Raises `LoadError`."""
         lib = self._lib
+        self._check_types(kv)
         self._params = params = lib.llama_context_default_params()
         params.n_batch = largest_batch
         params.n_ubatch = GPU_MICROBATCH if self._has_gpu else MICROBATCH
         params.n_outputs_max = layout.num_rows  # the least it takes; every row costs a vocabulary of floats
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        params.type_k, params.type_v = TYPES[kv.keys], TYPES[kv.values]
+        self._needs_flash = kv.has_quantized_values
         if not self._make_context(layout):
             return False
         if not self._memory or lib.llama_model_has_encoder(self._model):
             raise LoadError("this is no text generation model: it has no decoder memory")
         self.batch = Batch(lib, largest_batch)
         return True
+
+    def _check_types(self, kv: KvTypes) -> None:
+        """What llama.cpp does not check itself without flash attention. Raises `LoadError`."""
+        if kv.has_quantized_values and not self.can_flash:
+            raise LoadError(
+                f"kv_cache_type {kv.keys}/{kv.values} needs flash attention, which is off in this mode: "
+                f"it crashed here; {kv.keys}/f16 would do without"
+            )
+        if (width := self._head_width) % (block := BLOCKS.get(kv.keys, 1)):
+            raise LoadError(
+                f"keys of {width} values cannot be kept as {kv.keys}, which needs multiples of {block}"
+            )
+
+    @property
+    def _head_width(self) -> int:
+        """Values in the key of a head."""
+        lib, model = self._lib, self._model
+        said = self._metadata(f"{self._metadata('general.architecture')}.attention.key_length")
+        if said.isdecimal():
+            return int(said)
+        return int(lib.llama_model_n_embd(model)) // max(1, int(lib.llama_model_n_head(model)))
+
+    def _metadata(self, key: str) -> str:
+        """A value of the file's header as text; "" if there is none."""
+        buffer = ctypes.create_string_buffer(256)
+        self._lib.llama_model_meta_val_str(self._model, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
 
     def resize(self, layout: Layout) -> bool:
         """Replace the memory by an empty one; False if there is no room for it: then there is none at all."""
@@ -142,12 +199,14 @@ class Llama:
         self._params.n_ctx = layout.num_cells_in_all
         self._params.n_seq_max = layout.num_rows
         self._params.kv_unified = layout.is_shared
-        self._uses_flash = self.can_flash and (self._has_gpu or layout.is_short or not self.has_plain_memory)
+        wants_flash = self._has_gpu or self._needs_flash or layout.is_short or not self.has_plain_memory
+        self._uses_flash = self.can_flash and wants_flash
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._params.flash_attn_type = auto if self._uses_flash else off
         self._context = lib.llama_init_from_model(self._model, self._params)
         if not self._context:
             return False
+        self._adapters.put_on(self._context)
         self._memory = lib.llama_get_memory(self._context)
         return True
 

@@ -1,11 +1,13 @@
 """Opens GGUF files for `stepping.RowRuntime`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, num_cores
 from pilotlight.runtimes.llamacpp.decoder import LlamaDecoder
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
@@ -18,10 +20,13 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     """A GGUF file. Raises `LoadError`."""
     path = Path(load.path)
     _check_file(path)
-    llama = Llama(path, MODES[load.mode], progress)
+    mode = MODES[load.mode]
+    if load.loading.mmap is not None:
+        mode = replace(mode, mmap=load.loading.mmap)
+    llama = Llama(path, mode, load.loading, progress)
     threads = load.threads or num_cores()
     return Opened(
-        decoder=LlamaDecoder(llama, threads),
+        decoder=LlamaDecoder(llama, threads, KvTypes.parse(load.loading.kv_cache_type) or KvTypes()),
         vocabulary=llama,
         template=_template(llama, load.chat_template),
         # More than it was trained for is its owner's choice: positions are computed, not looked up.

@@ -9,6 +9,8 @@ from typing import Any
 
 import mlx.core as mx
 
+from pilotlight.runtimes.kv_types import KV_GROUP
+
 STEP = 256
 """Tokens by which rows grow: the block is made anew each time."""
 
@@ -51,11 +53,7 @@ class Cells:
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Write what was computed; everything that the rows hold now."""
-        span = self._span
-        self._fit(span.end, span.longest, like=(keys, values))
-        for array, new in zip(self.arrays, (keys, values), strict=True):
-            self._write(array, new)
-        held = [array[span.first : span.end, :, : span.longest] for array in self.arrays]
+        held = self._append((keys, values))
         return held[0], held[1]
 
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:
@@ -99,6 +97,14 @@ class Cells:
         elif 4 * num_rows <= self.num_rows:
             self.arrays = tuple(mx.contiguous(array[:num_rows]) for array in self.arrays)
 
+    def _append(self, computed: tuple[Any, ...]) -> list[Any]:
+        """Write what was computed to the rows; what they hold now, of each array."""
+        span = self._span
+        self._fit(span.end, span.longest, like=computed)
+        for array, new in zip(self.arrays, computed, strict=True):
+            self._write(array, new)
+        return [array[span.first : span.end, :, : span.longest] for array in self.arrays]
+
     def _fit(self, num_rows: int, num_tokens: int, like: tuple[Any, ...]) -> None:
         """Make room for so many rows, by doubling, and tokens, by steps."""
         rows, tokens = (self.arrays[0].shape[0], self.arrays[0].shape[2]) if self.arrays else (0, 0)
@@ -123,3 +129,21 @@ class Cells:
             rows = mx.arange(span.first, span.end)[:, None]
             positions = span.offset[:, None] + mx.arange(span.count)
             array[rows, :, positions] = new.transpose(0, 2, 1, 3)
+
+
+class QuantizedCells(Cells):
+    """The same in 4 or 8 bits: integers, scales and offsets of keys, then of values.
+
+    mlx-lm's attention looks for `bits`, and reads such cells as they are.
+    """
+
+    group_size = KV_GROUP
+
+    def __init__(self, span: Span, window: int | None, bits: int) -> None:
+        super().__init__(span, window)
+        self.bits = bits
+
+    def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
+        quantized = [mx.quantize(one, group_size=KV_GROUP, bits=self.bits) for one in (keys, values)]
+        held = self._append((*quantized[0], *quantized[1]))
+        return tuple(held[:3]), tuple(held[3:])

@@ -14,7 +14,7 @@ import numpy as np
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.mlx.architecture import build, windows
-from pilotlight.runtimes.mlx.cells import Cells, Span
+from pilotlight.runtimes.mlx.cells import Cells, QuantizedCells, Span
 from pilotlight.runtimes.mlx.checkpoint import Checkpoint
 from pilotlight.runtimes.rows import DecodeError, Floats
 
@@ -32,8 +32,11 @@ class Network:
     can_cut = True
     version = version("mlx")
 
-    def __init__(self, checkpoint: Checkpoint, progress: Callable[[float], None]) -> None:
-        """Load the weights; blocks. Raises `LoadError`."""
+    def __init__(
+        self, checkpoint: Checkpoint, progress: Callable[[float], None], kv_bits: int | None = None
+    ) -> None:
+        """Load the weights; blocks. Keys and values have `kv_bits` each, or None: as they are computed.
+        Raises `LoadError`."""
         self.device = "CPU" if mx.default_device() == mx.cpu else "GPU"
         if self.device == "CPU":
             # It would start a C++ compiler, and run what it finds in a folder that everybody may write to.
@@ -41,11 +44,15 @@ class Network:
         mx.set_cache_limit(CACHE_BYTES)
         self._network = build(checkpoint, progress)
         self._span = Span()
-        self._cells = [Cells(self._span, window) for window in windows(self._network, checkpoint.kind)]
+        self._cells = [
+            QuantizedCells(self._span, window, kv_bits) if kv_bits else Cells(self._span, window)
+            for window in windows(self._network, checkpoint.kind)
+        ]
         try:
             self.num_vocab = self.compute(0, [[0]], [0]).shape[-1]
         except DecodeError as exc:
-            raise LoadError(f"{checkpoint.folder} cannot be computed: {exc}") from exc
+            how = f" with keys and values of {kv_bits} bits" if kv_bits else ""
+            raise LoadError(f"{checkpoint.folder} cannot be computed{how}: {exc}") from exc
         self.clear(0)
 
     def open(self, *, num_rows: int, context: int) -> None:

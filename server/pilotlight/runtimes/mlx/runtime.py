@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pilotlight.runtimes.base import MissingLibraryError
+from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.folder import Folder
+from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT
 from pilotlight.runtimes.mlx.checkpoint import Checkpoint
 from pilotlight.runtimes.sampling import Sampler
@@ -23,7 +24,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     """A folder of MLX or Hugging Face. Raises `LoadError`."""
     path = Path(load.path)
     checkpoint = Checkpoint.read(path)
-    network = load_network(checkpoint, progress)
+    network = load_network(checkpoint, progress, _kv_bits(load.loading.kv_cache_type))
     folder = Folder(path, num_vocab=network.num_vocab, end_tokens=checkpoint.end_tokens)
     trained = checkpoint.context_trained or load.context or DEFAULT_CONTEXT
     return Opened(
@@ -40,11 +41,23 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     )
 
 
-def load_network(checkpoint: Checkpoint, progress: Callable[[float], None]) -> "Network":
+def _kv_bits(kv_cache_type: str) -> int | None:
+    """Raises `LoadError`."""
+    kv = KvTypes.parse(kv_cache_type)
+    if kv is None:
+        return None
+    if kv.keys != kv.values:
+        raise LoadError(f"kv_cache_type {kv_cache_type}: mlx keeps keys and values in the same type")
+    return BITS[kv.keys]
+
+
+def load_network(
+    checkpoint: Checkpoint, progress: Callable[[float], None], kv_bits: int | None = None
+) -> "Network":
     """Raises `LoadError`, and `MissingLibraryError` where MLX is not there or cannot be used."""
     try:
         from pilotlight.runtimes.mlx.network import Network
     except ImportError as exc:
         raise MissingLibraryError(exc, "mlx", "pilotlight[mlx]") from exc
     progress(0.0)
-    return Network(checkpoint, progress)
+    return Network(checkpoint, progress, kv_bits)

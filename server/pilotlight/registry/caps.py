@@ -1,0 +1,37 @@
+"""What a model's own cap (`memory` in its table) means: the context that stays within it, or why none does.
+
+Pure arithmetic over an estimate.
+"""
+
+from collections.abc import Callable
+
+from pilotlight.core import Model
+from pilotlight.registry.budget import written
+from pilotlight.registry.cost import PAD_CELLS, Estimate
+
+
+def context_within(model: Model, default: int, at: Callable[[int], Estimate]) -> tuple[int, str | None]:
+    """The context to load the model with, `default` if it is left to the worker; and what is wrong with it.
+
+    One that nobody asked for is shortened to what fits. 0: the worker may choose.
+    """
+    wanted = model.context or default
+    if model.memory is None or (needed := at(wanted).most) <= model.memory:
+        return model.context, None
+    largest = largest_context(at, wanted, model.memory)
+    if largest and not model.context:
+        return largest, None
+    hint = f"a context of {largest} fits" if largest else "no context is small enough"
+    return model.context, (
+        f"{model.name} needs {written(needed)} with a context of {wanted}, and memory in its [[model]] table "
+        f"is {written(model.memory)}: {hint}"
+    )
+
+
+def largest_context(at: Callable[[int], Estimate], most: int, num_bytes: int) -> int:
+    """The largest one up to this that stays within the bytes, in steps of llama.cpp's cells; 0: none."""
+    low, high = 0, most // PAD_CELLS
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if at(middle * PAD_CELLS).most <= num_bytes else (low, middle - 1)
+    return low * PAD_CELLS

@@ -1,0 +1,52 @@
+"""How llama.cpp loads a model: mapped or read, on a GPU or not."""
+
+from pathlib import Path
+
+import pytest
+from speaking import Bench, generate
+
+from pilotlight.core import Loading, Model
+from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.llamacpp.native import import_llama
+from pilotlight.worker.handle import Worker
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.parametrize(
+    ("mode", "mmap", "is_mapped"),
+    [("full", None, False), ("full", True, True), ("plain", None, True), ("plain", False, False)],
+)
+async def test_a_file_is_mapped_or_read(
+    tiny_gguf: Path, mode: str, mmap: bool | None, is_mapped: bool
+) -> None:
+    """As the settings say, or if they don't, the mode."""
+    worker = await Worker.spawn(Model("tiny", tiny_gguf, loading=Loading(mmap=mmap)))
+    try:
+        await worker.load(mode, lambda _: None, 20)
+        is_in_maps = _is_mapped(worker.pid, tiny_gguf)
+    finally:
+        await worker.stop()
+    assert is_in_maps is is_mapped
+
+
+def _is_mapped(pid: int, file: Path) -> bool:
+    return str(file.resolve()) in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_layers_can_be_kept_from_a_gpu(tiny_gguf: Path) -> None:
+    """On a machine without one this is the same as ever."""
+    bench = Bench("llamacpp", tiny_gguf, loading=Loading(gpu_layers=0))
+    assert bench.answer(generate("you", max_tokens=3)).end.completion_tokens == 3
+
+
+@pytest.mark.skipif(import_llama().llama_supports_gpu_offload(), reason="there is a GPU")
+def test_layers_for_a_gpu_that_is_not_there_are_refused(tiny_gguf: Path) -> None:
+    """Computed on the CPU, they would be slower than whoever asked expects."""
+    with pytest.raises(
+        LoadError, match=r"gpu_layers is 7, and this build of llama\.cpp computes on the CPU only"
+    ):
+        Bench("llamacpp", tiny_gguf, loading=Loading(gpu_layers=7))
