@@ -5,6 +5,7 @@ the nearest valid name. Knows what settings mean, not how anything is done.
 """
 
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from pydantic_core import PydanticCustomError
 from pilotlight import sources
 from pilotlight.core import Model
 from pilotlight.errors import ConfigError, Error
-from pilotlight.registry import keep_alive
+from pilotlight.registry import archive, keep_alive
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
@@ -60,6 +61,17 @@ def _budget(text: str) -> str:
 
 def _duration(text: str) -> str:
     keep_alive.seconds(text)
+    return text
+
+
+def _disk_bytes(text: str) -> str:
+    archive.parse_bytes(text)
+    return text
+
+
+def _limited(text: str) -> str:
+    if not 0 < keep_alive.seconds(text) < math.inf:
+        raise ValueError('must be seconds or a duration ("7d", "12h") of more than 0')
     return text
 
 
@@ -117,6 +129,8 @@ class MemorySettings(_Section):
 
     budget: Annotated[Text, AfterValidator(_budget)] = AUTO
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
+    conversations: Annotated[Text, AfterValidator(_disk_bytes)] = "2GiB"
+    conversations_for: Annotated[Text, AfterValidator(_limited)] = "7d"
 
 
 class DefaultsSettings(_Section):

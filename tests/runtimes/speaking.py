@@ -125,7 +125,7 @@ class Bench:
         runtime._memory._parking = Parking(self.info.context // 2)
         runtime._decoder.clear(0)
         runtime._ahead._endings.clear()
-        runtime._prompts._transcripts = Transcripts()
+        runtime._prompts.transcripts = Transcripts()
 
 
 def builtin(name: str, context: int = 1024, parallel: int = 4) -> Bench:

@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from pilotlight.core import Capabilities, Cost, Model, WorkerInfo
 from pilotlight.errors import Error
 from pilotlight.worker.handle import WorkerEndedError
-from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, State, Step, ToWorker, encode
+from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, Saved, State, Step, ToWorker, encode
 
 
 def model(name: str = "a") -> Model:
@@ -45,7 +45,9 @@ class FakeWorker:
         self.pid = os.getpid()
         self.sent: list[ToWorker] = []
         self.is_stopped = False
-        self._on_message: Callable[[Step | State], None] | None = None
+        self.can_save = False
+        self.is_finishing = False
+        self._on_message: Callable[[Step | State | Saved], None] | None = None
         self._end: WorkerEndedError | None = None
         self._ended = anyio.Event()
 
@@ -53,12 +55,16 @@ class FakeWorker:
         encode(message)
         self.sent.append(message)
 
-    async def run(self, on_message: Callable[[Step | State], None]) -> WorkerEndedError:
+    async def run(self, on_message: Callable[[Step | State | Saved], None]) -> WorkerEndedError:
         self._on_message = on_message
         await self._ended.wait()
         return self._end or WorkerEndedError("stopped")
 
-    async def stop(self) -> None:
+    def finish(self) -> bool:
+        self.is_finishing = self.can_save
+        return self.can_save
+
+    async def stop(self, *, saves: bool = False) -> None:
         self.is_stopped = True
         self._ended.set()
 
@@ -71,7 +77,7 @@ class FakeWorker:
         assert self._on_message is not None
         self._on_message(Step(events))
 
-    def tell(self, state: State) -> None:
+    def tell(self, state: State | Saved) -> None:
         assert self._on_message is not None
         self._on_message(state)
 

@@ -18,7 +18,7 @@ from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.capabilities import CAPABILITIES
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +143,9 @@ class Echo:
             reason = FinishReason.LENGTH if one.said < len(one.words) else FinishReason.STOP
             events.append(Done(one.generate.id, one.index, reason, one.said, 0))
             self._speaking.remove(one)
+
+    def save(self, within_s: float) -> Saved:
+        return Saved(0, 0)
 
     def state(self) -> State:
         return State(len(self._speaking), 0, 0, 0, self._threads)

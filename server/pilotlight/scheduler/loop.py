@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import structlog
@@ -47,6 +48,7 @@ from pilotlight.worker.protocol import (
     Generate,
     Inspect,
     Refused,
+    Saved,
     State,
     Step,
 )
@@ -91,6 +93,7 @@ class Loop:
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
+        self._is_critical = False
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -125,6 +128,7 @@ class Loop:
 
     def press(self, level: Level) -> None:
         """The machine's memory pressure is this now."""
+        self._is_critical = level is Level.CRITICAL
         if level is Level.NONE:
             self._notices.clear("memory_pressure")
         else:
@@ -159,6 +163,8 @@ class Loop:
             loads=at.loads,
             load_s=at.load_s,
             evictions=dict(at.evictions),
+            saved=at.saved,
+            restored=at.restored,
             cost=self._loader.cost(model),
         )
 
@@ -186,11 +192,11 @@ class Loop:
         self._post(self._scheduler.on_drain_limit)
 
     async def stop_workers(self) -> None:
-        """End every worker process and wait for it; their ends are no news then."""
+        """End every worker process, its conversations saved, and wait for it; their ends are no news then."""
         self._is_stopping = True
         async with anyio.create_task_group() as tasks:
             for worker in self._books.workers:
-                tasks.start_soon(worker.stop)
+                tasks.start_soon(partial(worker.stop, saves=True))
 
     def kill_workers(self) -> None:
         """End them without waiting."""
@@ -230,7 +236,8 @@ class Loop:
         assert at.life is not None, f"{model} is stopped without a life"
         log.info("unloading model", model=model, reason=reason.value, bytes=at.bytes_resident)
         at.evictions[reason.value] += 1
-        at.life.scope.cancel()
+        # When memory is that short, nothing may delay its return.
+        at.life.end(at.worker, saves=not self._is_critical)
 
     def dispatch(self, request: Request) -> None:
         if not request.n:
@@ -328,7 +335,7 @@ class Loop:
         self._measure(model)
         kills = oom.kills()
         end = await worker.run(lambda message: self._on_message(model, message))
-        if not self._is_stopping:
+        if not self._is_stopping and not (at.life and at.life.is_ending):
             at.restarts += 1
             raise oom.failure(model.name, end, kills, "; the next request starts a fresh worker") from end
 
@@ -378,9 +385,13 @@ class Loop:
 
     # --- what workers say ---
 
-    def _on_message(self, model: Model, message: Step | State) -> None:
+    def _on_message(self, model: Model, message: Step | State | Saved) -> None:
         if isinstance(message, State):
             self._on_state(model, message)
+            return
+        if isinstance(message, Saved):
+            self._books[model.name].saved += message.count
+            log.info("conversations saved", model=model.name, count=message.count, bytes=message.bytes)
             return
         for event in message.events:
             dispatched = self._dispatched.get(event.id)
@@ -394,7 +405,8 @@ class Loop:
         match event:
             case Delta(_, index, text, tokens):
                 answer.put(Chunk(index, text, tokens))
-            case Admitted(_, prompt_tokens):
+            case Admitted(_, prompt_tokens, restored):
+                self._books[dispatched.request.model].restored += restored
                 answer.put(Accepted(prompt_tokens))
             case Done(_, index, reason, completion_tokens, cached_tokens):
                 answer.put(Finished(index, reason, completion_tokens, cached_tokens))

@@ -9,9 +9,9 @@ import struct
 
 import msgspec
 
-from pilotlight.core import FinishReason, Prompt, Sampling, WorkerInfo
+from pilotlight.core import Archive, FinishReason, Prompt, Sampling, WorkerInfo
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_FRAME_BYTES = 256 * 2**20
 """Longer than any legal message (bodies are limited far below); a longer frame is a broken peer."""
@@ -36,6 +36,8 @@ class Load(_Message, frozen=True, tag=True, array_like=True):
     threads: int
     chat_template: str | None = None
     provider: str = "auto"
+    archive: Archive | None = None
+    """None: nothing of it is ever written."""
 
 
 class Generate(_Message, frozen=True, tag=True, array_like=True):
@@ -65,6 +67,12 @@ class SetThreads(_Message, frozen=True, tag=True, array_like=True):
 
 class Inspect(_Message, frozen=True, tag=True, array_like=True):
     """Ask for a `State`."""
+
+
+class Finish(_Message, frozen=True, tag=True, array_like=True):
+    """Write what conversations are kept to the archive, answer `Saved`, and end."""
+
+    within_s: float
 
 
 # --- worker to daemon ---
@@ -102,6 +110,8 @@ class Admitted(_Message, frozen=True, tag=True, array_like=True):
 
     id: int
     prompt_tokens: int
+    restored: bool = False
+    """Part of it was read from the archive."""
 
 
 class Refused(_Message, frozen=True, tag=True, array_like=True):
@@ -152,8 +162,15 @@ class State(_Message, frozen=True, tag=True, array_like=True):
     fault: str | None = None
 
 
-ToWorker = Load | Generate | Cancel | SetThreads | Inspect
-ToDaemon = Hello | Progress | Ready | LoadFailed | Step | State
+class Saved(_Message, frozen=True, tag=True, array_like=True):
+    """The worker's last word: so many conversations are in the archive now, of so many bytes."""
+
+    count: int
+    bytes: int
+
+
+ToWorker = Load | Generate | Cancel | SetThreads | Inspect | Finish
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | State | Saved
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
