@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pilotlight
-from pilotlight.core import Prompt, Sampling
+from pilotlight.core import Archive, Prompt, Sampling
 from pilotlight.runtimes import create
 from pilotlight.runtimes.parking import Parking
 from pilotlight.runtimes.running import Prepared
@@ -56,14 +56,20 @@ class Bench:
     """A loaded runtime, and what it said by request and answer."""
 
     def __init__(
-        self, name: str, path: Path, mode: str = "full", context: int = 1024, parallel: int = 4
+        self,
+        name: str,
+        path: Path,
+        mode: str = "full",
+        context: int = 1024,
+        parallel: int = 4,
+        archive: Archive | None = None,
     ) -> None:
         runtime = create(name)
         assert isinstance(runtime, RowRuntime)
         self.runtime = runtime
         _alive.append(runtime)
         self.progress: list[float] = []
-        load = Load(str(path), mode, context, parallel, threads=1)
+        load = Load(str(path), mode, context, parallel, threads=1, archive=archive)
         self.info = self.runtime.load(load, self.progress.append)
         self.speeches: dict[tuple[int, int], Speech] = defaultdict(Speech)
 
@@ -128,12 +134,11 @@ class Bench:
         runtime._prompts.transcripts = Transcripts()
 
 
-def builtin(name: str, context: int = 1024, parallel: int = 4) -> Bench:
+def builtin(name: str, **settings: Any) -> Bench:
     """The built-in model with the runtime of that name."""
-    file = "pilot.gguf" if name == "llamacpp" else f"pilot-{name}"
-    return Bench(name, BUILTIN / file, context=context, parallel=parallel)
+    return Bench(name, BUILTIN / ("pilot.gguf" if name == "llamacpp" else f"pilot-{name}"), **settings)
 
 
-def llamacpp(path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> Bench:
+def llamacpp(path: Path, mode: str = "full", **settings: Any) -> Bench:
     """A GGUF file with llama.cpp."""
-    return Bench("llamacpp", path, mode, context, parallel)
+    return Bench("llamacpp", path, mode, **settings)

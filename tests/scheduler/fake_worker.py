@@ -81,6 +81,12 @@ class FakeWorker:
         assert self._on_message is not None
         self._on_message(state)
 
+    def save(self, count: int) -> None:
+        """As it was asked to, and end."""
+        assert self.is_finishing
+        self.tell(Saved(count, 100 * count))
+        self.die("worker exited with 0")
+
     def die(self, why: str = "worker died of SIGKILL") -> None:
         self._end = WorkerEndedError(why)
         self._ended.set()
