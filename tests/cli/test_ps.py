@@ -60,6 +60,12 @@ def test_an_unknown_cost_is_a_dash(run: Run, daemon: FakeDaemon) -> None:
     assert row == ["pilot", "stopped", "llamacpp", "-", "-", "-", "-", "1", "2"]
 
 
+def test_conversations_on_disk_are_shown(run: Run, daemon: FakeDaemon) -> None:
+    """If there are any."""
+    daemon.memory["archived"] = 2**26
+    assert shown(run, daemon)[1] == "64 MiB of disk for conversations of unloaded models"
+
+
 def test_notices_are_shown(run: Run, daemon: FakeDaemon) -> None:
     """With their severity."""
     daemon.notices.append({"code": "x", "severity": "warning", "text": "slow mode", "since": 1.0})

@@ -126,10 +126,12 @@ class Keeper:
     # --- from a worker ---
 
     def save(self, kept: Iterable[Kept], transcripts: Transcripts, within_s: float) -> Saved:
-        """Write these, the last used first, as far as time and room allow; what they cover goes."""
+        """Write these, the last used first, as far as time and room allow; what they cover goes.
+
+        Takes as much memory as one of them, and blocks for as long as it is given and one piece more.
+        """
         saver = _Saver(self._archive, self._key, time.monotonic() + within_s)
         try:
-            folder.make(self._folder)
             for one in kept:
                 if len(one.tokens) >= LEAST_TOKENS and not saver.save(one, self._decoder, transcripts):
                     break
@@ -159,14 +161,16 @@ class _Saver:
         self.num_bytes = 0
 
     def save(self, kept: Kept, decoder: Decoder, transcripts: Transcripts) -> bool:
-        """False if there is no time or room left. Raises `OSError`."""
+        """False if there is no time left; one that there is no room for is left out. Raises `OSError`."""
         tokens = np.array(kept.tokens, np.int32)
+        folder.make(self._folder)
         path = self._folder / folder.name_of(self._key, _raw(tokens))
         if not path.exists():
             arrays = decoder.pack(kept.state())
             header = self._header(tokens, transcripts.of(kept.tokens), arrays)
-            size = record.num_bytes(header)
-            if not self._make_room(size) or not record.write(path, header, arrays, self._is_late):
+            if not self._make_room(record.num_bytes(header)):
+                return True
+            if not record.write(path, header, arrays, self._is_late):
                 return False
         self.num_bytes += path.stat().st_size
         # Those written first were used last.
@@ -181,6 +185,7 @@ class _Saver:
         return Header(self._key, _raw(tokens), forms, text, _raw(np.array(text_tokens, np.int32)))
 
     def _make_room(self, num_bytes: int) -> bool:
+        """Others go, but none of those just saved."""
         if self.num_bytes + num_bytes > self._archive.max_bytes:
             return False
         folder.prune(self._archive, spare=num_bytes)
