@@ -5,6 +5,7 @@ the nearest valid name. Knows what settings mean, not how anything is done.
 """
 
 import ipaddress
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,7 @@ from pilotlight import sources
 from pilotlight.core import Loading, Lora, Model
 from pilotlight.errors import ConfigError, Error
 from pilotlight.policy.settings import PolicySettings, RuleSettings
-from pilotlight.registry import keep_alive, keys, memory
+from pilotlight.registry import archive, keep_alive, keys, memory
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
@@ -62,6 +63,17 @@ def _budget(text: str) -> str:
 
 def _duration(text: str) -> str:
     keep_alive.seconds(text)
+    return text
+
+
+def _disk_bytes(text: str) -> str:
+    archive.parse_bytes(text)
+    return text
+
+
+def _limited(text: str) -> str:
+    if not 0 < keep_alive.seconds(text) < math.inf:
+        raise ValueError('must be seconds or a duration ("7d", "12h") of more than 0')
     return text
 
 
@@ -135,6 +147,8 @@ class MemorySettings(_Section):
 
     budget: Annotated[Text, AfterValidator(_budget)] = AUTO
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
+    conversations: Annotated[Text, AfterValidator(_disk_bytes)] = "2GiB"
+    conversations_for: Annotated[Text, AfterValidator(_limited)] = "7d"
 
 
 class PowerSettings(_Section):

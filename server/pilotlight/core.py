@@ -224,6 +224,19 @@ class Model:
     capabilities: Capabilities = Capabilities()
 
 
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """Where a worker's conversations go when it ends, for its model's next one; see `runtimes.archive`."""
+
+    folder: str
+    max_bytes: int
+    """Of all files in it, whatever their models."""
+    max_age_s: float
+    """Since a conversation was last used."""
+    digest: str = ""
+    """Of the model's files: what was computed with others is of no use."""
+
+
 class WorkerState(StrEnum):
     """The life of a model's worker; the scheduler moves it."""
 
@@ -344,6 +357,10 @@ class ModelStatus:
     """How often some were."""
     paused_s: float = 0.0
     """For how long, in all."""
+    saved: int = 0
+    """Conversations that went to the archive when it was unloaded."""
+    restored: int = 0
+    """Requests whose conversation came from there."""
     cost: Cost | None = None
     """Known once the model was to be loaded."""
 
@@ -354,3 +371,5 @@ class MemoryStatus:
 
     budget: int
     charged: int
+    archived: int = 0
+    """Of the disk: what the conversations of unloaded models take."""

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import machine
 from pilotlight.power.sampling import Sampler
 from pilotlight.registry import pressure
+from pilotlight.registry.archive import archive_of, tidy
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
@@ -46,6 +47,7 @@ from pilotlight.registry.keys import ensure_admin_key
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.loader import Loader
 from pilotlight.reload import Reloaded
+from pilotlight.runtimes.archive import folder
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Gate, Policy
@@ -110,7 +112,10 @@ class Daemon:
         self.notices = Notices()
         ladder = Ladder(config.state_dir)
         costs = Costs(config.state_dir, ladder)
-        loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
+        self._archive = archive_of(
+            config.state_dir, config.memory.conversations, config.memory.conversations_for
+        )
+        loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
         self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
@@ -167,7 +172,7 @@ class Daemon:
         return model_at(self._settings, name, path)
 
     def memory(self) -> MemoryStatus:
-        return self._loop.memory()
+        return replace(self._loop.memory(), archived=folder.num_bytes(self.config.state_dir / folder.NAME))
 
     async def load(self, model: str, keep_alive_s: float | None) -> None:
         await self._loop.load(model, keep_alive_s)
@@ -184,6 +189,7 @@ class Daemon:
             tasks.start_soon(self.power.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
+            tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)
             if sys.platform == "linux":
                 tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:

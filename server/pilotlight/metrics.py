@@ -126,6 +126,7 @@ class _Snapshot(Collector):
             "pilotlight_budget_bytes", "Memory that all workers together may hold.", self._memory().budget
         )
         yield from _residency(models)
+        yield from _archive(models, self._memory().archived)
         yield InfoMetricFamily("pilotlight_build", "The running version.", value={"version": __version__})
 
 
@@ -178,6 +179,22 @@ def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | Co
         for reason, count in model.evictions.items():
             evictions.add_metric([name, reason], count)
     yield from (charged, loads, load_s, evictions)
+
+
+def _archive(
+    models: Sequence[ModelStatus], num_bytes: int
+) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """What became of the conversations of unloaded models."""
+    counts = CounterMetricFamily(
+        "pilotlight_conversations",
+        "Conversations saved to disk when a model was unloaded, and restored from there.",
+        labels=["model", "outcome"],
+    )
+    for model in models:
+        for outcome, count in (("saved", model.saved), ("restored", model.restored)):
+            counts.add_metric([model.model.name, outcome], count)
+    yield counts
+    yield GaugeMetricFamily("pilotlight_conversation_bytes", "What they take of the disk.", num_bytes)
 
 
 def _workers(models: Sequence[ModelStatus]) -> GaugeMetricFamily:

@@ -38,7 +38,7 @@ class FakeDaemon:
 
     url: str = ""
     models: list[dict[str, Any]] = field(default_factory=lambda: [dict(MODEL)])
-    memory: dict[str, int] = field(default_factory=lambda: {"budget": 2**30, "charged": 2**27})
+    memory: dict[str, int] = field(default_factory=lambda: {"budget": 2**30, "charged": 2**27, "archived": 0})
     notices: list[dict[str, Any]] = field(default_factory=list)
     answers: list[str] = field(default_factory=lambda: ["Hello", " there"])
     error: str | None = None

@@ -68,6 +68,12 @@ def test_what_can_wait_is_told_apart(run: Run, daemon: FakeDaemon) -> None:
     assert row[-2:] == ["4 (3 background, 3 paused)", "2 (2 background)"]
 
 
+def test_conversations_on_disk_are_shown(run: Run, daemon: FakeDaemon) -> None:
+    """If there are any."""
+    daemon.memory["archived"] = 2**26
+    assert shown(run, daemon)[1] == "64 MiB of disk for conversations of unloaded models"
+
+
 def test_notices_are_shown(run: Run, daemon: FakeDaemon) -> None:
     """With their severity."""
     daemon.notices.append({"code": "x", "severity": "warning", "text": "slow mode", "since": 1.0})

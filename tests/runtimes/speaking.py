@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pilotlight
-from pilotlight.core import Loading, Prompt, Sampling
+from pilotlight.core import Archive, Loading, Prompt, Sampling
 from pilotlight.runtimes import create
 from pilotlight.runtimes.running import Prepared
 from pilotlight.runtimes.stepping import RowRuntime
@@ -64,13 +64,14 @@ class Bench:
         context: int = 1024,
         parallel: int = 4,
         loading: Loading = AUTO,
+        archive: Archive | None = None,
     ) -> None:
         runtime = create(name)
         assert isinstance(runtime, RowRuntime)
         self.runtime = runtime
         _alive.append(runtime)
         self.progress: list[float] = []
-        load = Load(str(path), mode, context, parallel, threads=1, loading=loading)
+        load = Load(str(path), mode, context, parallel, threads=1, loading=loading, archive=archive)
         self.info = self.runtime.load(load, self.progress.append)
         self.speeches: dict[tuple[int, int], Speech] = defaultdict(Speech)
 
@@ -130,15 +131,14 @@ class Bench:
         runtime = self.runtime
         runtime.trim()
         runtime._ahead._endings.clear()
-        runtime._prompts._transcripts = Transcripts()
+        runtime._prompts.transcripts = Transcripts()
 
 
-def builtin(name: str, context: int = 1024, parallel: int = 4) -> Bench:
+def builtin(name: str, **settings: Any) -> Bench:
     """The built-in model with the runtime of that name."""
-    file = "pilot.gguf" if name == "llamacpp" else f"pilot-{name}"
-    return Bench(name, BUILTIN / file, context=context, parallel=parallel)
+    return Bench(name, BUILTIN / ("pilot.gguf" if name == "llamacpp" else f"pilot-{name}"), **settings)
 
 
-def llamacpp(path: Path, mode: str = "full", context: int = 1024, parallel: int = 4) -> Bench:
+def llamacpp(path: Path, mode: str = "full", **settings: Any) -> Bench:
     """A GGUF file with llama.cpp."""
-    return Bench("llamacpp", path, mode, context, parallel)
+    return Bench("llamacpp", path, mode, **settings)

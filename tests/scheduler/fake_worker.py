@@ -10,7 +10,7 @@ from anyio.lowlevel import checkpoint
 from pilotlight.core import Capabilities, Cost, Model, WorkerInfo
 from pilotlight.errors import Error
 from pilotlight.worker.handle import Said, WorkerEndedError
-from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, Step, ToWorker, encode
+from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, Saved, Step, ToWorker, encode
 
 
 def model(name: str = "a") -> Model:
@@ -45,6 +45,8 @@ class FakeWorker:
         self.pid = os.getpid()
         self.sent: list[ToWorker] = []
         self.is_stopped = False
+        self.can_save = False
+        self.is_finishing = False
         self._on_message: Callable[[Said], None] | None = None
         self._end: WorkerEndedError | None = None
         self._ended = anyio.Event()
@@ -58,7 +60,11 @@ class FakeWorker:
         await self._ended.wait()
         return self._end or WorkerEndedError("stopped")
 
-    async def stop(self) -> None:
+    def finish(self) -> bool:
+        self.is_finishing = self.can_save
+        return self.can_save
+
+    async def stop(self, *, saves: bool = False) -> None:
         self.is_stopped = True
         self._ended.set()
 
@@ -74,6 +80,12 @@ class FakeWorker:
     def tell(self, state: Said) -> None:
         assert self._on_message is not None
         self._on_message(state)
+
+    def save(self, count: int) -> None:
+        """As it was asked to, and end."""
+        assert self.is_finishing
+        self.tell(Saved(count, 100 * count))
+        self.die("worker exited with 0")
 
     def die(self, why: str = "worker died of SIGKILL") -> None:
         self._end = WorkerEndedError(why)

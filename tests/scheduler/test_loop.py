@@ -20,6 +20,7 @@ from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler import books
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.loop import Loop
@@ -370,3 +371,60 @@ async def test_nothing_is_kept_of_a_request_that_is_over(bench: Bench, leave_fir
     assert not bench.loop._answers
     assert not bench.loop._dispatched
     assert not bench.loop._numbers
+
+
+async def evicted(bench: Bench, level: Level = Level.NONE) -> None:
+    """A worker that has something to save is told to go."""
+    await bench.loop.load("a")
+    await settle()
+    bench.worker.can_save = True
+    if level is Level.NONE:
+        bench.loop._unload("a")
+    else:
+        bench.loop.press(level)
+    await settle()
+
+
+async def test_a_worker_that_goes_saves_its_conversations_first(bench: Bench) -> None:
+    """Then its end is no failure, and the next one may come."""
+    await evicted(bench)
+    assert not bench.worker.is_stopped
+    assert bench.loop.status()[0].state is WorkerState.STOPPING
+    bench.worker.save(2)
+    await settle()
+    status = bench.loop.status()[0]
+    assert bench.worker.is_stopped
+    assert (status.state, status.saved, status.restarts, bench.codes()) == (WorkerState.STOPPED, 2, 0, [])
+
+
+async def test_one_that_does_not_end_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others wait for its memory."""
+    monkeypatch.setattr(books, "SAVE_S", 0.0)
+    monkeypatch.setattr(books, "SAVE_LATE_S", 0.0)
+    await bench.loop.load("a")
+    bench.worker.can_save = True
+    await bench.loop.unload("a")
+    assert bench.worker.is_finishing
+    assert bench.worker.is_stopped
+    assert bench.loop.status()[0].state is WorkerState.STOPPED
+
+
+async def test_when_memory_is_short_it_saves_and_when_there_is_none_it_goes(bench: Bench) -> None:
+    """A critical machine gets its memory back at once."""
+    await evicted(bench, Level.WARN)
+    assert bench.worker.is_finishing
+    bench.worker.save(1)
+    bench.loop.press(Level.NONE)
+    await settle()
+    await evicted(bench, Level.CRITICAL)
+    assert not bench.worker.is_finishing
+    assert bench.worker.is_stopped
+
+
+async def test_what_was_restored_is_counted(bench: Bench) -> None:
+    """By request."""
+    answer, number = await bench.running("1")
+    bench.worker.say(Admitted(number, 9, restored=True))
+    bench.worker.say(done(number))
+    assert await read(answer) == [Accepted(9), Finished(0, FinishReason.STOP, 2, 1)]
+    assert bench.loop.status()[0].restored == 1

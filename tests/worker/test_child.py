@@ -8,7 +8,7 @@ import pytest
 from pilotlight.core import FinishReason
 from pilotlight.worker import child
 from pilotlight.worker.child import BUNDLE_S, Outbox, Task, serve
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, State, Step, ToDaemon
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, Saved, State, Step, ToDaemon
 
 
 class Script:
@@ -123,6 +123,15 @@ def test_a_state_is_sent_at_once() -> None:
     script = Script()
     did = script.serve(lambda _: script.start(1), lambda _: State(1, 0, 0, 0, 1))
     assert did[:4] == ["start 1", "send State", "send Admitted", "step"]
+
+
+def test_the_loop_ends_when_all_is_saved() -> None:
+    """With that as its last word; what runs is cut off."""
+    script = Script()
+    for task in (lambda _: script.start(1), lambda _: Saved(1, 2), lambda _: script.start(2)):
+        script.tasks.put(task)
+    serve(script, script, script.send)  # type: ignore[arg-type]  # what the loop uses of both
+    assert script.did == ["start 1", "send Saved"]
 
 
 def test_the_runtime_works_ahead_when_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import anyio
 import psutil
 import pytest
 
-from pilotlight.core import FinishReason, Model, Prompt, Sampling
+from pilotlight.core import Archive, FinishReason, Model, Prompt, Sampling
 from pilotlight.worker import handle
 from pilotlight.worker.handle import CRASH_SIGNALS, LoadRefusedError, Worker, WorkerEndedError
 from pilotlight.worker.protocol import (
@@ -25,6 +25,7 @@ from pilotlight.worker.protocol import (
     Hello,
     Inspect,
     Refused,
+    Saved,
     SetThreads,
     State,
     Step,
@@ -95,11 +96,14 @@ class Heard:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.states: list[State] = []
+        self.saved: list[Saved] = []
         self._news = anyio.Event()
 
-    def __call__(self, message: Step | State) -> None:
+    def __call__(self, message: Step | State | Saved) -> None:
         if isinstance(message, Step):
             self.events += message.events
+        elif isinstance(message, Saved):
+            self.saved.append(message)
         else:
             self.states.append(message)
         self._news.set()
@@ -313,3 +317,37 @@ async def test_what_native_code_prints_is_no_message(spawn: Spawn) -> None:
     worker, heard = await load(await spawn(stdout_noise=True)), Heard()
     worker.send(ask())
     await talk(worker, heard, lambda: len(heard.events) == 4)
+
+
+ARCHIVE = Archive("/nowhere", max_bytes=1, max_age_s=1.0)
+
+
+async def test_a_worker_says_what_it_saved_and_ends(spawn: Spawn) -> None:
+    """By itself, and in good order."""
+    worker, heard = await spawn(), Heard()
+    await worker.load("full", lambda _: None, LOAD_S, ARCHIVE)
+    assert worker.finish()
+    end = await worker.run(heard)
+    assert str(end) == "worker exited with 0"
+    assert heard.saved == [Saved(0, 0)]
+
+
+async def test_without_an_archive_there_is_nothing_to_wait_for(spawn: Spawn) -> None:
+    """Nor before it has loaded."""
+    worker = await spawn()
+    assert not worker.finish()
+    assert not (await load(worker)).finish()
+
+
+async def test_one_that_takes_too_long_to_save_is_ended(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This one is in the middle of a step that takes minutes."""
+    monkeypatch.setattr(handle, "SAVE_S", 0.1)
+    monkeypatch.setattr(handle, "SAVE_LATE_S", 0.0)
+    worker, heard = await spawn(tokens_per_s=0.001), Heard()
+    await worker.load("full", lambda _: None, LOAD_S, ARCHIVE)
+    worker.send(ask())
+    await talk(worker, heard, lambda: bool(heard.events))
+    await worker.stop(saves=True)
+    assert not psutil.pid_exists(worker.pid)

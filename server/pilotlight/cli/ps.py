@@ -27,6 +27,8 @@ def command(as_json: bool, **arguments: Any) -> None:
         return
     print_table(COLUMNS, map(_row, models))
     click.echo(f"{megabytes(memory['charged'])} charged of a budget of {megabytes(memory['budget'])}")
+    if memory["archived"]:
+        click.echo(f"{megabytes(memory['archived'])} of disk for conversations of unloaded models")
     for notice in notices:
         click.echo(f"{notice['severity']}: {notice['text']}")
 

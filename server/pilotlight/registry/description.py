@@ -31,6 +31,7 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "bytes_charged": status.bytes_charged,
         "pin": model.pin,
         "unload_in_s": status.unload_in_s,
+        "conversations": {"saved": status.saved, "restored": status.restored},
         "cost": _cost(status.cost) if status.cost else None,
         "context": info.context if info else model.context or None,
         "parallel": info.parallel if info else model.parallel or None,

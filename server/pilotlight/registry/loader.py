@@ -7,11 +7,12 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from pilotlight.core import Cost, Model, Severity
+from pilotlight.core import Archive, Cost, Model, Severity
 from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry import oom
 from pilotlight.registry.costs import Costs
+from pilotlight.registry.digest import digest_of
 from pilotlight.registry.ladder import COSTS, Ladder
 from pilotlight.registry.reader import HeaderError
 from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
@@ -24,11 +25,15 @@ log = structlog.get_logger()
 class Loader:
     """Starts workers. Holds none: whoever asked owns what it gets."""
 
-    def __init__(self, ladder: Ladder, costs: Costs, notices: Notices, load_s: float) -> None:
+    def __init__(
+        self, ladder: Ladder, costs: Costs, notices: Notices, load_s: float, archive: Archive | None = None
+    ) -> None:
+        """With an `archive` conversations outlive the workers."""
         self._ladder = ladder
         self._costs = costs
         self._notices = notices
         self._load_s = load_s
+        self._archive = archive
 
     async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
         """A worker with the model loaded. Raises `WorkerFailed`,
@@ -97,7 +102,7 @@ class Loader:
         except OSError as exc:
             raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
         try:
-            await worker.load(mode, progress, self._load_s)
+            await worker.load(mode, progress, self._load_s, await self._archive_of(model))
         except BaseException as exc:
             worker.kill()
             await worker.stop()
@@ -110,6 +115,16 @@ class Loader:
                     raise WorkerFailed(f"{model.name}: its settings cannot be sent: {exc}") from exc
             raise
         return worker
+
+    async def _archive_of(self, model: Model) -> Archive | None:
+        """Marked with what the model's files are now; None where that cannot be told."""
+        if self._archive is None:
+            return None
+        try:
+            digest = await anyio.to_thread.run_sync(digest_of, model)
+        except OSError:
+            return None
+        return replace(self._archive, digest=digest)
 
     def _tell(self, runtime: str) -> None:
         """Raise the notice of a safe mode as long as it stands."""

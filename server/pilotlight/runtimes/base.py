@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pilotlight.core import WorkerInfo
-from pilotlight.worker.protocol import Event, Generate, Load, State
+from pilotlight.worker.protocol import Event, Generate, Load, Saved, State
 
 
 class LoadError(Exception):
@@ -70,6 +70,9 @@ class Runtime(Protocol):
 
     def trim(self) -> None:
         """Give back the memory of what was computed for requests that have ended."""
+
+    def save(self, within_s: float) -> Saved:
+        """The last thing: write to the archive, if there is one, what next requests may go on from."""
 
     def state(self) -> State:
         """Count what is held, checking the invariants."""

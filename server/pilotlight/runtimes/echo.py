@@ -19,7 +19,7 @@ from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
+from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +163,9 @@ class Echo:
 
     def trim(self) -> None:
         """It keeps nothing."""
+
+    def save(self, within_s: float) -> Saved:
+        return Saved(0, 0)
 
     def state(self) -> State:
         return State(len(self._speaking), 0, 0, 0, self._threads)

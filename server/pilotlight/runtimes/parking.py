@@ -1,9 +1,11 @@
 """Prefixes moved out of the runtime's memory: cells of a sequence that rests slow down those that run.
 
 Holds computed state as opaque values, at most `max_tokens` tokens of them; the least recently used goes
-first. Pure bookkeeping: the caller copies in and out.
+first. Only the newest may be longer by itself, until it was of use. Pure bookkeeping: the caller copies in
+and out.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,8 +38,7 @@ class Parking:
         """Park it as the most recently used; what it covers, and the oldest that no longer fit, go."""
         self.drop_covered_by(tokens)
         self._parked.append(Parked(tokens, state))
-        while self.num_tokens > self.max_tokens:
-            del self._parked[0]
+        self._trim()
 
     def match(self, prompt: list[int]) -> tuple[Parked | None, int]:
         """The one that shares most with `prompt`, and how many tokens."""
@@ -48,10 +49,24 @@ class Parking:
         return best, most
 
     def touch(self, parked: Parked) -> None:
-        """It was of use just now."""
-        self._parked.remove(parked)
-        self._parked.append(parked)
+        """It was of use just now. What is too long to stay goes."""
+        self.drop(parked)
+        if len(parked.tokens) <= self.max_tokens:
+            self._parked.append(parked)
+            self._trim()
+
+    def drop(self, parked: Parked) -> None:
+        """Forget it, if it is still there."""
+        self._parked = [one for one in self._parked if one is not parked]
+
+    def newest_first(self) -> Iterator[Parked]:
+        """All of them, the most recently used first."""
+        return reversed(self._parked)
 
     def drop_covered_by(self, tokens: list[int]) -> None:
         """Forget those that say nothing `tokens` does not say as well."""
         self._parked = [one for one in self._parked if one.tokens != tokens[: len(one.tokens)]]
+
+    def _trim(self) -> None:
+        while self.num_tokens > self.max_tokens and len(self._parked) > 1:
+            del self._parked[0]

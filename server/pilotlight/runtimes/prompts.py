@@ -25,7 +25,7 @@ class Prompts:
         self._template = template
         self._context = context
         self._parallel = parallel
-        self._transcripts = Transcripts()
+        self.transcripts = Transcripts()
 
     def prepare(self, generate: Generate) -> Prepared:
         """Raises `BadRequest`."""
@@ -53,7 +53,7 @@ class Prompts:
             tokens = generate.prompt.tokens or ()
             self._check_tokens("prompt", tokens)
             return list(tokens)
-        if generate.cache_prompt and (known := self._transcripts.find(text)) is not None:
+        if generate.cache_prompt and (known := self.transcripts.find(text)) is not None:
             rest = self._vocabulary.tokenize(text[len(known.text) :], add_special=False)
             # Only at a control token are the two sides of the cut certain to be tokenized apart.
             if rest and self._vocabulary.is_control(rest[0]):
@@ -73,7 +73,7 @@ class Prompts:
             return False
         ended = sequence.tokens[-1] in self._vocabulary.end_tokens
         tokens = sequence.tokens[:-1] if ended else sequence.tokens
-        self._transcripts.add(Transcript(prompt + sequence.answer, tuple(tokens)))
+        self.transcripts.add(Transcript(prompt + sequence.answer, tuple(tokens)))
         return True
 
     def _prompt_text(self, generate: Generate) -> str | None:

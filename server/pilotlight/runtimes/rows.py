@@ -5,8 +5,9 @@ that ends. What ended is parked in ordinary memory, like a page that is not in u
 cells would slow down the others. Only while nothing runs, the last that ended rests where it was.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -96,8 +97,14 @@ class Decoder(Protocol):
     def can_restore(self, held: int, num_tokens: int) -> bool:
         """Of a copy of `held` tokens, the first `num_tokens` can be restored."""
 
-    def restore(self, row: int, saved: Any, num_tokens: int) -> None:
-        """Fill an empty row with the first of the saved tokens."""
+    def restore(self, row: int, saved: Any, num_tokens: int) -> bool:
+        """Fill an empty row with the first of the saved tokens; False if the library does not take them."""
+
+    def pack(self, saved: Any) -> Sequence[npt.NDArray[Any]]:
+        """What was saved, as arrays that hold nothing else: bytes, or floats of 16 or 32 bits."""
+
+    def unpack(self, arrays: Sequence[npt.NDArray[Any]], num_tokens: int) -> Any | None:
+        """What was packed; None if these arrays are no state of so many tokens of this model."""
 
     def set_threads(self, threads: int) -> bool:
         """Compute with so many from now on; False if it goes on with those it has."""
@@ -113,6 +120,15 @@ class Source:
     shared: int = 0
     row: int | None = None
     parked: Parked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A prefix at rest."""
+
+    tokens: list[int]
+    state: Callable[[], Any]
+    """What the decoder saved, or saves now."""
 
 
 class Memory(Generic[S]):
@@ -161,8 +177,6 @@ class Memory(Generic[S]):
         wanted = sum(lengths) + len(sequence.tokens)
         if wanted + (HEADROOM if lengths else 0) > self._context:
             return False
-        if source.parked is not None:
-            self._parking.touch(source.parked)
         goes_on = bool(self._resting) and source.row is not None
         self._disturb(source.shared if goes_on else 0)
         row = len(self._rows)
@@ -171,7 +185,7 @@ class Memory(Generic[S]):
             self._decoder.clear(row)
             return False
         if source.parked is not None:
-            self._decoder.restore(row, source.parked.state, source.shared)
+            source = self._restore(row, source, source.parked)
         elif source.row is not None and not goes_on:
             self._decoder.copy(source.row, row, source.shared)
         sequence.row = row
@@ -180,6 +194,26 @@ class Memory(Generic[S]):
             sequence.cached_tokens = source.shared
         self._rows.append(sequence)
         return True
+
+    def _restore(self, row: int, source: Source, parked: Parked) -> Source:
+        """The source, or none: what comes from a file may be refused after all checks."""
+        if self._decoder.restore(row, parked.state, source.shared):
+            self._parking.touch(parked)
+            return source
+        self._parking.drop(parked)
+        self._decoder.clear(row)
+        return Source()
+
+    def park(self, parked: Parked) -> None:
+        """Have one more prefix, which was computed elsewhere."""
+        self._parking.put(parked.tokens, parked.state)
+
+    def kept(self) -> Iterator[Kept]:
+        """All prefixes at rest, the most recently used first."""
+        if self._resting:
+            yield Kept(self._resting, lambda: self._decoder.save(0, len(self._resting)))
+        for parked in self._parking.newest_first():
+            yield Kept(parked.tokens, partial(getattr, parked, "state"))
 
     def _disturb(self, num_tokens: int) -> None:
         """What rests leaves so many tokens in its row, and is parked if that is not all of it."""

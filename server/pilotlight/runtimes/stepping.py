@@ -17,6 +17,7 @@ from pilotlight.chat.template import ChatTemplate
 from pilotlight.core import FinishReason, Sampling, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
+from pilotlight.runtimes.archive.keeper import Keeper
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, piece, prompts, shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
@@ -25,7 +26,7 @@ from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
 from pilotlight.runtimes.running import Prepared, Running
 from pilotlight.runtimes.vocabulary import Vocabulary
-from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, State
+from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, Saved, State
 
 WARM_UP_TOKEN = 0
 """Every vocabulary has it."""
@@ -88,6 +89,7 @@ class RowRuntime:
             self._vocabulary, opened.template, context=self._context, parallel=self._parallel
         )
         self._memory: Memory[RowSequence] = Memory(self._decoder, self._context)
+        self._keeper = self._open_archive(load, opened)
         self._ahead = Ahead(self._decoder, self._memory, self._prompts, opened.template)
         self._pace = Pace(STEP_S, BUSY_STEP_S, self._decoder.largest_run)
         self._sequences: list[RowSequence] = []
@@ -121,6 +123,15 @@ class RowRuntime:
             capabilities=CAPABILITIES[self._name],
         )
 
+    def _open_archive(self, load: Load, opened: Opened) -> Keeper | None:
+        """Conversations of earlier workers can be found from now on."""
+        if load.archive is None:
+            return None
+        keeper = Keeper(load.archive, load, f"{self._name} {opened.version}", self._decoder)
+        for transcript in keeper.open(self._vocabulary.num_vocab):
+            self._prompts.transcripts.add(transcript)
+        return keeper
+
     def _warm_up(self, path: str) -> None:
         """Touch every weight once, and find out whether the model works as we use it. Raises `LoadError`."""
         count = max(1, min(SMALLEST_CHUNK, self._context - self._parallel, self._decoder.largest_run))
@@ -140,15 +151,26 @@ class RowRuntime:
     # --- requests ---
 
     def prepare(self, generate: Generate) -> Prepared:
-        return self._prompts.prepare(generate)
+        prepared = self._prompts.prepare(generate)
+        if self._keeper is not None and generate.cache_prompt:
+            self._keeper.fetch(prepared.tokens)
+        return prepared
 
     def start(self, prepared: Prepared) -> Event:
         generate = prepared.generate
+        restored = list(self._keeper.fetched()) if self._keeper is not None else []
+        for parked in restored:
+            self._memory.park(parked)
         banned = tuple(self._vocabulary.end_tokens) if generate.ignore_eos else ()
         for index in range(generate.n):
             sampler = self._make_sampler(generate.sampling, index, prepared.tokens, banned)
             self._sequences.append(RowSequence(prepared, index, self._work_done, sampler))
-        return Admitted(generate.id, len(prepared.tokens))
+        return Admitted(generate.id, len(prepared.tokens), bool(restored))
+
+    def save(self, within_s: float) -> Saved:
+        if self._keeper is None:
+            return Saved(0, 0)
+        return self._keeper.save(self._memory.kept(), self._prompts.transcripts, within_s)
 
     def cancel(self, request_id: int) -> None:
         for sequence in [s for s in self._sequences if s.id == request_id]:

@@ -8,6 +8,8 @@ changed.
 
 from dataclasses import dataclass
 
+from pilotlight.runtimes.batching import shares_prefix
+
 NUM_REMEMBERED = 32
 
 
@@ -34,3 +36,10 @@ class Transcripts:
         """The longest remembered text that `prompt` begins with."""
         known = [old for old in self._newest_first if prompt.startswith(old.text)]
         return max(known, key=lambda old: len(old.text), default=None)
+
+    def of(self, tokens: list[int]) -> Transcript | None:
+        """The longest whose tokens these begin with; the last of them may be missing."""
+        known = [
+            old for old in self._newest_first if shares_prefix([*old.tokens], tokens) >= len(old.tokens) - 1
+        ]
+        return max(known, key=lambda old: len(old.tokens), default=None)

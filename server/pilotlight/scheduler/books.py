@@ -16,7 +16,7 @@ from pilotlight.registry import memory
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.estimate import Estimates
 from pilotlight.scheduler.residency import Needs
-from pilotlight.worker.handle import Worker
+from pilotlight.worker.handle import SAVE_LATE_S, SAVE_S, Worker
 
 MEASURE_EVERY_S = 1.0
 """How often a busy worker's memory is looked at, at most; a look takes 50 µs."""
@@ -24,10 +24,19 @@ MEASURE_EVERY_S = 1.0
 
 @dataclass(slots=True)
 class Life:
-    """From the start of a load to the end of its process: cancel `scope` to end it, wait for `gone`."""
+    """From the start of a load to the end of its process: `end` it, wait for `gone`."""
 
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     gone: anyio.Event = field(default_factory=anyio.Event)
+    is_ending: bool = False
+
+    def end(self, worker: Worker | None, *, saves: bool) -> None:
+        """Now, or once its worker has saved its conversations."""
+        self.is_ending = True
+        if saves and worker is not None and worker.finish():
+            self.scope.deadline = anyio.current_time() + SAVE_S + SAVE_LATE_S
+        else:
+            self.scope.cancel()
 
 
 @dataclass(slots=True)
@@ -75,6 +84,8 @@ class Residence:
     pauses: Pauses = field(default_factory=Pauses)
     is_held: bool = False
     """Its worker was told to compute nothing that yields."""
+    saved: int = 0
+    restored: int = 0
 
     @property
     def bytes_resident(self) -> int | None:

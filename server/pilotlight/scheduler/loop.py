@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -52,6 +53,7 @@ from pilotlight.worker.protocol import (
     Inspect,
     Paused,
     Refused,
+    Saved,
     State,
     Trim,
 )
@@ -116,6 +118,7 @@ class Loop:
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
+        self._is_critical = False
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -171,6 +174,7 @@ class Loop:
 
     def press(self, level: Level) -> None:
         """The machine's memory pressure is this now."""
+        self._is_critical = level is Level.CRITICAL
         if level is Level.NONE:
             self._notices.clear("memory_pressure")
         else:
@@ -213,6 +217,8 @@ class Loop:
             paused=at.pauses.num_sequences,
             pauses=at.pauses.count,
             paused_s=at.pauses.seconds(anyio.current_time()),
+            saved=at.saved,
+            restored=at.restored,
             cost=self._loader.cost(model),
         )
 
@@ -245,11 +251,11 @@ class Loop:
         self._post(self._scheduler.on_drain_limit)
 
     async def stop_workers(self) -> None:
-        """End every worker process and wait for it; their ends are no news then."""
+        """End every worker process, its conversations saved, and wait for it; their ends are no news then."""
         self._is_stopping = True
         async with anyio.create_task_group() as tasks:
             for worker in self._books.workers:
-                tasks.start_soon(worker.stop)
+                tasks.start_soon(partial(worker.stop, saves=True))
 
     def kill_workers(self) -> None:
         """End them without waiting."""
@@ -289,7 +295,8 @@ class Loop:
         assert at.life is not None, f"{model} is stopped without a life"
         log.info("unloading model", model=model, reason=reason.value, bytes=at.bytes_resident)
         at.evictions[reason.value] += 1
-        at.life.scope.cancel()
+        # When memory is that short, nothing may delay its return.
+        at.life.end(at.worker, saves=not self._is_critical)
 
     def dispatch(self, request: Request) -> None:
         if not request.n:
@@ -397,7 +404,7 @@ class Loop:
         self._measure(model)
         kills = oom.kills()
         end = await worker.run(lambda message: self._on_message(model, message))
-        if not self._is_stopping:
+        if not self._is_stopping and not (at.life and at.life.is_ending):
             at.restarts += 1
             raise oom.failure(model.name, end, kills, "; the next request starts a fresh worker") from end
 
@@ -466,6 +473,10 @@ class Loop:
         if isinstance(message, Paused):
             self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
             return
+        if isinstance(message, Saved):
+            self._books[model.name].saved += message.count
+            log.info("conversations saved", model=model.name, count=message.count, bytes=message.bytes)
+            return
         for event in message.events:
             dispatched = self._dispatched.get(event.id)
             if dispatched is not None:  # else cancelled while the frame was on its way
@@ -478,7 +489,8 @@ class Loop:
         match event:
             case Delta(_, index, text, tokens):
                 answer.put(Chunk(index, text, tokens))
-            case Admitted(_, prompt_tokens):
+            case Admitted(_, prompt_tokens, restored):
+                self._books[dispatched.request.model].restored += restored
                 answer.put(Accepted(prompt_tokens))
             case Done(_, index, reason, completion_tokens, cached_tokens):
                 answer.put(Finished(index, reason, completion_tokens, cached_tokens))

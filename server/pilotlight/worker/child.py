@@ -23,6 +23,7 @@ from pilotlight.worker.protocol import (
     Cancel,
     Delta,
     Event,
+    Finish,
     Generate,
     Hello,
     Hold,
@@ -33,6 +34,7 @@ from pilotlight.worker.protocol import (
     Progress,
     Ready,
     Refused,
+    Saved,
     SetThreads,
     Splitter,
     Step,
@@ -61,7 +63,7 @@ Task = Callable[[Runtime], Event | ToDaemon | None]
 
 
 def main() -> None:
-    """Run until stdin closes or the model cannot be loaded."""
+    """Run until stdin closes, the daemon has enough, or the model cannot be loaded."""
     output = _take_stdout()
     # ggml would start a debugger to print a backtrace before it aborts: seconds of waiting, and memory in a
     # log.
@@ -85,10 +87,12 @@ def main() -> None:
     intake.runtime = runtime
     send(Ready(info))
     serve(runtime, intake, send)
+    # Sooner than by taking everything apart: its memory is wanted.
+    os._exit(0)
 
 
 def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) -> None:
-    """The step loop; waits without a timer when there is nothing to do."""
+    """The step loop, until `Saved` is said; waits without a timer when there is nothing to do."""
     outbox = Outbox(send)
     tasks = intake.tasks
     while True:
@@ -102,6 +106,8 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 events.append(reply)
             elif reply is not None:
                 send(reply)
+            if isinstance(reply, Saved):
+                return
             if events and not runtime.has_work:
                 break
         # Before the step: an admission or refusal must not wait for a long prompt to be computed.
@@ -220,6 +226,8 @@ class Intake:
                 return _trim
             case Inspect():
                 return lambda runtime: runtime.state()
+            case Finish(within_s):
+                return lambda runtime: runtime.save(within_s)
             case Load():
                 raise AssertionError("a worker loads one model once")
 

@@ -14,9 +14,10 @@ from typing import Self
 import anyio
 import structlog
 
-from pilotlight.core import Model, WorkerInfo
+from pilotlight.core import Archive, Model, WorkerInfo
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
+    Finish,
     FrameError,
     Hello,
     Load,
@@ -24,6 +25,7 @@ from pilotlight.worker.protocol import (
     Paused,
     Progress,
     Ready,
+    Saved,
     Splitter,
     State,
     Step,
@@ -39,9 +41,15 @@ HELLO_S = 60.0
 STOP_S = 2.0
 """From closing stdin to killing: a worker ends at once, unless native code is stuck in the kernel."""
 
+SAVE_S = 2.0
+"""Given to a worker to save its conversations before it ends; others may be waiting for its memory."""
+
+SAVE_LATE_S = 0.5
+"""More than that until it is ended as it is: it looks at the time between two writes."""
+
 READ_BYTES = 1 << 18
 
-Said = Step | Paused | State
+Said = Step | Paused | State | Saved
 """What a worker says once it is ready."""
 
 CRASH_SIGNALS = frozenset(
@@ -89,6 +97,7 @@ class Worker:
         self._stderr = asyncio.ensure_future(self._drain_stderr())
         self._last_words = ""
         self._is_imported = False
+        self._has_archive = False
 
     @classmethod
     async def spawn(cls, model: Model) -> Self:
@@ -113,7 +122,9 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    async def load(self, mode: str, progress: Callable[[float], None], load_s: float) -> WorkerInfo:
+    async def load(
+        self, mode: str, progress: Callable[[float], None], load_s: float, archive: Archive | None = None
+    ) -> WorkerInfo:
         """Wait for the hello, then for the loaded model. Raises
         `LoadRefusedError`, `WorkerEndedError`, `TimeoutError`."""
         model = self.model
@@ -122,7 +133,9 @@ class Worker:
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
         limits = model.context, model.parallel, model.threads
-        self.send(Load(str(model.path), mode, *limits, model.chat_template, model.provider, model.loading))
+        how = model.chat_template, model.provider, model.loading, archive
+        self.send(Load(str(model.path), mode, *limits, *how))
+        self._has_archive = archive is not None
         with anyio.fail_after(load_s):
             async for message in self._messages:
                 match message:
@@ -155,12 +168,22 @@ class Worker:
         if not self._process.stdin.is_closing():
             self._process.stdin.write(encode(message))
 
-    async def stop(self) -> None:
-        """End the process and wait: ask by closing stdin, then kill.
+    def finish(self) -> bool:
+        """Have it save its conversations within `SAVE_S` and end; False if it has none, or nowhere to."""
+        can_save = self._has_archive and self.info is not None
+        if can_save:
+            self.send(Finish(SAVE_S))
+        return can_save
+
+    async def stop(self, *, saves: bool = False) -> None:
+        """End the process and wait: ask by closing stdin, then kill. It may save its conversations before.
         Safe to call again, and when it ended itself."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
         with anyio.CancelScope(shield=True):
+            if saves and self.finish():
+                with anyio.move_on_after(SAVE_S + SAVE_LATE_S):
+                    await self._process.wait()
+            self._process.stdin.close()
             with anyio.move_on_after(STOP_S):
                 await self._process.wait()
             self.kill()

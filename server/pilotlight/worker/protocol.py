@@ -9,9 +9,9 @@ import struct
 
 import msgspec
 
-from pilotlight.core import FinishReason, Loading, Prompt, RequestClass, Sampling, WorkerInfo
+from pilotlight.core import Archive, FinishReason, Loading, Prompt, RequestClass, Sampling, WorkerInfo
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 MAX_FRAME_BYTES = 256 * 2**20
 """Longer than any legal message (bodies are limited far below); a longer frame is a broken peer."""
@@ -37,6 +37,8 @@ class Load(_Message, frozen=True, tag=True, array_like=True):
     chat_template: str | None = None
     provider: str = "auto"
     loading: Loading = Loading()
+    archive: Archive | None = None
+    """None: nothing of it is ever written."""
 
 
 class Generate(_Message, frozen=True, tag=True, array_like=True):
@@ -80,6 +82,12 @@ class Inspect(_Message, frozen=True, tag=True, array_like=True):
     """Ask for a `State`."""
 
 
+class Finish(_Message, frozen=True, tag=True, array_like=True):
+    """Write what conversations are kept to the archive, answer `Saved`, and end."""
+
+    within_s: float
+
+
 # --- worker to daemon ---
 
 
@@ -115,6 +123,8 @@ class Admitted(_Message, frozen=True, tag=True, array_like=True):
 
     id: int
     prompt_tokens: int
+    restored: bool = False
+    """Part of it was read from the archive."""
 
 
 class Refused(_Message, frozen=True, tag=True, array_like=True):
@@ -171,8 +181,15 @@ class State(_Message, frozen=True, tag=True, array_like=True):
     fault: str | None = None
 
 
-ToWorker = Load | Generate | Hold | Cancel | SetThreads | Trim | Inspect
-ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | State
+class Saved(_Message, frozen=True, tag=True, array_like=True):
+    """The worker's last word: so many conversations are in the archive now, of so many bytes."""
+
+    count: int
+    bytes: int
+
+
+ToWorker = Load | Generate | Hold | Cancel | SetThreads | Trim | Inspect | Finish
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | State | Saved
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -6,7 +6,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.llamacpp.layout import Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
-from pilotlight.runtimes.llamacpp.state import SequenceState
+from pilotlight.runtimes.llamacpp.state import Bytes, SequenceState
 from pilotlight.runtimes.rows import DecodeError, Floats, Interrupted
 
 LARGEST_RUN = 512
@@ -149,7 +149,7 @@ class LlamaDecoder:
             raise DecodeError(f"llama.cpp cannot make its memory again: {self._llama.said()}")
         self._layout = wanted if is_done else old
         for row, num_tokens, state in saved:
-            self.restore(row, state, num_tokens)
+            self._put_back(row, state, num_tokens)
         return is_done
 
     def _choose(self, lengths: Sequence[int]) -> Layout | None:
@@ -169,13 +169,13 @@ class LlamaDecoder:
         if self._layout.is_shared:
             self._llama.share(source, target, num_tokens)
         else:
-            self.restore(target, self._save(source), num_tokens)
+            self._put_back(target, self._save(source), num_tokens)
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
         # Shared cells may have no room for both.
         state = self._save(source)
         self._llama.clear(source)
-        self.restore(target, state, num_tokens)
+        self._put_back(target, state, num_tokens)
 
     def cut(self, row: int, num_tokens: int) -> None:
         self._llama.cut(row, num_tokens)
@@ -194,11 +194,24 @@ class LlamaDecoder:
     def _save(self, row: int) -> SequenceState:
         return self._llama.save(row, self._layout)
 
-    def restore(self, row: int, saved: SequenceState, num_tokens: int) -> None:
+    def restore(self, row: int, saved: SequenceState, num_tokens: int) -> bool:
         if self._llama.has_plain_memory and saved.num_tokens > num_tokens:
             saved = saved.first(num_tokens)
-        if not self._llama.restore(row, saved, self._layout):
+        return self._llama.restore(row, saved, self._layout)
+
+    def _put_back(self, row: int, saved: SequenceState, num_tokens: int) -> None:
+        """What was just saved. Raises `DecodeError`."""
+        if not self.restore(row, saved, num_tokens):
             raise DecodeError(f"llama.cpp cannot restore {num_tokens} tokens: {self._llama.said()}")
+
+    def pack(self, saved: SequenceState) -> Sequence[Bytes]:
+        return [saved.packed()]
+
+    def unpack(self, arrays: Sequence[Bytes], num_tokens: int) -> SequenceState | None:
+        state = SequenceState.unpacked(arrays[0]) if len(arrays) == 1 else None
+        if state is not None and self._llama.has_plain_memory and not state.is_plain(num_tokens):
+            return None
+        return state
 
     def set_threads(self, threads: int) -> bool:
         self._llama.set_threads(threads)

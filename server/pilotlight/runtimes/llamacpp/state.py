@@ -75,22 +75,39 @@ class SequenceState:
         *_, (flags, _) = islice(_parts(self._cells), FLAGS + 1)
         return bool(_number(flags, 0))
 
+    def packed(self) -> Bytes:
+        """All of it in one piece, for `unpacked`."""
+        self.wanted(0, 1)
+        self._buffer[: _FIRST_CELL - NUMBER * HEAD] = 0
+        self._buffer[_FIRST_CELL + self._num_bytes :] = 0
+        return self._buffer
+
+    @classmethod
+    def unpacked(cls, buffer: Bytes) -> "SequenceState | None":
+        """Of what was packed, which from now on is the state's; None for what cannot be that."""
+        num_bytes = buffer.size - _FIRST_CELL - NUMBER * MOST_STREAMS
+        if buffer.dtype != np.uint8 or buffer.ndim != 1 or num_bytes < NUMBER:
+            return None
+        state = cls.__new__(cls)
+        state._num_bytes, state._buffer, state._place = num_bytes, buffer, (0, 1)
+        return state
+
     def is_plain(self, num_tokens: int) -> bool:
-        """It has the format that this file knows, and so many tokens."""
+        """It has the format that this file knows, and is of the first so many tokens of a sequence."""
         cells = self._cells
         if cells.size < NUMBER or _number(cells, 0) != num_tokens:
             return False
         try:
-            return sum(values.size for values, _ in _parts(cells)) == cells.size
-        except ValueError:
+            parts = list(_parts(cells))
+        except (ValueError, OverflowError):
             return False
+        is_whole = sum(values.size for values, _ in parts) == cells.size
+        return is_whole and np.array_equal(np.sort(_positions(parts[1][0])), np.arange(num_tokens))
 
     def first(self, num_tokens: int) -> "SequenceState":
         """The state of its first tokens, of a state that `is_plain`."""
         parts = list(_parts(self._cells))
-        (_, _), (about, _), *_ = parts
-        positions = about.reshape(-1, 3 * NUMBER)[:, :NUMBER].copy().view(np.int32).ravel()
-        kept = np.flatnonzero(positions < num_tokens)
+        kept = np.flatnonzero(_positions(parts[1][0]) < num_tokens)
         taken = [values if axis is None else values.take(kept, axis).ravel() for values, axis in parts]
         stream, num_streams = self._place
         size = sum(values.size for values in taken) + NUMBER * (HEAD + num_streams - 1)
@@ -121,6 +138,11 @@ class SequenceState:
     @property
     def _cells(self) -> Bytes:
         return self._buffer[_FIRST_CELL : _FIRST_CELL + self._num_bytes]
+
+
+def _positions(about: Bytes) -> npt.NDArray[np.int32]:
+    """Of the cells, by what is said about them."""
+    return about.reshape(-1, 3 * NUMBER)[:, :NUMBER].copy().view(np.int32).ravel()
 
 
 def _parts(cells: Bytes) -> Iterator[tuple[Bytes, int | None]]:

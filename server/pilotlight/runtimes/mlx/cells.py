@@ -74,6 +74,11 @@ class Cells:
         """That there is room for."""
         return int(self.arrays[0].shape[0]) if self.arrays else 0
 
+    @property
+    def forms(self) -> list[tuple[int, int, Any]]:
+        """Heads, features and type of keys and of values, while anything is held."""
+        return [(array.shape[1], array.shape[3], array.dtype) for array in self.arrays]
+
     def copy(self, source: int, target: int, num_tokens: int) -> None:
         """The first tokens of one row also stand in another."""
         self._fit(target + 1, num_tokens, like=self.arrays)

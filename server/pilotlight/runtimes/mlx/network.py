@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.mlx.architecture import build, windows
@@ -53,6 +54,7 @@ class Network:
         except DecodeError as exc:
             how = f" with keys and values of {kv_bits} bits" if kv_bits else ""
             raise LoadError(f"{checkpoint.folder} cannot be computed{how}: {exc}") from exc
+        self._forms = [cells.forms for cells in self._cells]
         self.clear(0)
 
     def open(self, *, num_rows: int, context: int) -> None:
@@ -118,10 +120,22 @@ class Network:
     def can_restore(self, held: int, num_tokens: int) -> bool:
         return True
 
-    def restore(self, row: int, saved: list[tuple[Any, ...]], num_tokens: int) -> None:
+    def restore(self, row: int, saved: list[tuple[Any, ...]], num_tokens: int) -> bool:
         for cells, arrays in zip(self._cells, saved, strict=True):
             cells.restore(row, arrays, num_tokens)
         self._evaluate()
+        return True
+
+    def pack(self, saved: list[tuple[Any, ...]]) -> list[npt.NDArray[Any]]:
+        return [np.array(array.view(mx.uint8)) for arrays in saved for array in arrays]
+
+    def unpack(self, arrays: Sequence[npt.NDArray[Any]], num_tokens: int) -> list[tuple[Any, ...]] | None:
+        forms = [form for layer in self._forms for form in layer]
+        shapes = [(1, heads, num_tokens, features * dtype.size) for heads, features, dtype in forms]
+        if [(array.dtype.name, array.shape) for array in arrays] != [("uint8", shape) for shape in shapes]:
+            return None
+        left = iter(arrays)
+        return [tuple(mx.array(next(left)).view(dtype) for *_, dtype in layer) for layer in self._forms]
 
     def set_threads(self, threads: int) -> bool:
         """It has its own."""

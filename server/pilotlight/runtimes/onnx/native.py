@@ -32,7 +32,7 @@ PROBE_TOKENS = 8
 PROBE_TOLERANCE = 0.1
 """Of the logits' spread; kernels for one token and for several differ by half of that in 4 bits."""
 
-State = list[npt.NDArray[Any]]
+State = Sequence[npt.NDArray[Any]]
 """Keys and values of one sequence, taken out of the memory."""
 
 
@@ -163,9 +163,19 @@ class Graph:
     def can_restore(self, held: int, num_tokens: int) -> bool:
         return True
 
-    def restore(self, row: int, saved: State, num_tokens: int) -> None:
+    def restore(self, row: int, saved: State, num_tokens: int) -> bool:
         for state, values in zip(self._states, saved, strict=True):
             state[row, :, :num_tokens] = values[:, :num_tokens]
+        return True
+
+    def pack(self, saved: State) -> State:
+        return saved
+
+    def unpack(self, arrays: State, num_tokens: int) -> State | None:
+        forms = {(array.dtype, array.shape) for array in arrays}
+        shape = (self._export.num_kv_heads, num_tokens, self._export.head_size)
+        is_ours = len(arrays) == len(self._states) and forms == {(np.dtype(self._dtype), shape)}
+        return arrays if is_ours else None
 
     def set_threads(self, threads: int) -> bool:
         """A session's threads are for its life."""

@@ -1,0 +1,224 @@
+"""What a worker does with an archive: finds in it how prompts begin, and leaves in it what it has computed.
+
+Owns the records of one model and its settings. A record that is damaged or does not fit is none.
+"""
+
+import hashlib
+import os
+import queue
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pilotlight.core import Archive
+from pilotlight.runtimes.archive import folder, record
+from pilotlight.runtimes.archive.record import Header, RecordError
+from pilotlight.runtimes.parking import Parked
+from pilotlight.runtimes.rows import Decoder, Kept
+from pilotlight.runtimes.transcripts import Transcript, Transcripts
+from pilotlight.worker.protocol import Load, Saved
+
+LEAST_TOKENS = 32
+"""Fewer are computed as fast as a file is found."""
+
+MOST_UNUSED = 16
+"""A record is read whole: worth it if at least one in so many of its tokens is of use."""
+
+BYTES_FREE = 2**30
+"""Of the disk, which are left to others."""
+
+FREE_SETTINGS = frozenset({"path", "context", "parallel", "threads", "chat_template", "archive"})
+"""Of `Load`: what was computed is the same whatever they are. What the path leads to the digest says."""
+
+Tokens = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A record that may be read."""
+
+    path: Path
+    header: Header
+    tokens: Tokens
+
+
+class Keeper:
+    """The records of one model. `fetch` may run beside all others on another thread."""
+
+    def __init__(self, archive: Archive, load: Load, maker: str, decoder: Decoder) -> None:
+        """`maker` names the library that computes, and its version."""
+        self._archive = archive
+        self._folder = Path(archive.folder)
+        self._key = key_of(archive, load, maker)
+        self._decoder = decoder
+        self._known: list[Known] = []
+        self._seen: list[Known] = []
+        """All there were at load, read since or not."""
+        self._fetched: queue.SimpleQueue[Parked] = queue.SimpleQueue()
+
+    def open(self, num_vocab: int) -> list[Transcript]:
+        """Look at what there is; the conversations' texts, the last used last."""
+        try:
+            folder.prune(self._archive)
+        except OSError as exc:
+            _say(f"old conversations cannot be deleted: {exc.strerror}")
+        found = [entry.path for entry in reversed(folder.entries(self._folder))]
+        ours = [path for path in found if path.name.startswith(folder.key_prefix(self._key))]
+        self._known = [one for path in ours if (one := self._look(path, num_vocab))]
+        self._seen = list(self._known)
+        texts = [(one.header.text, _tokens(one.header.text_tokens)) for one in self._known]
+        return [Transcript(text, tuple(tokens.tolist())) for text, tokens in texts if text]
+
+    def _look(self, path: Path, num_vocab: int) -> Known | None:
+        try:
+            header = record.read_header(path)
+        except (RecordError, OSError):
+            return None
+        if header.key != self._key or len(header.tokens) % 4 or len(header.text_tokens) % 4:
+            return None
+        known = Known(path, header, _tokens(header.tokens))
+        every = np.concatenate([known.tokens, _tokens(header.text_tokens)])
+        return known if every.size and every.min() >= 0 and every.max() < num_vocab else None
+
+    # --- to a worker ---
+
+    def fetch(self, prompt: Sequence[int]) -> None:
+        """Read the record that shares most with the prompt, if any does. Blocks on the disk.
+
+        Each is read once: from then on it is the memory's.
+        """
+        wanted = np.array(prompt[:-1], np.int32)
+        matches = [(_shared(one.tokens, wanted), one) for one in self._known]
+        useful = [match for match in matches if self._is_worth_it(*match)]
+        if not useful:
+            return
+        _, best = max(useful, key=lambda match: match[0])
+        self._known.remove(best)
+        try:
+            arrays = record.read(best.path, best.header)
+            os.utime(best.path)
+        except (RecordError, OSError, MemoryError) as exc:
+            _say(f"a conversation is computed anew: {type(exc).__name__}: {exc}")
+            self._seen.remove(best)
+            return
+        self._fetched.put(Parked(best.tokens.tolist(), arrays))
+
+    def _is_worth_it(self, shared: int, known: Known) -> bool:
+        num_tokens = len(known.tokens)
+        is_enough = shared >= LEAST_TOKENS and shared * MOST_UNUSED >= num_tokens
+        return is_enough and self._decoder.can_restore(num_tokens, shared)
+
+    def fetched(self) -> Iterator[Parked]:
+        """What was read since the last time, and is a state of this model."""
+        while not self._fetched.empty():
+            one = self._fetched.get()
+            state = self._decoder.unpack(one.state, len(one.tokens))
+            if state is not None:
+                yield Parked(one.tokens, state)
+
+    # --- from a worker ---
+
+    def save(self, kept: Iterable[Kept], transcripts: Transcripts, within_s: float) -> Saved:
+        """Write these, the last used first, as far as time and room allow; what they cover goes.
+
+        Takes as much memory as one of them, and blocks for as long as it is given and one piece more.
+        """
+        saver = _Saver(self._archive, self._key, time.monotonic() + within_s)
+        try:
+            for one in kept:
+                if len(one.tokens) >= LEAST_TOKENS and not saver.save(one, self._decoder, transcripts):
+                    break
+            self._drop_covered(saver.saved)
+        except (OSError, MemoryError) as exc:
+            _say(f"conversations cannot be saved: {exc}")
+        return Saved(len(saver.saved), saver.num_bytes)
+
+    def _drop_covered(self, saved: dict[Path, Tokens]) -> None:
+        """Nobody would ask for the beginning of a longer one."""
+        for old in self._seen:
+            is_covered = any(_shared(old.tokens, new) == len(old.tokens) for new in saved.values())
+            if is_covered and old.path not in saved:
+                old.path.unlink(missing_ok=True)
+
+
+class _Saver:
+    """Writes records until its time is over."""
+
+    def __init__(self, archive: Archive, key: bytes, deadline: float) -> None:
+        self._archive = archive
+        self._folder = Path(archive.folder)
+        self._key = key
+        self._deadline = deadline
+        self._started_at = time.time()
+        self.saved: dict[Path, Tokens] = {}
+        self.num_bytes = 0
+
+    def save(self, kept: Kept, decoder: Decoder, transcripts: Transcripts) -> bool:
+        """False if there is no time left; one that there is no room for is left out. Raises `OSError`."""
+        tokens = np.array(kept.tokens, np.int32)
+        folder.make(self._folder)
+        path = self._folder / folder.name_of(self._key, _raw(tokens))
+        if not path.exists():
+            arrays = decoder.pack(kept.state())
+            header = self._header(tokens, transcripts.of(kept.tokens), arrays)
+            if not self._make_room(record.num_bytes(header)):
+                return True
+            if not record.write(path, header, arrays, self._is_late):
+                return False
+        self.num_bytes += path.stat().st_size
+        # Those written first were used last.
+        used_at = self._started_at - 0.001 * len(self.saved)
+        os.utime(path, (used_at, used_at))
+        self.saved[path] = tokens
+        return True
+
+    def _header(self, tokens: Tokens, transcript: Transcript | None, arrays: record.Arrays) -> Header:
+        forms = tuple(map(record.Form.of, arrays))
+        text, text_tokens = (transcript.text, transcript.tokens) if transcript else ("", ())
+        return Header(self._key, _raw(tokens), forms, text, _raw(np.array(text_tokens, np.int32)))
+
+    def _make_room(self, num_bytes: int) -> bool:
+        """Others go, but none of those just saved."""
+        if self.num_bytes + num_bytes > self._archive.max_bytes:
+            return False
+        folder.prune(self._archive, spare=num_bytes)
+        return shutil.disk_usage(self._folder).free - num_bytes >= BYTES_FREE
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+
+def key_of(archive: Archive, load: Load, maker: str) -> bytes:
+    """Of all that a state depends on besides its tokens: settings that are not known to be free count."""
+    settings = {
+        name: value for name, value in msgspec.structs.asdict(load).items() if name not in FREE_SETTINGS
+    }
+    facts = (record.VERSION, maker, sys.byteorder, archive.digest, settings)
+    return hashlib.sha256(msgspec.msgpack.encode(facts, order="deterministic")).digest()
+
+
+def _raw(tokens: Tokens) -> bytes:
+    return tokens.astype("<i4").tobytes()
+
+
+def _tokens(raw: bytes) -> Tokens:
+    return np.frombuffer(raw, "<i4").astype(np.int32)
+
+
+def _shared(one: Tokens, other: Tokens) -> int:
+    """Number of tokens at the start that are equal."""
+    end = min(one.size, other.size)
+    differ = one[:end] != other[:end]
+    return int(differ.argmax()) if differ.any() else end
+
+
+def _say(text: str) -> None:
+    """Into the daemon's log; nothing of what was said in a conversation."""
+    print(text, file=sys.stderr, flush=True)

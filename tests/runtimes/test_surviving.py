@@ -1,0 +1,342 @@
+"""Conversations that outlive the runtime that computed them, on the built-in model in every format."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import structs
+from speaking import BUILTIN, Bench, Speech, builtin, generate
+
+from pilotlight.core import Archive, Prompt
+from pilotlight.runtimes.archive import keeper, record
+from pilotlight.runtimes.llamacpp.native import Llama
+from pilotlight.worker.protocol import Saved
+
+FIRST = "My favorite color is blue. " + "Please remember it well, my friend. " * 6
+
+SECOND = "What's my favorite color?"
+
+CELLS = 4 * (3 + 64)
+"""Where they begin in llama.cpp's state, as it is packed."""
+
+Load = Callable[..., Bench]
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive(str(tmp_path / "conversations"), max_bytes=10**8, max_age_s=1000.0, digest="pilot")
+
+
+@pytest.fixture(params=["llamacpp", "onnx", "mlx"])
+def load(request: pytest.FixtureRequest, archive: Archive) -> Load:
+    """A fresh runtime each time it is called, with the archive."""
+    return lambda **settings: builtin(request.param, **{"archive": archive} | settings)
+
+
+@pytest.fixture
+def load_one(archive: Archive) -> Load:
+    """With llama.cpp, for what is alike in all."""
+    return lambda **settings: builtin("llamacpp", **{"archive": archive} | settings)
+
+
+def files(archive: Archive) -> list[Path]:
+    """The records of an archive, oldest first."""
+    folder = Path(archive.folder)
+    return sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime) if folder.exists() else []
+
+
+def chat(*turns: str, **fields: Any) -> Any:
+    """A chat whose turns are the user's and the assistant's by turns."""
+    roles = ("user", "assistant")
+    messages = tuple({"role": roles[number % 2], "content": turn} for number, turn in enumerate(turns))
+    return generate(Prompt(messages=messages), **{"max_tokens": 40} | fields)
+
+
+def begin(bench: Bench, **fields: Any) -> str:
+    """The first turn; its answer."""
+    return bench.answer(chat(FIRST, **fields)).text
+
+
+def go_on(bench: Bench, answer: str) -> Speech:
+    """The second one."""
+    return bench.answer(chat(FIRST, answer, SECOND))
+
+
+def save(bench: Bench) -> Saved:
+    return bench.runtime.save(within_s=60.0)
+
+
+def test_a_conversation_goes_on_as_if_nothing_had_been(load: Load) -> None:
+    """As many tokens are reused as without a break, and the answer is the same."""
+    first = load()
+    answer = begin(first)
+    assert save(first).count == 1
+    whole = go_on(first, answer)
+    broken = go_on(load(), answer)
+    assert broken.end.cached_tokens == whole.end.cached_tokens > 60
+    assert broken.text == whole.text
+    assert "blue" in broken.text
+
+
+def test_it_fits_other_memory(load_one: Load) -> None:
+    """With another context, and more rows or fewer."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    whole = go_on(first, answer)
+    other = go_on(load_one(context=300, parallel=1), answer)
+    assert (other.text, other.end.cached_tokens) == (whole.text, whole.end.cached_tokens)
+
+
+def test_a_part_of_it_is_of_use_too(load_one: Load) -> None:
+    """Where another conversation begins like it."""
+    first = load_one()
+    begin(first)
+    save(first)
+    other = load_one().answer(chat(FIRST, "Never mind.", "Hello!"))
+    assert 50 < other.end.cached_tokens < 70
+
+
+def test_the_longer_conversation_takes_the_place_of_its_beginning(load_one: Load, archive: Archive) -> None:
+    """And one that did not go on is not written again."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    (before,) = files(archive)
+    written_at = before.stat().st_ctime_ns
+    second = load_one()
+    go_on(second, answer)
+    save(second)
+    (after,) = files(archive)
+    assert after.name != before.name
+    whole = after.read_bytes()
+    third = load_one()
+    assert third.answer(chat(FIRST, answer, SECOND, cache_prompt=False)).end.cached_tokens == 0
+    assert save(third).count == 0
+    assert after.read_bytes() == whole
+    assert written_at < after.stat().st_ctime_ns
+
+
+def test_many_conversations_survive(load_one: Load, archive: Archive) -> None:
+    """The one that was used last is the youngest file."""
+    first = load_one()
+    prompts = [f"{number} is the number. " * 10 for number in range(3)]
+    for prompt in prompts:
+        first.answer(generate(prompt, max_tokens=2))
+    assert save(first).count == 3
+    youngest = record.read_header(files(archive)[-1])
+    assert list(keeper._tokens(youngest.tokens))[:20] == first.tokenize(prompts[-1], add_special=True)[:20]
+    second = load_one()
+    for prompt in prompts:
+        assert second.answer(generate(prompt, max_tokens=2)).end.cached_tokens > 50
+
+
+def test_what_is_left_of_an_archive_is_of_no_use_to_others(load_one: Load, archive: Archive) -> None:
+    """With other weights, other settings, or none of an archive at all."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    for other in (load_one(archive=replace(archive, digest="another")), load_one(archive=None)):
+        assert go_on(other, answer).end.cached_tokens == 0
+
+
+def test_a_request_that_keeps_to_itself_leaves_nothing(load_one: Load, archive: Archive) -> None:
+    """Nor does one of an archive that is off."""
+    first = load_one()
+    begin(first, cache_prompt=False)
+    assert save(first) == Saved(0, 0)
+    second = load_one(archive=None)
+    begin(second)
+    assert save(second) == Saved(0, 0)
+    assert files(archive) == []
+
+
+def test_short_ones_are_not_worth_a_file(load_one: Load, archive: Archive) -> None:
+    """They are computed as fast."""
+    first = load_one()
+    first.answer(chat("Hello!", max_tokens=2))
+    save(first)
+    assert files(archive) == []
+
+
+def test_a_long_one_is_not_read_for_a_few_of_its_tokens(load_one: Load) -> None:
+    """Which are computed sooner."""
+    first = load_one(context=2048)
+    shared = first.tokenize("one two three four five six seven eight nine ten " * 4)[:40]
+    first.answer(generate(shared + [5] * 1500, max_tokens=1))
+    save(first)
+    second = load_one(context=2048)
+    assert second.answer(generate([*shared, 6, 7, 8], max_tokens=1)).end.cached_tokens == 0
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "a byte in the middle": lambda path: _flip(path, path.stat().st_size // 2),
+    "a byte of the header": lambda path: _flip(path, 60),
+    "cut off": lambda path: os.truncate(path, path.stat().st_size // 2),
+    "empty": lambda path: os.truncate(path, 0),
+    "open to others": lambda path: path.chmod(0o644),
+    "another version": lambda path: _flip(path, 8),
+    "gone": lambda path: path.unlink(),
+}
+
+
+def _flip(path: Path, place: int) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 1
+    path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("when", ["before the load", "after the load"])
+@pytest.mark.parametrize("what", DAMAGE)
+def test_damage_is_a_miss(load_one: Load, archive: Archive, what: str, when: str) -> None:
+    """Never an error: the answer is the same, all of it computed."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    whole = go_on(first, answer)
+    second = load_one() if when == "after the load" else None
+    DAMAGE[what](files(archive)[0])
+    broken = go_on(second or load_one(), answer)
+    assert broken.end.cached_tokens == 0
+    assert broken.text == whole.text
+
+
+def forge(archive: Archive, arrays: Any, **changes: Any) -> None:
+    """Change the only record; its sums are right again."""
+    (path,) = files(archive)
+    header = record.read_header(path)
+    forms = tuple(map(record.Form.of, arrays))
+    assert record.write(path, structs.replace(header, forms=forms, **changes), arrays, lambda: False)
+
+
+def arrays_of(archive: Archive) -> list[Any]:
+    """Of the only record."""
+    (path,) = files(archive)
+    return list(record.read(path, record.read_header(path)))
+
+
+def test_a_state_of_another_form_is_a_miss(load: Load, archive: Archive) -> None:
+    """It has the right key and sums, and never comes near native code."""
+    first = load()
+    answer = begin(first)
+    save(first)
+    arrays = arrays_of(archive)
+    for wrong in (arrays[:1] * 5, [*arrays, arrays[0]], [one[..., :-1].copy() for one in arrays]):
+        forge(archive, wrong)
+        assert go_on(load(), answer).end.cached_tokens == 0
+
+
+@pytest.mark.parametrize("field", ["tokens", "text_tokens"])
+def test_tokens_that_there_are_not_are_a_miss(load_one: Load, archive: Archive, field: str) -> None:
+    """Those of a text would be computed."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    forge(archive, arrays_of(archive), **{field: b"\xff\xff\xff\x7f" * 100})
+    assert go_on(load_one(), answer).end.cached_tokens == 0
+
+
+@pytest.mark.parametrize("part", ["a position", "a count", "the layers", "a row"])
+def test_cells_that_are_not_a_sequences_are_a_miss(load_one: Load, archive: Archive, part: str) -> None:
+    """llama.cpp would believe some of them."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    (buffer,) = arrays_of(archive)
+    count = int.from_bytes(buffer[CELLS : CELLS + 4].tobytes(), "little")
+    about = CELLS + 4 + 12 * count
+    place = {"a count": CELLS, "a position": CELLS + 4, "the layers": about + 4, "a row": about + 12}[part]
+    buffer[place : place + 8] = 255
+    forge(archive, [buffer])
+    assert go_on(load_one(), answer).end.cached_tokens == 0
+
+
+def test_without_time_nothing_is_written(load_one: Load, archive: Archive) -> None:
+    """And no part of it is left."""
+    first = load_one()
+    begin(first)
+    assert first.runtime.save(within_s=-1.0) == Saved(0, 0)
+    assert files(archive) == []
+
+
+def test_a_full_disk_is_left_alone(load_one: Load, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is free on it is for others."""
+    first = load_one()
+    begin(first)
+    free = shutil.disk_usage(BUILTIN).free
+    monkeypatch.setattr(keeper, "BYTES_FREE", free + 2**40)
+    assert save(first) == Saved(0, 0)
+    assert files(archive) == []
+
+
+def test_a_folder_that_cannot_be_is_no_error(
+    load_one: Load, archive: Archive, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is told, in the log."""
+    Path(archive.folder).write_text("a file")
+    first = load_one()
+    begin(first)
+    assert save(first) == Saved(0, 0)
+    assert "conversations cannot be saved" in capfd.readouterr().err
+
+
+def test_it_takes_no_more_than_it_may(load_one: Load, archive: Archive) -> None:
+    """What was used last comes first, and makes those go that were there before."""
+    first = load_one()
+    begin(first)
+    save(first)
+    size = files(archive)[0].stat().st_size
+    small = replace(archive, max_bytes=3 * size)
+    second = load_one(archive=small)
+    for number in range(5):
+        second.answer(generate(f"{number} is the number. " * 12, max_tokens=2))
+    saved = second.runtime.save(within_s=60.0)
+    assert 1 <= saved.count < 5
+    assert sum(path.stat().st_size for path in files(archive)) <= small.max_bytes
+    third = load_one(archive=small)
+    assert third.answer(generate("4 is the number. " * 12, max_tokens=2)).end.cached_tokens > 50
+
+
+def test_a_conversation_longer_than_what_is_parked_is_restored_whole(load_one: Load) -> None:
+    """Memory holds half of a context at rest, but the last one rests in its row."""
+    prompt = generate([5, 6, 7, 8] * 200, max_tokens=2)
+    first = load_one()
+    first.answer(prompt)
+    save(first)
+    assert load_one().answer(prompt).end.cached_tokens == 799
+
+
+@pytest.fixture
+def load_whole(load_one: Load, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Of a model whose memory is taken to be of a kind that nobody here knows: with sliding windows, say."""
+    monkeypatch.setattr(Llama, "sliding_window", 16)
+    return load_one
+
+
+def test_a_memory_that_nobody_can_divide_is_restored_in_whole(load_whole: Load) -> None:
+    """Or not at all, where the conversation did not go on."""
+    first = load_whole()
+    answer = begin(first)
+    save(first)
+    whole = go_on(first, answer)
+    assert load_whole().answer(chat(FIRST[:-40], max_tokens=1)).end.cached_tokens == 0
+    broken = go_on(load_whole(), answer)
+    assert (broken.text, broken.end.cached_tokens) == (whole.text, whole.end.cached_tokens)
+    assert broken.end.cached_tokens > 60
+
+
+def test_what_llama_cpp_refuses_is_a_miss(load_whole: Load, archive: Archive) -> None:
+    """Nobody else can tell; it leaves nothing behind in the row."""
+    first = load_whole()
+    answer = begin(first)
+    save(first)
+    whole = go_on(first, answer)
+    (buffer,) = arrays_of(archive)
+    forge(archive, [buffer[:-2000].copy()])
+    broken = go_on(load_whole(), answer)
+    assert broken.end.cached_tokens == 0
+    assert broken.text == whole.text
