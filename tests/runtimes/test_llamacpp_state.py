@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gguf_factory import write_tiny_gguf
+from pilotlight.core import Loading
 from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.llamacpp.layout import SHORT, Layout
 from pilotlight.runtimes.llamacpp.native import MODES, Llama
@@ -23,7 +24,7 @@ TOKENS = list(range(20, 120))
 def llama(tmp_path: Path) -> Llama:
     """With memory for three short sequences."""
     file = write_tiny_gguf(tmp_path / "tiny.gguf", context=ROWS * PLAIN.num_cells)
-    llama = Llama(file, MODES["no-extra-buffers"], -1, lambda _: None)
+    llama = Llama(file, MODES["no-extra-buffers"], Loading(), lambda _: None)
     assert llama.open(FLASH, largest_batch=256, threads=1, kv=KvTypes())
     return llama
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Self
 
 import anyio
+import msgspec
 import structlog
 
 from pilotlight.core import Archive, Model, WorkerInfo
@@ -133,8 +134,8 @@ class Worker:
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
         limits = model.context, model.parallel, model.threads
-        how = model.chat_template, model.provider, model.loading, archive
-        self.send(Load(str(model.path), mode, *limits, *how))
+        load = Load(str(model.path), mode, *limits, model.chat_template, model.provider, model.loading)
+        self.send(msgspec.structs.replace(load, archive=archive))
         self._has_archive = archive is not None
         with anyio.fail_after(load_s):
             async for message in self._messages:
