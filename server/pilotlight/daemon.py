@@ -13,6 +13,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from pilotlight import __version__
 from pilotlight.api.app import create_app
+from pilotlight.api.offline import Offline
 from pilotlight.api.server import Server
+from pilotlight.batch.batches import Batches
+from pilotlight.batch.records import State
+from pilotlight.batch.run import Desk
 from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
@@ -108,6 +113,10 @@ class Daemon:
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
+        desk = Desk(Offline(self), self.notices, self.metrics.count_batch_line)
+        self.batches = Batches(config.state_dir, desk, config.server.body_limit)
+        for state in State:
+            self.metrics.show_batches(state.value, partial(self.batches.num_in, state))
         self._sock = sock
         self._server = Server(create_app(self), config)
         self._discovery = Discovery(config.state_dir)
@@ -166,6 +175,7 @@ class Daemon:
             await tasks.start(self._receive_signals, tasks)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
+            tasks.start_soon(self.batches.run)
             if sys.platform == "linux":
                 tasks.start_soon(pressure.listen, self._loop.press)
             for name in self.config.preload:
@@ -217,6 +227,7 @@ class Daemon:
         """Cancelled once everything in flight has finished."""
         self._loop.shut_down()
         self.pulls.stop()
+        self.batches.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()

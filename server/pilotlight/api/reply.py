@@ -4,6 +4,7 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -54,6 +55,16 @@ class Reply(Response):
                     content = await _unless_gone(receive, lambda: self._collect(answer, tally))
                     response = Response(content, 200, self._extra_headers, "application/json")
                     await response(scope, receive, send)
+        finally:
+            tally.report()
+
+    async def whole(self) -> bytes:
+        """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
+        meter = self._service.metrics.meter(self._request.model)
+        tally = Tally(meter, self._request.n, time.perf_counter())
+        try:
+            async with self._service.submit(self._request) as answer:
+                return await self._collect(answer, tally)
         finally:
             tally.report()
 
