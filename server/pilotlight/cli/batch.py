@@ -122,7 +122,7 @@ def output(batch_id: str, errors: bool, **arguments: Any) -> None:
     if file_id is None:
         raise Error(f"{batch_id} has no {'errors' if errors else 'answers'}: {_summary(batch)}")
     for piece in client.content(file_id):
-        click.get_binary_stream("stdout").write(piece)
+        sys.stdout.buffer.write(piece)
 
 
 @command.command("rm")
