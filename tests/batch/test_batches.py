@@ -225,6 +225,21 @@ async def test_a_cancelled_batch_keeps_what_is_answered(start: Start) -> None:
             await owner.batches.cancel(batch.id)
 
 
+async def test_a_batch_that_waits_is_cancelled_at_once(start: Start) -> None:
+    """Though another one runs for hours before it."""
+    inference = FakeInference(hold=anyio.Event())
+    async with start(inference) as owner:
+        first = await owner.submit(requests(1))
+        with anyio.fail_after(10):
+            await inference.until(1)
+        second = await owner.submit(requests(2))
+        await owner.batches.cancel(second.id)
+        done = await owner.until(second.id, State.CANCELLED)
+        assert (await owner.batches.get(first.id)).status is State.IN_PROGRESS
+        assert inference.asked == ["r0"]
+        await owner.batches.remove(done.id)
+
+
 async def test_a_cancelled_batch_stays_so_over_a_restart(start: Start) -> None:
     """Though the daemon ended before it was done with it."""
     inference = FakeInference(gate=anyio.Event())

@@ -126,7 +126,7 @@ def test_no_prompt_and_no_answer_is_logged(serve: Serve, tmp_path: Path) -> None
     over(daemon, submit(daemon, line("xyzzy", "echo") + line("plugh", "echo", temperature="xyzzy")))
     wrong = submit(daemon, '{"xyzzy": "plugh"}')
     until(lambda: batch(daemon, wrong)["status"] == "failed")
-    assert "running batch" in daemon.log
+    assert "batch over" in daemon.log
     assert "xyzzy" not in daemon.log
     assert "plugh" not in daemon.log
 

@@ -7,8 +7,9 @@ event loop.
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,14 @@ KINDS = ("output", "error")
 log = structlog.get_logger()
 
 
+@dataclass(slots=True)
+class AtWork:
+    """A batch at work: its lines run inside `scope`; what is done is in `journal` once that is open."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    journal: Journal | None = None
+
+
 class Batches:
     """Owns batches and files. Nothing is read before somebody asks, or something was left to be done."""
 
@@ -48,7 +57,7 @@ class Batches:
         self._opening = anyio.Lock()
         self._changing = anyio.Lock()
         self._tasks: TaskGroup | None = None
-        self._running: tuple[str, Journal, anyio.CancelScope] | None = None
+        self._at_work: dict[str, AtWork] = {}
         self._wake = anyio.Event()
         self._is_stopping = False
 
@@ -78,7 +87,7 @@ class Batches:
             )
         with storing("the batch"):
             await self._records.put(batch)
-        self._start_check(batch)
+        self._start(self._check, batch)
         return batch
 
     async def cancel(self, batch_id: str) -> Batch:
@@ -86,9 +95,10 @@ class Batches:
         await self._open()
         with storing("the cancelling"):
             batch = await self._change(batch_id, _cancelled)
-        if self._running is not None and self._running[0] == batch_id:
-            self._running[2].cancel()
-        self._wake.set()
+        if (at_work := self._at_work.get(batch_id)) is not None:
+            at_work.scope.cancel()
+        else:
+            self._start(self._work, batch)
         return batch
 
     async def remove(self, batch_id: str) -> None:
@@ -114,7 +124,6 @@ class Batches:
                     self._wake = anyio.Event()
                     if (batch := self._next()) is not None:
                         await self._work(batch)
-                        self._running = None
                     else:
                         await self._wake.wait()
             finally:
@@ -145,9 +154,15 @@ class Batches:
                 self._desk.notices.clear(NOT_OURS)
                 for batch in self._records:
                     if batch.status is State.VALIDATING:
-                        self._start_check(batch)
+                        self._start(self._check, batch)
+                    elif batch.status is State.CANCELLING:
+                        self._start(self._work, batch)
                 self._wake.set()
         await self._expire()
+
+    def _start(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        assert self._tasks is not None, "batches run before the first request comes in"
+        self._tasks.start_soon(work, batch)
 
     def _claim(self) -> "BaseFileLock":
         """Blocking."""
@@ -181,10 +196,6 @@ class Batches:
 
     # --- checking ---
 
-    def _start_check(self, batch: Batch) -> None:
-        assert self._tasks is not None, "batches run before the first request comes in"
-        self._tasks.start_soon(self._check, batch)
-
     async def _check(self, batch: Batch) -> None:
         """Refuse it with all that is wrong with its file, or put it in the line of those that run."""
         found = await self._scan(batch)
@@ -199,7 +210,9 @@ class Batches:
             counts = Counts(total=len(found.offsets))
             return replace(now.moved(State.IN_PROGRESS, time.time()), model=model, counts=counts)
 
-        await self._desk.write(lambda: self._change(batch.id, checked))
+        # It may have been cancelled, and deleted, while its file was read.
+        with suppress(NotFound):
+            await self._desk.write(lambda: self._change(batch.id, checked))
         self._wake.set()
 
     async def _scan(self, batch: Batch) -> Scan:
@@ -221,25 +234,34 @@ class Batches:
     # --- running ---
 
     def _next(self) -> Batch | None:
-        waiting = (State.IN_PROGRESS, State.FINALIZING, State.CANCELLING)
+        waiting = (State.IN_PROGRESS, State.FINALIZING)
         return next((batch for batch in self._records if batch.status in waiting), None)
 
     async def _work(self, batch: Batch) -> None:
-        """Run it to its end."""
-        log.info("running batch", batch=batch.id, status=batch.status.value)
+        """Take it to its end, from whatever state; of one that is cancelled nothing runs."""
+        if batch.id in self._at_work:
+            return
+        at_work = self._at_work[batch.id] = AtWork()
+        try:
+            await self._work_through(batch, at_work)
+        finally:
+            del self._at_work[batch.id]
+
+    async def _work_through(self, batch: Batch, at_work: AtWork) -> None:
+        log.info("batch begins", batch=batch.id, status=batch.status.value)
         found = await self._scan(batch)
         if found.faults:
             await self._fail(batch, found.faults)
             return
         try:
             lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
-            with lines, await self._journal(batch, len(lines)) as journal:
-                await self._answer(batch, Run(self._desk, batch.endpoint, lines, journal), journal)
-                await self._finish(batch, journal)
+            with lines, await self._journal(batch, len(lines)) as at_work.journal:
+                run = Run(self._desk, batch.endpoint, lines, at_work.journal)
+                await self._answer(batch, run, at_work)
+                await self._finish(batch, at_work.journal)
         except* (OSError, Bad) as group:
             reason = f"the input file cannot be read any more: {group.exceptions[0]}"
             await self._fail(batch, [Fault("input_unreadable", reason)])
-        log.info("batch over", batch=batch.id, status=self._known(batch.id).status.value)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
         output, errors = map(self._files.path, _outputs(batch.id))
@@ -247,12 +269,14 @@ class Batches:
             lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
         )
 
-    async def _answer(self, batch: Batch, run: Run, journal: Journal) -> None:
+    async def _answer(self, batch: Batch, run: Run, at_work: AtWork) -> None:
         """Every line has an entry after that, if only why it has no answer."""
-        with anyio.CancelScope() as scope:
-            self._running = batch.id, journal, scope
+        assert at_work.journal is not None, "it is open"
+        with at_work.scope:
             # Once more if a clock was set meanwhile, or one of the two stood still while the machine slept.
-            while journal.pending and not self._is_cancelled(batch) and time.time() < batch.expires_at:
+            while (
+                at_work.journal.pending and not self._is_cancelled(batch) and time.time() < batch.expires_at
+            ):
                 with anyio.move_on_after(batch.expires_at - time.time()):
                     await run.run()
         if self._is_cancelled(batch):
@@ -279,7 +303,8 @@ class Batches:
             end = replace(now, counts=counts, usage=usage, output_file_id=output, error_file_id=errors)
             return end.moved(_end(now), time.time())
 
-        await self._desk.write(lambda: self._change(batch.id, over))
+        ended = await self._desk.write(lambda: self._change(batch.id, over))
+        log.info("batch over", batch=batch.id, status=ended.status.value)
 
     async def _publish(self, batch: Batch, file_id: str, kind: str) -> str | None:
         """The id, if there is anything in the file; else it is no file."""
@@ -310,9 +335,10 @@ class Batches:
 
     def _live(self, batch: Batch) -> Batch:
         """With what is counted so far."""
-        if self._running is None or self._running[0] != batch.id:
+        at_work = self._at_work.get(batch.id)
+        if at_work is None or at_work.journal is None:
             return batch
-        return replace(batch, counts=self._running[1].counts, usage=self._running[1].usage)
+        return replace(batch, counts=at_work.journal.counts, usage=at_work.journal.usage)
 
     async def _change(self, batch_id: str, change: Callable[[Batch], Batch]) -> Batch:
         """Raises `OSError`; nothing has changed then."""
