@@ -342,3 +342,16 @@ def test_a_pulled_model_can_be_chosen(tmp_path: Path) -> None:
     config = resolve(tmp_path, model=("tiny:Q8_0",))
     assert config.preload == ("a/tiny-GGUF:Q8_0",)
     assert "a/tiny-GGUF:Q8_0" not in [entry.name for entry in config.models]
+
+
+def test_classes_name_their_clients(tmp_path: Path) -> None:
+    """In a table for each; there are no others."""
+    classes = resolve(tmp_path, '[classes]\nbackground = { agents = ["a*"], keys = ["k"] }').classes
+    assert (classes.background.agents, classes.background.keys) == (("a*",), ("k",))
+    assert classes.batch.agents == ()
+    with pytest.raises(ConfigError, match=r"unknown key classes\.bakground; did you mean 'background'"):
+        resolve(tmp_path, "[classes.bakground]")
+    with pytest.raises(ConfigError, match=r"unknown key classes\.batch\.agent; did you mean 'agents'"):
+        resolve(tmp_path, "[classes.batch]\nagent = []")
+    with pytest.raises(ConfigError, match="unknown variable PILOTLIGHT_CLASSES__BATCH"):
+        resolve(tmp_path, env={"PILOTLIGHT_CLASSES__BATCH": "a"})

@@ -142,6 +142,21 @@ class CatalogSettings(_Section):
         return tuple(map(_absolute, folders))
 
 
+class ClassSettings(_Section):
+    """[classes.background] and its like: whose requests are of the class; see `api.classes`."""
+
+    agents: tuple[str, ...] = ()
+    keys: tuple[str, ...] = Field((), repr=False)
+
+
+class ClassesSettings(_Section):
+    """[classes]: the class of requests that do not say one."""
+
+    interactive: ClassSettings = ClassSettings()
+    background: ClassSettings = ClassSettings()
+    batch: ClassSettings = ClassSettings()
+
+
 class SamplingSettings(_Section):
     """[model.sampling]: values for the sampling fields a request leaves out; see `core.Sampling`."""
 
@@ -197,6 +212,7 @@ class Document(sources.Layered):
     memory: MemorySettings = MemorySettings()
     defaults: DefaultsSettings = DefaultsSettings()
     catalog: CatalogSettings = Field(default_factory=CatalogSettings)
+    classes: ClassesSettings = ClassesSettings()
     model: tuple[ModelSettings, ...] = ()
 
 
@@ -212,6 +228,7 @@ class Config:
     server: ServerSettings = field(default_factory=ServerSettings)
     memory: MemorySettings = field(default_factory=MemorySettings)
     defaults: DefaultsSettings = field(default_factory=DefaultsSettings)
+    classes: ClassesSettings = field(default_factory=ClassesSettings)
     models: tuple[ModelSettings, ...] = ()
     preload: tuple[str, ...] = ()
     file: Path | None = None
@@ -248,6 +265,7 @@ class Config:
             server=document.server,
             memory=document.memory,
             defaults=document.defaults,
+            classes=document.classes,
             # What was pulled may change while the daemon runs: `models` looks again.
             models=_unique([*known, *(entry for entry in picked if entry not in pulled)]),
             preload=tuple(entry.name for entry in _unique(picked)),

@@ -57,12 +57,33 @@ class Prompt:
     template_kwargs: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RequestClass(StrEnum):
+    """How urgent a request is, the most urgent first."""
+
+    INTERACTIVE = "interactive"
+    """Somebody waits for it: it goes first everywhere."""
+    BACKGROUND = "background"
+    """It runs while nothing interactive does."""
+    BATCH = "batch"
+    """The same, behind what is in the background."""
+
+    @property
+    def yields(self) -> bool:
+        """It is paused while an interactive request wants the machine."""
+        return self is not RequestClass.INTERACTIVE
+
+
+RANKS = {request_class: rank for rank, request_class in enumerate(RequestClass)}
+"""Of the classes; smaller goes first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One validated request of a client; `n` answers (sequences) share its prompt.
 
     One for no answers (`n` = 0) only wants the model loaded. `keep_alive_s` is how long the model stays
-    loaded afterwards; None leaves that as it is.
+    loaded afterwards; None leaves that as it is. `client` tells who asks apart, and
+    nothing else of them.
     """
 
     id: str
@@ -75,6 +96,18 @@ class Request:
     ignore_eos: bool = False
     cache_prompt: bool = True
     keep_alive_s: float | None = None
+    request_class: RequestClass = RequestClass.INTERACTIVE
+    client: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Of its class: smaller goes first."""
+        return RANKS[self.request_class]
+
+    @property
+    def yields(self) -> bool:
+        """See `RequestClass.yields`."""
+        return self.request_class.yields
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +261,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassStatus:
+    """Of one model and class: sequences `active`, and requests `queued` in the daemon."""
+
+    active: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """A snapshot of one model for people and metrics; it informs and never gates."""
 
@@ -253,6 +294,13 @@ class ModelStatus:
     """All its loads took together."""
     evictions: Mapping[str, int] = field(default_factory=dict)
     """How often it was unloaded, by reason."""
+    classes: Mapping[RequestClass, "ClassStatus"] = field(default_factory=dict)
+    paused: int = 0
+    """Sequences that wait in the worker because interactive requests want the machine."""
+    pauses: int = 0
+    """How often some were."""
+    paused_s: float = 0.0
+    """For how long, in all."""
     cost: Cost | None = None
     """Known once the model was to be loaded."""
 

@@ -86,11 +86,12 @@ def load(document: type[D], file: Path, environ: Mapping[str, str], flags: Mappi
 
 
 def places(document: type[BaseModel]) -> dict[str, tuple[str, str]]:
-    """Table and key of each setting, by name. Tables that repeat (`[[model]]`) have no such settings."""
+    """Table and key of each setting, by name. Tables that repeat (`[[model]]`) or stand in another one
+    (`[classes.batch]`) have no such settings."""
     return {
         getattr(section, "prefix", "") + key: (table, key)
         for table, section in _sections(document).items()
-        for key in section.model_fields
+        for key in section.model_fields.keys() - _sections(section).keys()
     }
 
 

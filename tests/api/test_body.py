@@ -171,7 +171,7 @@ def test_a_refused_field_is_refused_by_name(name: str) -> None:
         {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True},
         {"response_format": {"type": "text"}},
         {"logprobs": False, "top_logprobs": 0},
-        {"store": False, "service_tier": "auto"},
+        {"store": False, "priority": 0},
         {"modalities": ["text"]},
         {"mirostat": 0, "mirostat_tau": 5.0},
         {"user": "u", "metadata": {"a": "b"}, "prompt_cache_key": "k"},

@@ -46,6 +46,7 @@ async def test_a_whole_answer_has_openai_s_shape(service: FakeService, client: h
     assert answer == {
         "object": "chat.completion",
         "model": "tiny",
+        "service_tier": "default",
         "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
         "usage": {
             "prompt_tokens": 7,

@@ -32,6 +32,13 @@ async def test_a_chat(url: str) -> None:
     assert answer._request_id == answer.id.removeprefix("chatcmpl-")
 
 
+async def test_a_chat_in_the_background(url: str) -> None:
+    """By the field that the client has for it."""
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        answer = await client.chat.completions.create(model="tiny", messages=MESSAGES, service_tier="flex")
+    assert answer.service_tier == "flex"
+
+
 async def test_a_streamed_chat(url: str) -> None:
     """Chunks add up to the answer."""
     stream: Callable[[openai.OpenAI], Any] = lambda c: list(  # noqa: E731  # a name for its type

@@ -28,7 +28,7 @@ def test_a_request_too_many_is_told_to_come_back(daemon: Daemon) -> None:
     assert int(answer.headers["retry-after"]) > 0
     error = answer.json()["error"]
     assert (error["type"], error["code"]) == ("rate_limit_error", "queue_full")
-    assert "1 requests are waiting; at most 1 may" in error["message"]
+    assert "1 interactive requests are waiting; at most 1 of a class may" in error["message"]
 
 
 def test_who_leaves_the_queue_makes_room(daemon: Daemon) -> None:

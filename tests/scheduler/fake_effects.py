@@ -1,14 +1,19 @@
 """Effects that record, and the requests to feed a scheduler with."""
 
 from collections.abc import Iterator
+from typing import Any
 
-from pilotlight.core import Prompt, Request, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error
 from pilotlight.scheduler.residency import Reason
 
 
-def request(id: str, model: str = "a", n: int = 1, keep_alive_s: float | None = None) -> Request:
-    return Request(id, model, Prompt(text="hi"), Sampling(), n=n, keep_alive_s=keep_alive_s)
+def request(id: str, model: str = "a", n: int = 1, **fields: Any) -> Request:
+    return Request(id, model, Prompt(text="hi"), Sampling(), n=n, **fields)
+
+
+def background(id: str, model: str = "a", n: int = 1, client: str = "") -> Request:
+    return request(id, model, n, request_class=RequestClass.BACKGROUND, client=client)
 
 
 class Recorder:

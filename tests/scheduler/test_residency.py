@@ -4,12 +4,13 @@ import math
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_effects import Recorder, request
+from fake_effects import Recorder, background, request
 
 from pilotlight.core import WorkerState
 from pilotlight.errors import DoesNotFit, NoMemory, WorkerFailed
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.residency import (
+    KEPT_S,
     LINGER_S,
     MAX_TURN_S,
     MIN_TURN_S,
@@ -66,6 +67,10 @@ def stage() -> Iterator[Stage]:
 
 def ask(id: str, model: str, keep_alive_s: float | None = None) -> Event:
     return lambda stage: stage.scheduler.on_request(request(id, model, keep_alive_s=keep_alive_s))
+
+
+def behind(id: str, model: str) -> Event:
+    return lambda stage: stage.scheduler.on_request(background(id, model))
 
 
 def load(model: str) -> Event:
@@ -443,7 +448,7 @@ def test_who_goes_first(goes: Resident, stays: Resident) -> None:
 )
 def test_a_turn_is_a_few_loads_long_within_bounds(load_s: float, turn_s: float) -> None:
     """So that what a load cost is worth it, and nobody waits forever."""
-    assert resident(load_s).turn_ends_at == 900 + turn_s
+    assert resident(load_s).turn_ends_at(is_urgent=False) == 900 + turn_s
 
 
 def test_check_notices_a_model_idle_before_it_is_ready() -> None:
@@ -453,3 +458,51 @@ def test_check_notices_a_model_idle_before_it_is_ready() -> None:
     residency.idle("a", 0.0)
     with pytest.raises(AssertionError, match="a: idle before"):
         residency.check()
+
+
+# --- classes ---
+
+
+def test_a_model_that_somebody_waits_for_is_loaded_first(stage: Stage) -> None:
+    """Though others came to be wanted before it, and also when it is wanted already."""
+    stage.needs("c", 6)
+    stage.play(ask("1", "a"), ready("a"), wait(TURN_S), behind("2", "b"), behind("3", "c"), ask("4", "c"))
+    assert stage.play(done("1")) == "idle a, stop a room"
+    assert stage.play(gone("a")) == "start c"
+
+
+def test_the_background_has_no_turn_to_finish(stage: Stage) -> None:
+    """It ends what it runs, and gets nothing more, as soon as somebody waits for another model."""
+    stage.play(behind("1", "a"), ready("a", parallel=1), behind("2", "a"))
+    assert stage.play(ask("3", "b")) == ""
+    assert stage.play(done("1")) == "idle a, stop a room"
+    assert stage.play(gone("a")) == "start b"
+
+
+def test_a_model_that_loaded_for_the_background_goes_at_once_for_somebody(stage: Stage) -> None:
+    """Its requests wait for the next time."""
+    stage.play(behind("1", "a"), ask("2", "b"))
+    assert stage.play(ready("a")) == "stop a room"
+    assert stage.play(gone("a")) == "start b"
+    stage.play(ready("b"), done("2"))
+    assert stage.play(wait(KEPT_S)) == "stop b room"
+    assert stage.play(gone("b"), ready("a")) == "dispatch 1"
+
+
+def test_a_model_in_use_is_kept_from_the_background(stage: Stage) -> None:
+    """A person's next question comes within a while, and must not wait for a load."""
+    stage.play(ask("1", "a"), ready("a"), wait(MAX_TURN_S), behind("2", "b"))
+    assert stage.play(ask("3", "a")) == "dispatch 3"
+    stage.play(done("1"))
+    assert stage.play(done("3")) == "idle a"
+    assert stage.scheduler.next_due == stage.now + KEPT_S
+    assert stage.play(wait(KEPT_S - 1), ask("4", "a")) == "dispatch 4"
+    stage.play(done("4"))
+    assert stage.play(wait(KEPT_S)) == "stop a room"
+
+
+def test_who_comes_to_a_model_that_goes_for_the_background_keeps_it(stage: Stage) -> None:
+    """It is held for others who can wait."""
+    stage.play(behind("1", "a"), ready("a", parallel=3), wait(MAX_TURN_S), behind("2", "b"))
+    assert stage.play(behind("3", "a")) == ""
+    assert stage.play(ask("4", "a")) == "dispatch 4, dispatch 3"

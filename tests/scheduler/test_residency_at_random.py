@@ -1,13 +1,13 @@
 """Any load of requests over models that do not fit together: within the budget, and nobody starves."""
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pilotlight.core import Prompt, Request, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error
 from pilotlight.scheduler.residency import LINGER_S, MIN_TURN_S, TURN_LOADS, Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
@@ -32,6 +32,7 @@ class Ask:
     at_s: float
     model: str
     answer_s: float
+    request_class: RequestClass = RequestClass.INTERACTIVE
 
 
 @dataclass(slots=True)
@@ -56,7 +57,7 @@ class Simulation:
         for name, kind in self.kinds.items():
             self.scheduler.on_needs(name, Needs(kind.num_bytes))
         for number, ask in enumerate(self.asks):
-            request = Request(str(number), ask.model, Prompt(), Sampling())
+            request = Request(str(number), ask.model, Prompt(), Sampling(), request_class=ask.request_class)
             self._at(ask.at_s, lambda request=request: self.scheduler.on_request(request))
         while self._agenda or self.scheduler.next_due < float("inf"):
             self._step()
@@ -123,9 +124,10 @@ kinds = st.dictionaries(
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> Simulation:
+def worlds(draw: st.DrawFn, classes: Sequence[RequestClass] = (RequestClass.INTERACTIVE,)) -> Simulation:
     drawn = draw(kinds)
-    ask = st.builds(Ask, eighths.map(lambda t: t * 4), st.sampled_from(sorted(drawn)), eighths)
+    times = eighths.map(lambda t: t * 4)
+    ask = st.builds(Ask, times, st.sampled_from(sorted(drawn)), eighths, st.sampled_from(classes))
     return Simulation(drawn, draw(st.lists(ask, min_size=1, max_size=30)))
 
 
@@ -136,6 +138,16 @@ def test_everybody_is_served_within_the_budget_and_in_time(world: Simulation) ->
     world.run()
     assert len(world.waits) == len(world.asks)
     assert max(world.waits.values()) <= bound(world.kinds, world.asks)
+
+
+@settings(max_examples=200)
+@given(worlds(list(RequestClass)))
+def test_the_less_urgent_cost_the_interactive_nothing(world: Simulation) -> None:
+    """Those wait no longer than among themselves; and everybody is served in the end."""
+    world.run()
+    assert len(world.waits) == len(world.asks)
+    waits = [world.waits[str(n)] for n, ask in enumerate(world.asks) if not ask.request_class.yields]
+    assert max(waits, default=0.0) <= bound(world.kinds, world.asks)
 
 
 def test_two_models_that_alternate_without_a_pause_are_served_in_batches() -> None:

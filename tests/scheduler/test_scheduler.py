@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from fake_effects import Recorder, request
+from fake_effects import Recorder, background, request
 
 from pilotlight.core import WorkerState
 from pilotlight.errors import Busy, ShuttingDown, WorkerFailed
@@ -53,6 +53,10 @@ def stop() -> Event:
 
 def load(id: str, model: str = "a") -> Event:
     return ask(id, model, n=0)
+
+
+def behind(id: str, model: str = "a", n: int = 1) -> Event:
+    return lambda scheduler: scheduler.on_request(background(id, model, n))
 
 
 STORIES: dict[str, list[tuple[Event, str]]] = {
@@ -177,6 +181,40 @@ STORIES: dict[str, list[tuple[Event, str]]] = {
         (leave("1"), ""),
         (ask("4", "b"), ""),
     ],
+    "interactive requests go before those in the background": [
+        (ask("1"), "start a"),
+        (ready(1), "dispatch 1"),
+        (behind("2"), ""),
+        (ask("3"), ""),
+        (done("1"), "dispatch 3"),
+        (done("3"), "dispatch 2"),
+    ],
+    "the background is in nobody's way": [
+        (behind("1"), "start a"),
+        (ready(2), "dispatch 1"),
+        (behind("2"), "dispatch 2"),
+        (behind("3"), ""),
+        (ask("4"), "dispatch 4"),
+        (ask("5"), "dispatch 5"),
+        (ask("6"), ""),
+        (done("1"), ""),
+        (done("4"), "dispatch 6"),
+    ],
+    "the background takes what room is left": [
+        (ask("1"), "start a"),
+        (ready(2), "dispatch 1"),
+        (behind("2"), "dispatch 2"),
+        (behind("3"), ""),
+        (done("1"), "dispatch 3"),
+    ],
+    "a line full of the background refuses nobody interactive": [
+        (behind("1"), "start a"),
+        (behind("2"), ""),
+        (behind("3"), ""),
+        (behind("4"), "fail 4"),
+        (ask("5"), ""),
+        (ready(1), "dispatch 5"),
+    ],
     "at shutdown those who wait are refused and those who run go on": [
         (ask("1"), "start a"),
         (ready(1), "dispatch 1"),
@@ -216,7 +254,7 @@ def test_a_refusal_for_the_queue_says_when_to_come_back(scheduler: Scheduler, ef
     error = effects.errors["4"]
     assert isinstance(error, Busy)
     assert error.retry_after_s == RETRY_AFTER_S
-    assert "3 requests are waiting; at most 3 may" in error.message
+    assert "3 interactive requests are waiting; at most 3 of a class may" in error.message
 
 
 def test_a_refusal_at_shutdown_is_told_apart(scheduler: Scheduler, effects: Recorder) -> None:
@@ -240,6 +278,32 @@ def test_a_line_counts_sequences_and_not_requests(scheduler: Scheduler) -> None:
     assert scheduler.line("a").active == 3
 
 
+def test_who_waits_is_told_where_it_stands(scheduler: Scheduler) -> None:
+    """And about how long it will be, once it is known how long the others take."""
+    for event in (ask("1"), behind("2"), ask("3")):
+        event(scheduler)
+    standing = scheduler.standing("a", "2")
+    assert standing is not None
+    assert (standing.position, standing.wait_s, standing.is_loaded) == (3, None, False)
+    assert standing.text == "waiting for the model to load, position 3"
+    ready(1)(scheduler)
+    scheduler.on_time(10.0)
+    done("1")(scheduler)
+    told = scheduler.standing("a", "2")
+    assert told is not None
+    assert told.text == "waiting, position 1, about 10 s"
+    assert scheduler.standing("a", "3") is scheduler.standing("a", "1") is None
+
+
+def test_who_leaves_says_nothing_of_how_long_others_take(scheduler: Scheduler) -> None:
+    """Nor do loads, and requests whose worker died."""
+    for event in (ask("1"), ask("2"), ready(1), leave("1"), load("l"), done("l"), ask("3"), gone()):
+        event(scheduler)
+    standing = scheduler.standing("a", "3")
+    assert standing is not None
+    assert standing.wait_s is None
+
+
 def test_a_worker_that_is_ready_twice_is_a_bug(scheduler: Scheduler) -> None:
     """Nobody asked for the second one."""
     for event in (load("1"), ready()):
@@ -255,17 +319,17 @@ def _runs_without_a_worker(scheduler: Scheduler) -> None:
 def _waits_and_runs(scheduler: Scheduler) -> None:
     line = scheduler.line("a")
     line.state, line.running["1"] = WorkerState.READY, request("1")
-    line.queue.append(request("1"))
+    line.queue.put(request("1"))
 
 
 def _waits_though_there_is_room(scheduler: Scheduler) -> None:
     line = scheduler.line("a")
     line.state, line.parallel = WorkerState.READY, 1
-    line.queue.append(request("1"))
+    line.queue.put(request("1"))
 
 
 def _waits_for_nothing(scheduler: Scheduler) -> None:
-    scheduler.line("a").queue.append(request("1"))
+    scheduler.line("a").queue.put(request("1"))
 
 
 @pytest.mark.parametrize(

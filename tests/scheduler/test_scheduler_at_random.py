@@ -1,10 +1,12 @@
 """Any order of events: nobody is lost, nobody leaves twice, and the order of arrival is kept."""
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pilotlight.core import Prompt, Request, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error, WorkerFailed
 from pilotlight.scheduler.residency import Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
@@ -34,7 +36,7 @@ class World(RuleBasedStateMachine):
         """Asked and not yet left."""
         self.running: dict[str, Request] = {}
         self.num_asked = 0
-        self.last_dispatched = dict.fromkeys(MODELS, 0)
+        self.last_dispatched: Counter[tuple[str, RequestClass, str]] = Counter()
         self.is_stopping = False
 
     # --- effects ---
@@ -54,11 +56,16 @@ class World(RuleBasedStateMachine):
         assert request.model in self.up
         assert request.id in self.inside
         assert request.id not in self.running
-        assert int(request.id) > self.last_dispatched[request.model]
-        self.last_dispatched[request.model] = int(request.id)
+        whose = request.model, request.request_class, request.client
+        assert int(request.id) > self.last_dispatched[whose]
+        self.last_dispatched[whose] = int(request.id)
+        waiting = [other for other in self.waiting(request.model) if other.id != request.id]
+        assert all(request.rank <= other.rank for other in waiting), "a more urgent one waits"
         self.running[request.id] = request
-        active = [other.n for other in self.running.values() if other.model == request.model]
+        beside = [other for other in self.running.values() if other.model == request.model]
+        active = [other.n for other in beside if request.yields or not other.yields]
         assert sum(active) <= PARALLEL or len(active) == 1
+        assert sum(other.n for other in beside) <= 2 * PARALLEL + 1
 
     def cancel(self, request: Request) -> None:
         del self.running[request.id]
@@ -70,12 +77,25 @@ class World(RuleBasedStateMachine):
     def idle(self, model: str) -> None:
         assert not any(request.model == model for request in self.running.values())
 
+    def waiting(self, model: str) -> list[Request]:
+        """As far as we know."""
+        inside = [request for id, request in self.inside.items() if id not in self.running]
+        return [request for request in inside if request.model == model]
+
     # --- events ---
 
-    @rule(model=st.sampled_from(sorted(MODELS)), n=st.integers(0, PARALLEL + 1))
-    def ask(self, model: str, n: int) -> None:
+    @rule(
+        model=st.sampled_from(sorted(MODELS)),
+        n=st.integers(0, PARALLEL + 1),
+        request_class=st.sampled_from(RequestClass),
+        client=st.sampled_from("xyz"),
+    )
+    def ask(self, model: str, n: int, request_class: RequestClass, client: str) -> None:
         self.num_asked += 1
-        request = Request(str(self.num_asked), model, Prompt(text=""), Sampling(), n=n)
+        id = str(self.num_asked)
+        request = Request(
+            id, model, Prompt(text=""), Sampling(), n=n, request_class=request_class, client=client
+        )
         self.inside[request.id] = request
         self.scheduler.on_request(request)
 
@@ -147,7 +167,8 @@ class World(RuleBasedStateMachine):
         waiting = {request.id for line in lines for request in line.queue}
         assert {id for line in lines for id in line.running} == set(self.running)
         assert waiting == set(self.inside) - set(self.running)
-        assert sum(self.inside[id].n > 0 for id in waiting) <= MAX_QUEUED
+        queued = Counter(self.inside[id].request_class for id in waiting if self.inside[id].n)
+        assert max(queued.values(), default=0) <= MAX_QUEUED
         assert not (waiting and self.is_stopping)
         alive = self.loading | self.up | self.ending
         assert sum(MODELS[model] for model in alive) == self.scheduler.bytes_charged <= BUDGET

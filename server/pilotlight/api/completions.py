@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from pilotlight.api import body, fields
+from pilotlight.api import body, classes, fields
 from pilotlight.api.edge import Exchange
 from pilotlight.api.reply import Reply
 from pilotlight.api.schema import MAX_COUNT, GenerateBody, invalid, unsupported
@@ -101,6 +101,15 @@ async def complete(http: HttpRequest, service: Service) -> Response:
     asked, warnings = await body.read(http, DIALECT, service.config.server)
     model = await service.catalog.find(asked.model)
     exchange.model = model.name
-    writer = Writer(SHAPE, exchange.id, model, include_usage=asked.include_usage, warnings=warnings)
-    request = asked.request(exchange.id, model)
+    request = classes.classified(
+        asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
+    )
+    writer = Writer(
+        SHAPE,
+        exchange.id,
+        model,
+        tier=classes.TIERS_USED[request.request_class],
+        include_usage=asked.include_usage,
+        warnings=warnings,
+    )
     return Reply(service, request, writer, stream=bool(asked.stream), warnings=warnings)

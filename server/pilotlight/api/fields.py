@@ -68,7 +68,6 @@ _SAMPLERS = {
 
 _HOSTED = {
     "store": Refusal("nothing is kept", (False,)),
-    "service_tier": Refusal("there is one tier", ("auto", "default")),
 }
 
 _LOCAL = {
@@ -99,7 +98,7 @@ _LOCAL = {
     "spaces_between_special_tokens": Refusal("special tokens are never part of the answer", (True, False)),
     "truncate_prompt_tokens": Refusal("a prompt that is too long is refused, never cut"),
     "prompt_logprobs": Refusal(_NO_LOGPROBS),
-    "priority": Refusal("requests are served in the order they came", (0,)),
+    "priority": Refusal('send service_tier: "flex" for what is not urgent', (0,)),
 }
 
 _COMMON = {**_CONSTRAINTS, **_SAMPLERS, **_HOSTED, **_LOCAL}

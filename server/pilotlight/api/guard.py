@@ -40,7 +40,10 @@ class Guard:
         return [
             (b"vary", b"Origin"),
             (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", b"x-request-id, retry-after, x-pilotlight-warnings"),
+            (
+                b"access-control-expose-headers",
+                b"x-request-id, x-request-class, retry-after, x-pilotlight-warnings",
+            ),
         ]
 
     def preflight(self, headers: Headers) -> Headers | None:

@@ -4,6 +4,7 @@ The one place where a batch's request is told from others.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from anyio import lowlevel
@@ -11,11 +12,13 @@ from anyio import lowlevel
 from pilotlight.api import chat, completions
 from pilotlight.api.body import parse
 from pilotlight.api.chat import ChatBody
+from pilotlight.api.classes import TIERS_USED
 from pilotlight.api.completions import CompletionBody
 from pilotlight.api.edge import log_bug
 from pilotlight.api.reply import Reply
 from pilotlight.api.service import Service
 from pilotlight.api.writer import Shape, Writer
+from pilotlight.core import RequestClass
 from pilotlight.errors import Error, Internal, Unsupported
 
 UnknownFields = Literal["refuse", "warn"]
@@ -26,6 +29,9 @@ ENDPOINTS: dict[str, tuple[Parse, Shape]] = {
     "/v1/completions": (lambda raw, unknown: parse(raw, completions.DIALECT, unknown), completions.SHAPE),
 }
 """What batches may ask, and how it is read and answered."""
+
+CLIENT = "batch"
+"""Who asks: lines of batches are one among others of their class."""
 
 
 class Offline:
@@ -65,5 +71,13 @@ class Offline:
         if asked.stream:
             raise Unsupported("stream is not supported in batches", param="stream")
         model = await self._service.catalog.find(asked.model)
-        writer = Writer(shape, request_id.removeprefix("req_"), model, include_usage=False, warnings=warnings)
-        return Reply(self._service, asked.request(request_id, model), writer, stream=False)
+        request = replace(asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT)
+        writer = Writer(
+            shape,
+            request_id.removeprefix("req_"),
+            model,
+            tier=TIERS_USED[request.request_class],
+            include_usage=False,
+            warnings=warnings,
+        )
+        return Reply(self._service, request, writer, stream=False)

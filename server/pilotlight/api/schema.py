@@ -5,7 +5,7 @@ Strict: "5" is no number, 5.0 no integer, true no 1. `null` is as good as absent
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -98,6 +98,8 @@ def _keep_alive(value: Any) -> float:
 FreeForm = Annotated[dict[str, Any], AfterValidator(check_free)]
 KeepAlive = Annotated[float, PlainValidator(_keep_alive, json_schema_input_type=float | str)]
 """Seconds, or a duration in words; comes out as seconds, infinite for never."""
+Tier = Literal["auto", "default", "flex", "priority", "fast"]
+"""OpenAI's classes of requests."""
 _Stop = Annotated[str, StringConstraints(min_length=1)]
 
 
@@ -137,6 +139,7 @@ class GenerateBody(Strict):
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="-1: a fresh one")
     ignore_eos: bool | None = None
     cache_prompt: bool | None = None
+    service_tier: Tier | None = Field(None, description="flex: in the background")
     keep_alive: KeepAlive | None = Field(None, description="How long the model stays loaded afterwards")
     user: str | None = Field(None, description="Without effect, as the following")
     metadata: FreeForm | None = None

@@ -48,7 +48,14 @@ class Writer:
     """Writes one request's answers in one dialect; events are complete server-sent events."""
 
     def __init__(
-        self, shape: Shape, request_id: str, model: Model, *, include_usage: bool, warnings: Sequence[str]
+        self,
+        shape: Shape,
+        request_id: str,
+        model: Model,
+        *,
+        tier: str,
+        include_usage: bool,
+        warnings: Sequence[str],
     ) -> None:
         self._shape = shape
         self._head = {
@@ -56,6 +63,7 @@ class Writer:
             "object": shape.object,
             "created": int(time.time()),
             "model": model.name,
+            "service_tier": tier,
             "system_fingerprint": fingerprint(model),
         }
         self._warnings = {"warnings": warnings} if warnings else {}

@@ -112,8 +112,8 @@ class Run:
             )
 
     async def _turn(self, model: str) -> None:
-        """Until there is a place for one more: if the worker has several, one is left to people."""
-        while self._num_troubled or self._num_running >= max(1, self._inference.parallel(model) - 1):
+        """Until the worker has a place for one more."""
+        while self._num_troubled or self._num_running >= self._inference.parallel(model):
             self._change = anyio.Event()
             await self._change.wait()
 

@@ -36,7 +36,7 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
-from pilotlight.worker.handle import Worker
+from pilotlight.worker.handle import Said, Worker
 from pilotlight.worker.protocol import (
     Admitted,
     Cancel,
@@ -45,10 +45,11 @@ from pilotlight.worker.protocol import (
     Event,
     FrameError,
     Generate,
+    Hold,
     Inspect,
+    Paused,
     Refused,
     State,
-    Step,
 )
 
 REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
@@ -159,6 +160,10 @@ class Loop:
             loads=at.loads,
             load_s=at.load_s,
             evictions=dict(at.evictions),
+            classes=line.classes,
+            paused=at.pauses.num_sequences,
+            pauses=at.pauses.count,
+            paused_s=at.pauses.seconds(anyio.current_time()),
             cost=self._loader.cost(model),
         )
 
@@ -172,6 +177,7 @@ class Loop:
                 self._scheduler.on_time(anyio.current_time())
                 while self._inbox:
                     self._inbox.popleft()()
+                self._hold()
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
                 with anyio.CancelScope(deadline=self._scheduler.next_due):
@@ -251,6 +257,7 @@ class Loop:
             n=request.n,
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
+            request_class=request.request_class,
         )
         try:
             worker.send(generate)
@@ -346,6 +353,8 @@ class Loop:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
         life, at.life, at.loaded, at.worker = at.life, None, None, None
+        at.is_held = False
+        at.pauses.note(0, anyio.current_time())
         self._survey(model)
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
@@ -376,11 +385,23 @@ class Loop:
         num_bytes = self._books.measure(model)
         self._post(lambda: self._scheduler.on_measured(model.name, num_bytes))
 
-    # --- what workers say ---
+    # --- what workers are told, and say ---
 
-    def _on_message(self, model: Model, message: Step | State) -> None:
+    def _hold(self) -> None:
+        """While one worker has interactive requests, the others compute nothing that yields."""
+        urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
+        for name, at in self._books.items():
+            is_held = bool(urgent - {name})
+            if at.worker is not None and at.is_held is not is_held:
+                at.is_held = is_held
+                at.worker.send(Hold(is_held))
+
+    def _on_message(self, model: Model, message: Said) -> None:
         if isinstance(message, State):
             self._on_state(model, message)
+            return
+        if isinstance(message, Paused):
+            self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
             return
         for event in message.events:
             dispatched = self._dispatched.get(event.id)

@@ -17,6 +17,11 @@ Models that do not fit side by side take turns. One that was loaded keeps its pl
 load took, unless nobody asks it for `LINGER_S`; then, if others wait, it gets no new requests, ends what it
 runs, and goes. Those who wait are served in order. So a model waits no longer than the turns of those before
 it: for each, `MAX_TURN_S` at most, its longest answer, and a load.
+
+Interactive requests go first here, too. A model that they wait for is loaded before those that only others
+wait for, and what runs nothing interactive has no turn to finish before it. The other way round, a model that
+has run something interactive stays for `KEPT_S` after it, so that a person's next question waits for no load.
+So background requests for a model that does not fit wait as long as interactive ones keep coming.
 """
 
 import math
@@ -33,6 +38,9 @@ LINGER_S = 0.25
 
 TURN_LOADS = 3
 """At least three quarters of the time are work when models alternate without a pause."""
+
+KEPT_S = 30.0
+"""A person's next question mostly comes within it, or only after a longer pause."""
 
 MIN_TURN_S = 1.0
 MAX_TURN_S = 20.0
@@ -86,25 +94,37 @@ class Resident:
     ready_at: float | None = None
     idle_since: float | None = None
     is_ending: bool = False
+    is_urgent: bool = False
+    """Interactive requests run or wait in it."""
+    urgent_at: float = -math.inf
+    """When they last did."""
 
     @property
     def is_candidate(self) -> bool:
         """It may have to go for another's sake, now or once it is idle."""
         return self.ready_at is not None and not self.is_pinned and not self.is_ending
 
-    @property
-    def turn_ends_at(self) -> float:
+    def turn_ends_at(self, is_urgent: bool) -> float:
+        """For another's sake that `is_urgent` or not."""
         if self.ready_at is None:
             return math.inf
         turn_s = TURN_LOADS * (self.ready_at - self.started_at)
-        return self.ready_at + min(MAX_TURN_S, max(MIN_TURN_S, turn_s))
+        ends_at = self.ready_at + min(MAX_TURN_S, max(MIN_TURN_S, turn_s))
+        if is_urgent:
+            return min(ends_at, self._urgent_until(LINGER_S))
+        return max(ends_at, self._urgent_until(KEPT_S))
 
-    @property
-    def free_at(self) -> float:
+    def free_at(self, is_urgent: bool) -> float:
         """From when on it may go for another's sake, once it runs nothing."""
+        ends_at = self.turn_ends_at(is_urgent)
         if self.idle_since is None:
-            return self.turn_ends_at
-        return min(self.turn_ends_at, self.idle_since + LINGER_S)
+            return ends_at
+        free_at = min(ends_at, self.idle_since + LINGER_S)
+        return free_at if is_urgent else max(free_at, self._urgent_until(KEPT_S))
+
+    def _urgent_until(self, linger_s: float) -> float:
+        """What is urgent in it has ended, and nothing like it came for a while."""
+        return math.inf if self.is_urgent else self.urgent_at + linger_s
 
     @property
     def expires_at(self) -> float:
@@ -113,8 +133,8 @@ class Resident:
             return math.inf
         return self.idle_since + self.keep_alive_s
 
-    def is_free(self, now: float) -> bool:
-        return self.idle_since is not None and self.free_at <= now
+    def is_free(self, now: float, is_urgent: bool) -> bool:
+        return self.idle_since is not None and self.free_at(is_urgent) <= now
 
     def loss(self, now: float) -> float:
         """What ending it costs; see the module."""
@@ -155,6 +175,14 @@ class Residency:
         resident.idle_since = None
         if keep_alive_s is not None:
             resident.keep_alive_s = keep_alive_s
+
+    def note_urgency(self, model: str, now: float, *, is_urgent: bool) -> bool:
+        """Interactive requests run or wait in it, or none do; True if that is news."""
+        resident = self._residents[model]
+        was_urgent, resident.is_urgent = resident.is_urgent, is_urgent
+        if was_urgent or is_urgent:
+            resident.urgent_at = now
+        return was_urgent is not is_urgent
 
     def idle(self, model: str, now: float) -> None:
         """The last it ran has ended."""
@@ -218,16 +246,20 @@ class Residency:
             )
         return None
 
-    def make_room(self, model: str, now: float) -> Plan:
-        """For a model that does not fit; an empty plan says that what happens already will do."""
+    def make_room(self, model: str, now: float, *, is_urgent: bool = True) -> Plan:
+        """For a model that does not fit; an empty plan says that what happens already will do.
+
+        `is_urgent` if interactive requests wait for it.
+        """
         ending = sum(resident.num_bytes for resident in self._residents.values() if resident.is_ending)
         missing = self._bytes_of(model) + self.num_bytes - ending - self.budget
-        victims = self._cheapest(missing, now)
-        if all(victim.is_free(now) for victim in victims):
+        victims = self._cheapest(missing, now, is_urgent)
+        if all(victim.is_free(now, is_urgent) for victim in victims):
             return Plan(stop=tuple(victim.model for victim in victims))
+        free_at = [victim.free_at(is_urgent) for victim in victims]
         return Plan(
-            hold=frozenset(victim.model for victim in victims if victim.turn_ends_at <= now),
-            look_again_at=min((v.free_at for v in victims if v.free_at > now), default=math.inf),
+            hold=frozenset(victim.model for victim in victims if victim.turn_ends_at(is_urgent) <= now),
+            look_again_at=min((at for at in free_at if at > now), default=math.inf),
         )
 
     def idle_ones(self) -> list[str]:
@@ -239,7 +271,7 @@ class Residency:
         held = [resident for resident in self._residents.values() if not resident.is_ending]
         over = sum(resident.num_bytes for resident in held) - self.budget
         idle = [r for r in held if r.is_candidate and r.idle_since is not None]
-        return tuple(victim.model for victim in _enough(idle, over, now))
+        return tuple(victim.model for victim in _enough(idle, over, now, is_urgent=True))
 
     def check(self) -> None:
         """Invariants: nobody is idle before it is ready."""
@@ -250,21 +282,21 @@ class Residency:
     def _bytes_of(self, model: str) -> int:
         return self._needs.get(model, Needs()).bytes_at_most
 
-    def _cheapest(self, missing: int, now: float) -> list[Resident]:
+    def _cheapest(self, missing: int, now: float, is_urgent: bool) -> list[Resident]:
         """Those whose end brings the missing bytes; nobody, if some must finish loading first."""
         candidates = [resident for resident in self._residents.values() if resident.is_candidate]
         if sum(resident.num_bytes for resident in candidates) < missing:
             return []
-        return _enough(candidates, missing, now)
+        return _enough(candidates, missing, now, is_urgent)
 
 
-def _enough(residents: list[Resident], num_bytes: int, now: float) -> list[Resident]:
+def _enough(residents: list[Resident], num_bytes: int, now: float, is_urgent: bool) -> list[Resident]:
     """Those that hold so many bytes together, as far as they do: free ones first, then the cheapest to lose.
 
     None of them could be left out.
     """
     chosen: list[Resident] = []
-    for resident in sorted(residents, key=lambda one: (not one.is_free(now), one.loss(now))):
+    for resident in sorted(residents, key=lambda one: (not one.is_free(now, is_urgent), one.loss(now))):
         if num_bytes <= sum(one.num_bytes for one in chosen):
             break
         chosen.append(resident)

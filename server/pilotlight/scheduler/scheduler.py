@@ -6,15 +6,15 @@ loaded together, and who goes for another, is `Residency`'s arithmetic.
 """
 
 import math
-from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from pilotlight.core import Request, WorkerState
+from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.line import Line
 from pilotlight.scheduler.residency import Needs, Plan, Reason, Residency, Resident
+from pilotlight.scheduler.standing import Standing
 
 RETRY_AFTER_S = 2
 """What a refused client is told to wait; the queue has moved by then even on slow machines."""
@@ -42,33 +42,8 @@ class Effects(Protocol):
         """The model's last request has ended."""
 
 
-@dataclass(slots=True)
-class Line:
-    """One model's worker state, the requests waiting for it and those it runs."""
-
-    state: WorkerState = WorkerState.STOPPED
-    parallel: int = 0
-    queue: deque[Request] = field(default_factory=deque)
-    running: dict[str, Request] = field(default_factory=dict)
-
-    @property
-    def is_loaded(self) -> bool:
-        """Or soon will be: whoever waits, waits for its worker and not for room."""
-        return self.state in (WorkerState.STARTING, WorkerState.READY)
-
-    @property
-    def active(self) -> int:
-        """Sequences running."""
-        return sum(request.n for request in self.running.values())
-
-    def has_room(self, request: Request) -> bool:
-        """A request with more sequences than the worker has goes in
-        alone, and the worker refuses it by name."""
-        return not self.running or self.active + request.n <= self.parallel
-
-
 class Scheduler:
-    """Owns the lines; `max_queued` bounds the requests that wait, over all models."""
+    """Owns the lines; `max_queued` bounds the requests of a class that wait, over all models."""
 
     def __init__(self, effects: Effects, max_queued: int) -> None:
         self._effects = effects
@@ -76,7 +51,8 @@ class Scheduler:
         self._lines: dict[str, Line] = {}
         self._residency = Residency()
         self._wanted: dict[str, None] = {}
-        """Models that requests wait for and that are not loaded, in the order they came to be wanted."""
+        """Models that requests wait for and that are not loaded, in the order they came to be wanted; those
+        that interactive requests wait for go before the others."""
         self._leaving: set[str] = set()
         """Models somebody wants unloaded; they end what they run first."""
         self._plan = Plan()
@@ -88,6 +64,10 @@ class Scheduler:
 
     def line(self, model: str) -> Line:
         return self._lines.setdefault(model, Line())
+
+    def standing(self, model: str, request_id: str) -> Standing | None:
+        """Where a request of the model is among those who wait; None if it does not."""
+        return self.line(model).standing(request_id)
 
     def resident(self, model: str) -> Resident | None:
         """What it is charged, and when it expires; None if it has no worker."""
@@ -146,14 +126,20 @@ class Scheduler:
             return
         # 2. It would have to wait, and enough are waiting.
         is_served = line.state is WorkerState.READY and not self._is_held(request.model)
-        must_wait = not is_served or line.queue or not line.has_room(request)
-        if request.n and must_wait and self._num_queued() >= self._max_queued:
-            text = f"{self._num_queued()} requests are waiting; at most {self._max_queued} may (server.queue)"
+        is_first = not line.queue or request.rank < line.queue.rank
+        must_wait = not is_served or not is_first or not line.has_room(request)
+        num_queued = self._num_queued(request.request_class)
+        if request.n and must_wait and num_queued >= self._max_queued:
+            text = (
+                f"{num_queued} {request.request_class} requests are waiting; "
+                f"at most {self._max_queued} of a class may (server.queue)"
+            )
             self._effects.fail(request, Busy(text, retry_after_s=RETRY_AFTER_S))
             return
-        # 3. In line, behind those who came before; a model that is not loaded is wanted from now on.
-        line.queue.append(request)
+        # 3. In line, in its turn; a model that is not loaded is wanted from now on.
+        line.queue.put(request)
         if line.is_loaded:
+            self._note_urgency(request.model, line)
             self._pump(request.model, line)
         else:
             self._wanted.setdefault(request.model)
@@ -163,18 +149,18 @@ class Scheduler:
         """The client left. Unknown ids are fine: it may have ended in the same moment."""
         for model, line in self._lines.items():
             if (running := line.running.pop(request_id, None)) is not None:
+                line.turnover.drop(request_id)
                 self._effects.cancel(running)
                 self._after_end(model, line)
                 return
-            for request in line.queue:
-                if request.id == request_id:
-                    line.queue.remove(request)
-                    self._after_leaving(model, line)
-                    return
+            if line.queue.remove(request_id) is not None:
+                self._after_leaving(model, line)
+                return
 
     def on_request_done(self, request_id: str) -> None:
         for model, line in self._lines.items():
             if line.running.pop(request_id, None) is not None:
+                line.turnover.end(request_id, self._now)
                 self._after_end(model, line)
                 return
 
@@ -188,8 +174,11 @@ class Scheduler:
         line.state = WorkerState.READY
         line.parallel = parallel
         self._residency.ready(model, self._now)
-        self._fill(line)
+        self._residency.note_urgency(model, self._now, is_urgent=line.is_urgent)
+        if not self._is_outranked(line):
+            self._fill(line)
         self._settle()
+        self._pump(model, line)
 
     def on_worker_gone(self, model: str, error: Error | None) -> None:
         """Its process is no more: it died or could not be loaded because of `error`, or was stopped.
@@ -199,9 +188,8 @@ class Scheduler:
         line = self.line(model)
         lost = list(line.running.values())
         if error is not None and (line.state is WorkerState.STARTING or self._is_stopping):
-            lost += line.queue
-            line.queue.clear()
-        line.running.clear()
+            lost += line.queue.clear()
+        line.clear()
         self._after_gone(model, line, WorkerState.FAILED if error else WorkerState.STOPPED)
         for request in lost:
             assert error is not None, f"{model}: stopped while it ran {request.id}"
@@ -213,7 +201,7 @@ class Scheduler:
         so; who asked for more, waits on."""
         line = self.line(model)
         for request in [request for request in line.queue if not request.n]:
-            line.queue.remove(request)
+            line.queue.remove(request.id)
             self._effects.fail(request, Unloaded(f"{model} was unloaded before its load was done"))
         if line.is_loaded:
             self._leaving.add(model)
@@ -227,11 +215,10 @@ class Scheduler:
         """Nobody new, and nobody who still waits; what runs may finish."""
         self._is_stopping = True
         for line in self._lines.values():
-            for request in line.queue:
+            for request in line.queue.clear():
                 self._effects.fail(
                     request, ShuttingDown("the daemon is shutting down", retry_after_s=RETRY_AFTER_S)
                 )
-            line.queue.clear()
         self._wanted.clear()
 
     def on_drain_limit(self) -> None:
@@ -241,7 +228,7 @@ class Scheduler:
             for request in line.running.values():
                 self._effects.cancel(request)
                 self._effects.fail(request, ShuttingDown(text, retry_after_s=RETRY_AFTER_S))
-            line.running.clear()
+            line.clear()
 
     def check(self) -> None:
         """Invariants: nobody both waits and runs, nobody runs
@@ -251,15 +238,32 @@ class Scheduler:
             waiting = {request.id for request in line.queue}
             assert not waiting & set(line.running), f"{model}: a request waits and runs"
             assert not line.running or line.state is WorkerState.READY, f"{model}: runs while {line.state}"
-            if line.queue and line.state is WorkerState.READY:
-                has_cause = self._is_held(model) or not line.has_room(line.queue[0])
+            if line.state is WorkerState.READY and (first := line.next) is not None:
+                has_cause = self._is_held(model) or not line.has_room(first)
                 assert has_cause, f"{model}: a request waits though there is room"
             assert not line.queue or line.is_loaded or model in self._wanted, f"{model}: stuck"
 
     # --- how it is done ---
 
-    def _num_queued(self) -> int:
-        return sum(request.n > 0 for line in self._lines.values() for request in line.queue)
+    def _num_queued(self, request_class: RequestClass) -> int:
+        waiting = (request for line in self._lines.values() for request in line.queue)
+        return sum(request.n > 0 and request.request_class is request_class for request in waiting)
+
+    def _note_urgency(self, model: str, line: Line) -> None:
+        """When a model becomes urgent, or is so no longer, others may have to wait for it, or need not."""
+        if self._residency.note_urgency(model, self._now, is_urgent=line.is_urgent):
+            self._settle()
+
+    def _is_outranked(self, line: Line) -> bool:
+        """It serves nobody interactive, and those who are wait for the room it takes."""
+        return not line.is_urgent and any(not self._yields(self.line(model)) for model in self._wanted)
+
+    def _wanted_in_turn(self) -> list[str]:
+        return sorted(self._wanted, key=lambda model: self._yields(self.line(model)))
+
+    def _yields(self, line: Line) -> bool:
+        """Nothing interactive waits in it."""
+        return not line.queue or line.queue.rank > 0
 
     def _settle(self) -> None:
         """Start those who are wanted as far as they fit, in order; for the first that does not, make room."""
@@ -268,7 +272,7 @@ class Scheduler:
             return
         held, self._plan = self._plan.hold, Plan()
         self._stop(self._residency.surplus(self._now), Reason.BUDGET)
-        for model in list(self._wanted):
+        for model in self._wanted_in_turn():
             if not self._is_settled(model):
                 break
         self._stop(self._plan.stop, Reason.ROOM)
@@ -285,7 +289,7 @@ class Scheduler:
         elif self._residency.fits(model):
             self._start(model, line)
         else:
-            self._plan = self._residency.make_room(model, self._now)
+            self._plan = self._residency.make_room(model, self._now, is_urgent=not self._yields(line))
             return False
         return True
 
@@ -307,8 +311,7 @@ class Scheduler:
 
     def _refuse(self, model: str, line: Line, error: Error) -> None:
         del self._wanted[model]
-        refused, line.queue = line.queue, deque()
-        for request in refused:
+        for request in line.queue.clear():
             self._effects.fail(request, error)
 
     def _may_leave(self, line: Line) -> bool:
@@ -319,18 +322,23 @@ class Scheduler:
 
     def _after_end(self, model: str, line: Line) -> None:
         """One it ran is no more."""
+        is_news = self._residency.note_urgency(model, self._now, is_urgent=line.is_urgent)
         self._pump(model, line)
         if not line.running:
             self._residency.idle(model, self._now)
             self._effects.idle(model)
+        if is_news or not line.running:
             self._settle()
 
     def _after_leaving(self, model: str, line: Line) -> None:
         """One who waited is no more; it may have needed more room than others behind it."""
         self._pump(model, line)
-        if model in self._wanted and not line.queue:
-            del self._wanted[model]
+        if model in self._wanted:
+            if not line.queue:
+                del self._wanted[model]
             self._settle()
+        elif line.is_loaded:
+            self._note_urgency(model, line)
 
     def _after_gone(self, model: str, line: Line, state: WorkerState) -> None:
         line.state = state
@@ -348,8 +356,10 @@ class Scheduler:
             self._fill(line)
 
     def _fill(self, line: Line) -> None:
-        while line.queue and line.has_room(line.queue[0]):
-            request = line.queue.popleft()
+        while (request := line.next) is not None and line.has_room(request):
+            line.queue.take(request)
             line.running[request.id] = request
+            if request.n:
+                line.turnover.begin(request.id, self._now)
             self._residency.busy(request.model, request.keep_alive_s)
             self._effects.dispatch(request)

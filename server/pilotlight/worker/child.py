@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -23,9 +24,11 @@ from pilotlight.worker.protocol import (
     Event,
     Generate,
     Hello,
+    Hold,
     Inspect,
     Load,
     LoadFailed,
+    Paused,
     Progress,
     Ready,
     Refused,
@@ -86,7 +89,11 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
     """The step loop; waits without a timer when there is nothing to do."""
     outbox = Outbox(send)
     tasks = intake.tasks
+    num_paused = 0
     while True:
+        if runtime.num_paused != num_paused:
+            num_paused = runtime.num_paused
+            send(Paused(num_paused))
         events: list[Event] = []
         while not tasks.empty() or not runtime.has_work:
             # What comes now may make the next step a long one.
@@ -101,7 +108,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         # Before the step: an admission or refusal must not wait for a long prompt to be computed.
         outbox.add(events)
         if runtime.has_work:
-            outbox.add(runtime.step())
+            outbox.add(runtime.step(intake.is_urgent))
 
 
 def _next_task(runtime: Runtime, intake: "Intake") -> Task:
@@ -153,6 +160,9 @@ class Intake:
         self._fd = source.fileno()
         self._splitter = Splitter()
         self._is_reading = False
+        self._urgent: deque[int] = deque()
+        """Interactive requests that were read and have not begun."""
+        self._is_held = False
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.runtime: Runtime | None = None
         """Set once loaded; the daemon sends requests only after `Ready`."""
@@ -176,6 +186,10 @@ class Intake:
         """A task is there, or about to be."""
         return self._is_reading or not self.tasks.empty()
 
+    def is_urgent(self) -> bool:
+        """An interactive request is there, and nobody knows of it."""
+        return bool(self._urgent)
+
     def _read(self) -> bytes:
         data = os.read(self._fd, READ_BYTES)
         if not data:
@@ -188,7 +202,9 @@ class Intake:
     def _task(self, message: ToWorker) -> Task:
         match message:
             case Generate():
-                return self._prepare(message)
+                return self._prepare(message) if message.request_class.yields else self._hurry(message)
+            case Hold(is_held):
+                return lambda runtime: self._hold(runtime, is_held)
             case Cancel(request_id):
                 return lambda runtime: runtime.cancel(request_id)
             case SetThreads(threads):
@@ -197,6 +213,25 @@ class Intake:
                 return lambda runtime: runtime.state()
             case Load():
                 raise AssertionError("a worker loads one model once")
+
+    def _hurry(self, generate: Generate) -> Task:
+        """What yields makes way for it while it is still being prepared."""
+        self._urgent.append(generate.id)
+        self.tasks.put(lambda runtime: runtime.hold(True))
+        begin = self._prepare(generate)
+
+        def task(runtime: Runtime) -> Event | ToDaemon | None:
+            reply = begin(runtime)
+            self._urgent.popleft()
+            self._hold(runtime, self._is_held)
+            return reply
+
+        return task
+
+    def _hold(self, runtime: Runtime, is_held: bool) -> None:
+        """As the daemon says, and as long as something interactive is being prepared."""
+        self._is_held = is_held
+        runtime.hold(is_held or bool(self._urgent))
 
     def _prepare(self, generate: Generate) -> Task:
         assert self.runtime is not None, "the daemon sent a request before Ready"

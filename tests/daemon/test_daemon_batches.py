@@ -70,7 +70,7 @@ def answered(daemon: Daemon, batch_id: str) -> int:
 
 def kill_at(daemon: Daemon, batch_id: str, num_answered: int) -> None:
     """When so many lines have their answer."""
-    until(lambda: answered(daemon, batch_id) >= num_answered)
+    until(lambda: answered(daemon, batch_id) >= num_answered, within_s=50)
     daemon.signal(signal.SIGKILL)
     daemon.process.wait(END_S)
 
@@ -80,11 +80,12 @@ def test_killed_in_the_middle_every_line_is_answered_once(serve: Serve) -> None:
     """Twice, by the built-in model; a line that cannot be answered is an error once."""
     texts = [line(f"r{number}", "pilot", max_tokens=4) for number in range(60)]
     texts[30] = line("r30", "pilot", temperature=99)
-    daemon = serve()
+    models = "[defaults]\nthreads = 1\n"  # two that wait for each other are slow where much else runs
+    daemon = serve(models=models)
     batch_id = submit(daemon, "".join(texts))
     for share in (1, 25):
         kill_at(daemon, batch_id, share)
-        daemon = serve()
+        daemon = serve(models=models)
     done = over(daemon, batch_id)
     good, bad = (answers(daemon, done[f"{kind}_file_id"]) for kind in ("output", "error"))
     assert sorted(answer["custom_id"] for answer in good) == sorted({f"r{n}" for n in range(60)} - {"r30"})
@@ -172,12 +173,12 @@ def test_a_second_daemon_leaves_them_alone(serve: Serve, tmp_path: Path) -> None
 
 def test_people_are_not_kept_waiting(serve: Serve, tmp_path: Path) -> None:
     """While a batch has more lines than the worker has places, a request gets one at once."""
-    daemon = serve(models=echo(tmp_path, parallel=3, tokens_per_s=20))
+    daemon = serve(models=echo(tmp_path, parallel=2, tokens_per_s=20))
     text = "".join(line(f"r{n}", "echo", max_tokens=100_000, ignore_eos=True) for n in range(8))
     batch_id = submit(daemon, line("first", "echo") + text)
     until(lambda: daemon.model("echo")["active"] == 2)
     assert daemon.post("echo").status_code == 200
-    assert (daemon.model("echo")["active"], daemon.model("echo")["queued"]) == (2, 0)
+    assert daemon.model("echo")["queued"] == 0
     httpx.post(f"{daemon.url}/v1/batches/{batch_id}/cancel", timeout=END_S)
     over(daemon, batch_id, "cancelled")
     until(lambda: daemon.model("echo")["active"] == 0)

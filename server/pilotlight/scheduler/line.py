@@ -1,0 +1,72 @@
+"""One model's line: who waits for it, who runs in it, and who may begin.
+
+Pure; what follows from it is the scheduler's business.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pilotlight.core import ClassStatus, Request, RequestClass, WorkerState
+from pilotlight.scheduler.queue import Queue
+from pilotlight.scheduler.standing import Standing, Turnover
+
+
+@dataclass(slots=True)
+class Line:
+    """One model's worker state, the requests waiting for it and those it runs."""
+
+    state: WorkerState = WorkerState.STOPPED
+    parallel: int = 0
+    queue: Queue = field(default_factory=Queue)
+    running: dict[str, Request] = field(default_factory=dict)
+    turnover: Turnover = field(default_factory=Turnover)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Or soon will be: whoever waits, waits for its worker and not for room."""
+        return self.state in (WorkerState.STARTING, WorkerState.READY)
+
+    @property
+    def active(self) -> int:
+        """Sequences running."""
+        return sum(request.n for request in self.running.values())
+
+    @property
+    def classes(self) -> dict[RequestClass, ClassStatus]:
+        """What there is of each class."""
+        active: Counter[RequestClass] = Counter()
+        for request in self.running.values():
+            active[request.request_class] += request.n
+        queued = Counter(request.request_class for request in self.queue)
+        return {one: ClassStatus(active[one], queued[one]) for one in RequestClass}
+
+    @property
+    def is_urgent(self) -> bool:
+        """Interactive requests run or wait in it."""
+        return any(not request.yields for request in (*self.running.values(), *self.queue))
+
+    @property
+    def next(self) -> Request | None:
+        """Whose turn it is."""
+        return next(self.queue.order(self.running.values()), None)
+
+    def clear(self) -> None:
+        """What it ran runs no more."""
+        self.running.clear()
+        self.turnover.clear()
+
+    def has_room(self, request: Request) -> bool:
+        """The worker sets aside what yields, to make room for what does not.
+
+        A request with more sequences than the worker has goes in alone, and the worker refuses it by name.
+        """
+        in_its_way = [other.n for other in self.running.values() if request.yields or not other.yields]
+        return not in_its_way or sum(in_its_way) + request.n <= self.parallel
+
+    def standing(self, request_id: str) -> Standing | None:
+        """Where the request is among those who wait, if it does."""
+        for position, request in enumerate(self.queue.order(self.running.values()), start=1):
+            if request.id == request_id:
+                wait_s = self.turnover.wait_s(position, len(self.running))
+                return Standing(position, wait_s, is_loaded=self.state is WorkerState.READY)
+        return None
