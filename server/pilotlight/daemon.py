@@ -14,6 +14,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict, replace
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,11 @@ from anyio.abc import TaskGroup, TaskStatus
 from pilotlight import __version__
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
+from pilotlight.api.offline import Offline
 from pilotlight.api.server import Server
+from pilotlight.batch.batches import Batches
+from pilotlight.batch.records import State
+from pilotlight.batch.run import Desk
 from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
@@ -126,6 +131,10 @@ class Daemon:
         self.metrics = Metrics(self.status, self.memory)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
+        desk = Desk(Offline(self), self.notices, self.metrics.count_batch_line)
+        self.batches = Batches(config.state_dir, desk, config.server.body_limit)
+        for state in State:
+            self.metrics.show_batches(state.value, partial(self.batches.num_in, state))
         self._sock = sock
         self._server = Server(create_app(self), config)
         self._discovery = Discovery(config.state_dir)
@@ -190,6 +199,7 @@ class Daemon:
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)
+            tasks.start_soon(self.batches.run)
             if sys.platform == "linux":
                 tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
@@ -246,6 +256,7 @@ class Daemon:
         self._loop.shut_down()
         self.gate.close()
         self.pulls.stop()
+        self.batches.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()

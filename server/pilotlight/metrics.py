@@ -8,7 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
@@ -45,6 +45,10 @@ class Metrics:
         self._pulls = Counter(
             "pilotlight_pulls", "Pulls of models by how they ended.", ("outcome",), registry=self.registry
         )
+        self._batches = Gauge("pilotlight_batches", "Batches by state.", ("status",), registry=self.registry)
+        self._batch_lines = Counter(
+            "pilotlight_batch_lines", "Lines of batches answered.", ("outcome",), registry=self.registry
+        )
         self._first = Histogram(
             "pilotlight_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
@@ -67,6 +71,14 @@ class Metrics:
     def count_pull(self, outcome: str) -> None:
         """One pull ended: `done`, `failed`, or `stopped` because nobody followed it any more."""
         self._pulls.labels(outcome).inc()
+
+    def count_batch_line(self, outcome: str) -> None:
+        """One line of a batch was answered: `completed`, or `failed` with an error."""
+        self._batch_lines.labels(outcome).inc()
+
+    def show_batches(self, status: str, count: Callable[[], int]) -> None:
+        """Ask how many batches have this status when somebody scrapes."""
+        self._batches.labels(status).set_function(count)
 
     def meter(self, model: str, request_class: str) -> "ModelMeter":
         """The bound children of a model of the catalog and a class of requests."""

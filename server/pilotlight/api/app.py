@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight import __version__
-from pilotlight.api import admin, chat, completions, health, models, policy, pulls, residency
+from pilotlight.api import admin, batches, chat, completions, files, health, models, policy, pulls, residency
 from pilotlight.api.document import Route, describe
 from pilotlight.api.edge import Edge, Exchange, error_response
 from pilotlight.api.framework import FastAPI
@@ -19,6 +19,16 @@ ROUTES = (
     Route("/v1/completions", completions.complete, completions.CompletionBody),
     Route("/v1/models", models.models),
     Route("/v1/models/{id:path}", models.model),
+    Route("/v1/files", files.upload, is_action=True),
+    Route("/v1/files", files.files),
+    Route("/v1/files/{id}", files.file),
+    Route("/v1/files/{id}", files.delete, is_deletion=True),
+    Route("/v1/files/{id}/content", files.content),
+    Route("/v1/batches", batches.create, batches.BatchBody),
+    Route("/v1/batches", batches.batches),
+    Route("/v1/batches/{id}", batches.batch),
+    Route("/v1/batches/{id}", batches.delete, is_deletion=True),
+    Route("/v1/batches/{id}/cancel", batches.cancel, is_action=True),
     Route("/admin/models", admin.models),
     Route("/admin/models/{id:path}", admin.show),
     Route("/admin/reload", admin.reload, is_action=True),

@@ -23,10 +23,13 @@ class Route:
     endpoint: Callable[[HttpRequest, Service], Awaitable[Response]]
     body: type[BaseModel] | None = None
     is_action: bool = False
-    """It does something, though it takes no body."""
+    """It does something, though it takes no JSON body."""
+    is_deletion: bool = False
 
     @property
     def methods(self) -> list[str]:
+        if self.is_deletion:
+            return ["DELETE"]
         return ["POST"] if self.is_action or self.body is not None else ["GET", "HEAD"]
 
 
@@ -36,12 +39,14 @@ def describe(routes: Sequence[Route]) -> dict[str, Any]:
     _, schemas = models_json_schema(
         [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
     )
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        operations = paths.setdefault(route.path.replace(":path", ""), {})
+        operations[route.methods[0].lower()] = _operation(route)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Pilotlight", "version": __version__},
-        "paths": {
-            route.path.replace(":path", ""): {route.methods[0].lower(): _operation(route)} for route in routes
-        },
+        "paths": paths,
         "components": {
             "schemas": schemas.get("$defs", {}),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},

@@ -4,6 +4,7 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -60,12 +61,20 @@ class Reply(Response):
                 response = Response(content, 200, self._extra_headers, "application/json")
                 await response(scope, receive, send)
 
+    async def whole(self) -> bytes:
+        """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
+        decision = await self._service.gate.admit(self._asking.facts)
+        with self._begin(decision) as (answer, tally):
+            return await self._collect(answer, tally)
+
     @contextmanager
-    def _begin(self, decision: Decision, exchange: Exchange) -> Iterator[tuple[Answer, Tally]]:
+    def _begin(self, decision: Decision, exchange: Exchange | None = None) -> Iterator[tuple[Answer, Tally]]:
         self._request, self._writer = self._asking.decided(decision)
-        exchange.model = self._request.model
-        meter = self._service.metrics.meter(exchange.model, self._request.request_class)
-        tally = Tally(meter, self._request.n, exchange.arrived)
+        arrived = time.perf_counter()
+        if exchange is not None:
+            exchange.model, arrived = self._request.model, exchange.arrived
+        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
+        tally = Tally(meter, self._request.n, arrived)
         answer = self._service.submit(self._request)
         try:
             yield answer, tally

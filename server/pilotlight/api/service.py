@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pilotlight.api.keys import Keys
+from pilotlight.batch.batches import Batches
 from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
@@ -38,6 +39,8 @@ class Service(Protocol):
     def shelf(self) -> Shelf: ...
     @property
     def pulls(self) -> Pulls: ...
+    @property
+    def batches(self) -> Batches: ...
     @property
     def is_ready(self) -> bool:
         """Able to serve: started and not stopping."""

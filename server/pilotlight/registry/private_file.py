@@ -21,3 +21,13 @@ def write(file: Path, content: bytes, *, is_lasting: bool = False) -> None:
     except BaseException:
         os.unlink(name)
         raise
+
+
+def sync(folder: Path) -> None:
+    """Make the names in a folder last, where the system can."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

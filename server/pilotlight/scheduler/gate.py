@@ -90,6 +90,15 @@ class Gate:
             facts = replace(facts, is_overridden=True)
         return decide(reading, self._policy.rules, facts, self.in_force)
 
+    async def admit(self, facts: Facts) -> Decision:
+        """What is done with a request, once it may begin. Raises what `admitted` raises."""
+        decision = await self.judge(facts)
+        if decision.actions.admit is Admit.DEFER:
+            return await self.admitted(decision)
+        if decision.actions.admit is Admit.REJECT:
+            raise self.refusal(decision)
+        return decision
+
     async def admitted(self, decision: Decision) -> Decision:
         """Returns once a deferred request may begin, with what is done with it then.
 
