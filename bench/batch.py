@@ -6,6 +6,8 @@ Counts the answers to each line, and how long the whole takes.
 import argparse
 import asyncio
 import json
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -15,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from servers import Launch, Server, ServerFailed, end_on_sigterm, find_pilotlight, pilotlight, running
 from table import Target, number, render
@@ -40,7 +41,7 @@ async def batch(launch: Launch, num_lines: int, num_tokens: int, num_kills: int)
         async with running(launch) as server, _client(server) as client:
             batch_id = batch_id or await _submit(client, num_lines, num_tokens, server.model)
             await _until(client, batch_id, share)
-            await _kill(server)
+            os.kill(server.pid, signal.SIGKILL)
     async with running(launch) as server, _client(server) as client:
         batch_id = batch_id or await _submit(client, num_lines, num_tokens, server.model)
         done = await _until(client, batch_id, num_lines + 1)
@@ -85,12 +86,6 @@ async def _until(client: httpx.AsyncClient, batch_id: str, num_answered: int) ->
         if found["status"] in OVER or found["request_counts"]["completed"] >= num_answered:
             return found
         await asyncio.sleep(LOOK_S)
-
-
-async def _kill(server: Server) -> None:
-    process = psutil.Process(server.pid)
-    process.kill()
-    await asyncio.to_thread(process.wait)
 
 
 async def _answers(client: httpx.AsyncClient, done: dict[str, Any]) -> AsyncIterator[str]:

@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -26,11 +26,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from pilotlight import __version__
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
-from pilotlight.api.offline import Offline
 from pilotlight.api.server import Server
-from pilotlight.batch.batches import Batches
-from pilotlight.batch.records import State
-from pilotlight.batch.run import Desk
 from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
@@ -61,6 +57,9 @@ from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
 from pilotlight.store.smoke import Smoke
+
+if TYPE_CHECKING:
+    from pilotlight.batch.batches import Batches
 
 log = structlog.get_logger()
 
@@ -131,10 +130,8 @@ class Daemon:
         self.metrics = Metrics(self.status, self.memory)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
-        desk = Desk(Offline(self), self.notices, self.metrics.count_batch_line)
-        self.batches = Batches(config.state_dir, desk, config.server.body_limit)
-        for state in State:
-            self.metrics.show_batches(state.value, partial(self.batches.num_in, state))
+        self._batches: Batches | None = None
+        self._tasks: TaskGroup | None = None
         self._sock = sock
         self._server = Server(create_app(self), config)
         self._discovery = Discovery(config.state_dir)
@@ -189,17 +186,38 @@ class Daemon:
     async def unload(self, model: str) -> None:
         await self._loop.unload(model)
 
+    @property
+    def batches(self) -> "Batches":
+        return self._batches or self._start_batches()
+
+    def _start_batches(self) -> "Batches":
+        """When they are first asked for, or something is left to do: most daemons never see a batch."""
+        from pilotlight.api.offline import Offline
+        from pilotlight.batch.batches import Batches
+        from pilotlight.batch.records import State
+        from pilotlight.batch.run import Desk
+
+        desk = Desk(Offline(self), self.notices, self.metrics.count_batch_line)
+        batches = self._batches = Batches(self.config.state_dir, desk, self.config.server.body_limit)
+        for state in State:
+            self.metrics.show_batches(state.value, partial(batches.num_in, state))
+        assert self._tasks is not None, "requests come in while we serve"
+        self._tasks.start_soon(batches.run)
+        return batches
+
     # --- life ---
 
     async def serve(self) -> None:
         """Start, serve, and stop in order when a signal comes."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             await tasks.start(self._receive_signals, tasks)
             tasks.start_soon(self.power.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)
-            tasks.start_soon(self.batches.run)
+            if (self.config.state_dir / "batches").exists():
+                self._start_batches()
             if sys.platform == "linux":
                 tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
@@ -256,7 +274,8 @@ class Daemon:
         self._loop.shut_down()
         self.gate.close()
         self.pulls.stop()
-        self.batches.stop()
+        if self._batches is not None:
+            self._batches.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()

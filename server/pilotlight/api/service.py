@@ -1,10 +1,9 @@
 """What the HTTP routes need of the daemon; `daemon.Daemon` is the real one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pilotlight.api.keys import Keys
-from pilotlight.batch.batches import Batches
 from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
@@ -16,6 +15,9 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
+
+if TYPE_CHECKING:
+    from pilotlight.batch.batches import Batches
 
 
 class Service(Protocol):
@@ -40,7 +42,7 @@ class Service(Protocol):
     @property
     def pulls(self) -> Pulls: ...
     @property
-    def batches(self) -> Batches: ...
+    def batches(self) -> "Batches": ...
     @property
     def is_ready(self) -> bool:
         """Able to serve: started and not stopping."""
