@@ -31,7 +31,7 @@ class EventStream(EventSourceResponse):
         events: AsyncIterator[bytes],
         headers: Mapping[str, str],
         keepalive_s: float,
-        says: Callable[[], str],
+        says: Callable[[], str] = lambda: "keep-alive",
     ) -> None:
         super().__init__(
             events,
