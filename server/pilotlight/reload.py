@@ -6,10 +6,14 @@ from dataclasses import dataclass, fields
 from pydantic import BaseModel
 
 from pilotlight.config import Config
-from pilotlight.core import Model
+from pilotlight.core import Model, RequestClass
 
-LIVE = {"server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"}
-"""Settings that only say which models there are, and what they are like: taken without a restart."""
+LIVE = {
+    *("server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"),
+    *(f"classes.{request_class}" for request_class in RequestClass),
+}
+"""Settings that only say which models and classes of clients there are, and what models are like: they are
+taken without a restart."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-from pilotlight.config import Config, ServerSettings
+from pilotlight.config import ClassesSettings, Config, ServerSettings
 from pilotlight.core import (
     Accepted,
     Capabilities,
@@ -117,6 +117,10 @@ class FakeService:
         self.script(request, answer)
         self.submitted.set()
         return answer
+
+    @property
+    def classes(self) -> ClassesSettings:
+        return self.config.classes
 
     def standing(self, request: Request) -> str | None:
         return self.stands

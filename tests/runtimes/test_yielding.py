@@ -98,14 +98,14 @@ def test_somebody_gets_a_row_though_all_are_taken(bench: Bench) -> None:
 
 def test_somebody_gets_the_memory_that_others_hold(bench: Bench) -> None:
     """As much of it as need be: rows hold so many tokens together."""
-    others = [behind([token] * 300) for token in (6, 7, 8)]
+    others = [behind([token] * 250, max_tokens=60) for token in (6, 7, 8)]
     begin(bench, *others)
     asked = ahead([5] * 600)
     bench.start(asked)
     until_done(bench, asked)
     assert bench.runtime.state().waiting == 2
     bench.finish()
-    assert {bench.speech(one).end.completion_tokens for one in others} == {30}
+    assert {bench.speech(one).end.completion_tokens for one in others} == {60}
 
 
 def test_interactive_rows_stay_side_by_side(bench: Bench) -> None:

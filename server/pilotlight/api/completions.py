@@ -101,9 +101,7 @@ async def complete(http: HttpRequest, service: Service) -> Response:
     asked, warnings = await body.read(http, DIALECT, service.config.server)
     model = await service.catalog.find(asked.model)
     exchange.model = model.name
-    request = classes.classified(
-        asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
-    )
+    request = classes.classified(asked.request(exchange.id, model), http, asked.service_tier, service.classes)
     writer = Writer(
         SHAPE,
         exchange.id,

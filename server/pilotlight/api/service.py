@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from pilotlight.config import Config
+from pilotlight.config import ClassesSettings, Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
@@ -19,6 +19,10 @@ class Service(Protocol):
 
     @property
     def config(self) -> Config: ...
+    @property
+    def classes(self) -> ClassesSettings:
+        """As they were last read."""
+
     @property
     def catalog(self) -> Catalog: ...
     @property
