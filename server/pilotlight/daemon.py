@@ -27,7 +27,7 @@ from pilotlight import __version__
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
-from pilotlight.config import Config, model_at, models, unpulled
+from pilotlight.config import ClassesSettings, Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
@@ -143,6 +143,10 @@ class Daemon:
 
     def submit(self, request: Request) -> Answer:
         return self._loop.submit(request)
+
+    @property
+    def classes(self) -> ClassesSettings:
+        return self._settings.classes
 
     def standing(self, request: Request) -> str | None:
         return self._loop.standing(request)

@@ -6,18 +6,15 @@ from dataclasses import dataclass, fields
 from pydantic import BaseModel
 
 from pilotlight.config import Config
-from pilotlight.core import Model
+from pilotlight.core import Model, RequestClass
 
 LIVE = {
-    "server.builtin",
-    "defaults.context",
-    "defaults.parallel",
-    "defaults.threads",
-    "policy.preset",
-    "policy.hysteresis",
-    "defaults.kv_cache_type",
+    *("server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"),
+    *("defaults.kv_cache_type", "policy.preset", "policy.hysteresis"),
+    *(f"classes.{request_class}" for request_class in RequestClass),
 }
-"""Settings that only say which models there are, and what they are like: taken without a restart."""
+"""Settings that only say which models, rules and classes of clients there are, and what models are like: they
+are taken without a restart."""
 
 
 @dataclass(frozen=True, slots=True)

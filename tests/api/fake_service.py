@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from pilotlight.api.keys import Keys
-from pilotlight.config import Config, ServerSettings
+from pilotlight.config import ClassesSettings, Config, ServerSettings
 from pilotlight.core import (
     Accepted,
     Capabilities,
@@ -150,6 +150,10 @@ class FakeService:
         self.script(request, answer)
         self.submitted.set()
         return answer
+
+    @property
+    def classes(self) -> ClassesSettings:
+        return self.config.classes
 
     def standing(self, request: Request) -> str | None:
         return self.stands

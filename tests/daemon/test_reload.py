@@ -109,6 +109,16 @@ def test_the_signal_does_what_the_request_does(serve: Serve, tmp_path: Path) -> 
     until(lambda: daemon.post("new").status_code == 200)
 
 
+def test_clients_change_their_class(serve: Serve, tmp_path: Path) -> None:
+    """The next request of each is of the new one."""
+    daemon = serve(models=echo(tmp_path))
+    assert daemon.post("echo").json()["service_tier"] == "default"
+    settings = '[classes.background]\nagents = ["python-httpx*"]\n'
+    (tmp_path / "models.toml").write_text(settings + echo(tmp_path))
+    assert said(daemon)["needs_restart"] == []
+    assert daemon.post("echo").json()["service_tier"] == "flex"
+
+
 def test_what_waits_for_a_restart_is_told(serve: Serve, tmp_path: Path) -> None:
     """And is as it was until then."""
     daemon = serve(models=echo(tmp_path))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pilotlight.core import Capabilities, FinishReason, Prompt, Sampling, WorkerInfo
+from pilotlight.core import Capabilities, FinishReason, Prompt, RequestClass, Sampling, WorkerInfo
 from pilotlight.worker.protocol import (
     MAX_FRAME_BYTES,
     Admitted,
@@ -17,9 +17,11 @@ from pilotlight.worker.protocol import (
     FrameError,
     Generate,
     Hello,
+    Hold,
     Inspect,
     Load,
     LoadFailed,
+    Paused,
     Progress,
     Ready,
     Refused,
@@ -55,6 +57,8 @@ TO_WORKER: list[ToWorker] = [
     ),
     Generate(8, Prompt(text="hi"), Sampling(), None, (), 1, False, True),
     Generate(9, Prompt(tokens=(1, 2, 3)), Sampling(seed=2**63 - 1), 1, (), 1, False, True),
+    Generate(9, Prompt(text=""), Sampling(), 1, (), 1, False, True, RequestClass.BATCH),
+    Hold(True),
     Cancel(7),
     SetThreads(2),
     Trim(),
@@ -66,6 +70,7 @@ TO_DAEMON: list[ToDaemon] = [
     Progress(0.25),
     Ready(INFO),
     LoadFailed("no such file", missing=True),
+    Paused(3),
     Step(()),
     Step(
         (

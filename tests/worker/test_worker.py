@@ -11,9 +11,9 @@ import anyio
 import psutil
 import pytest
 
-from pilotlight.core import Archive, FinishReason, Model, Prompt, Sampling
+from pilotlight.core import Archive, FinishReason, Model, Prompt, RequestClass, Sampling
 from pilotlight.worker import handle
-from pilotlight.worker.handle import CRASH_SIGNALS, LoadRefusedError, Worker, WorkerEndedError
+from pilotlight.worker.handle import CRASH_SIGNALS, LoadRefusedError, Said, Worker, WorkerEndedError
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
     Admitted,
@@ -23,7 +23,9 @@ from pilotlight.worker.protocol import (
     Event,
     Generate,
     Hello,
+    Hold,
     Inspect,
+    Paused,
     Refused,
     Saved,
     SetThreads,
@@ -86,8 +88,13 @@ async def load(worker: Worker, mode: str = "full") -> Worker:
     return worker
 
 
-def ask(id: int = 1, text: str = "one two", max_tokens: int | None = None) -> Generate:
-    return Generate(id, Prompt(text=text), Sampling(), max_tokens, (), 1, False, True)
+def ask(
+    id: int = 1,
+    text: str = "one two",
+    max_tokens: int | None = None,
+    request_class: RequestClass = RequestClass.INTERACTIVE,
+) -> Generate:
+    return Generate(id, Prompt(text=text), Sampling(), max_tokens, (), 1, False, True, request_class)
 
 
 class Heard:
@@ -97,13 +104,16 @@ class Heard:
         self.events: list[Event] = []
         self.states: list[State] = []
         self.saved: list[Saved] = []
+        self.pauses: list[int] = []
         self._news = anyio.Event()
 
-    def __call__(self, message: Step | State | Saved) -> None:
+    def __call__(self, message: Said) -> None:
         if isinstance(message, Step):
             self.events += message.events
         elif isinstance(message, Saved):
             self.saved.append(message)
+        elif isinstance(message, Paused):
+            self.pauses.append(message.num_sequences)
         else:
             self.states.append(message)
         self._news.set()
@@ -119,6 +129,41 @@ async def talk(worker: Worker, heard: Heard, is_enough: Callable[[], bool]) -> N
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(worker.run, heard)
         await heard.until(is_enough)
+        tasks.cancel_scope.cancel()
+
+
+def ends(heard: Heard) -> list[int]:
+    return [event.id for event in heard.events if isinstance(event, Done)]
+
+
+async def test_what_yields_is_paused_and_says_so(spawn: Spawn) -> None:
+    """While something interactive runs; not for one that is refused, once that is known."""
+    worker = await load(await spawn(tokens_per_s=500, context=9))
+    heard = Heard()
+    worker.send(ask(1, max_tokens=40, request_class=RequestClass.BATCH))
+    worker.send(ask(2, max_tokens=20))
+    worker.send(ask(3, text="too many words " * 9))
+    await talk(worker, heard, lambda: len(ends(heard)) == 2)
+    assert ends(heard) == [2, 1]
+    assert heard.pauses[0] == 1
+    assert heard.pauses[-1] == 0
+    assert any(isinstance(event, Refused) for event in heard.events)
+
+
+async def test_a_held_worker_computes_nothing_that_yields(spawn: Spawn) -> None:
+    """Until it is told to go on; what is interactive runs."""
+    worker = await load(await spawn(tokens_per_s=500))
+    heard = Heard()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(worker.run, heard)
+        for message in (Hold(True), ask(1, request_class=RequestClass.BACKGROUND), ask(2)):
+            worker.send(message)
+        await heard.until(lambda: 2 in ends(heard))
+        worker.send(Inspect())
+        await heard.until(lambda: bool(heard.states))
+        assert (ends(heard), heard.states[0].active) == ([2], 1)
+        worker.send(Hold(False))
+        await heard.until(lambda: 1 in ends(heard))
         tasks.cancel_scope.cancel()
 
 

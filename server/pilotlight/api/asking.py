@@ -40,7 +40,7 @@ class Asking:
         model = await service.catalog.find(asked.model)
         exchange.model = model.name
         request = classes.classified(
-            asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
+            asked.request(exchange.id, model), http, asked.service_tier, service.classes
         )
         return cls(asked, shape, model, request, said.facts(http, request, model), service, warnings)
 

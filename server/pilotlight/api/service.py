@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pilotlight.api.keys import Keys
-from pilotlight.config import Config
+from pilotlight.config import ClassesSettings, Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
@@ -27,6 +27,10 @@ class Service(Protocol):
     def config(self) -> Config: ...
     @property
     def keys(self) -> Keys: ...
+    @property
+    def classes(self) -> ClassesSettings:
+        """As they were last read."""
+
     @property
     def catalog(self) -> Catalog: ...
     @property

@@ -94,7 +94,7 @@ class Yielding(Protocol):
 Y = TypeVar("Y", bound=Yielding)
 
 
-def shift(sequences: Iterable[Y], *, is_held: bool) -> list[Y]:
+def on_shift(sequences: Iterable[Y], *, is_held: bool) -> list[Y]:
     """Those that are computed now: all, unless some yield to others, or are held for others elsewhere."""
     sequences = list(sequences)
     urgent = [sequence for sequence in sequences if not sequence.yields]

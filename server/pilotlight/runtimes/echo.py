@@ -17,7 +17,7 @@ from pathlib import Path
 from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.batching import shift
+from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
 
@@ -139,7 +139,7 @@ class Echo:
 
     @property
     def _shift(self) -> list[Speaking]:
-        return shift(self._speaking, is_held=self._is_held)
+        return on_shift(self._speaking, is_held=self._is_held)
 
     def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
         if self._knobs.tokens_per_s:

@@ -19,7 +19,7 @@ from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.archive.keeper import Keeper
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, piece, prompts, shift
+from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, on_shift, piece, prompts
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.limits import BUSY_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
 from pilotlight.runtimes.prompts import Prompts
@@ -190,11 +190,11 @@ class RowRuntime:
     @property
     def _shift(self) -> list[RowSequence]:
         """Those that are computed now."""
-        return shift(self._sequences, is_held=self._is_held)
+        return on_shift(self._sequences, is_held=self._is_held)
 
     @property
     def has_ahead(self) -> bool:
-        return bool(self._ahead)
+        return bool(self._ahead) and not self._sequences and not self._is_held
 
     def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
         self._ahead.work(is_wanted)
@@ -241,7 +241,9 @@ class RowRuntime:
             newest = [[sequence.tokens[-1]] for sequence in rows]
             assert rows[0].row is not None
             starts = [s.num_computed for s in rows]
-            logits = self._decoder.compute(rows[0].row, newest, starts, self._is_wanted)
+            # All or nothing: what is drawn cannot be put back.
+            is_wanted = None if tokens else self._is_wanted
+            logits = self._decoder.compute(rows[0].row, newest, starts, is_wanted)
             tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
         for sequence, _ in tokens:
             sequence.num_computed += 1

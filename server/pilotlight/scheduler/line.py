@@ -56,7 +56,7 @@ class Line:
         self.turnover.clear()
 
     def has_room(self, request: Request) -> bool:
-        """The worker sets aside what yields, to make room for what does not.
+        """What yields is in the way of its like only: for others the worker sets it aside.
 
         A request with more sequences than the worker has goes in alone, and the worker refuses it by name.
         """

@@ -5,11 +5,11 @@ of those, the one that was served the longest ago, or never; of one client, the 
 client with a thousand requests takes no more than its share. Pure.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from itertools import count
 
-from pilotlight.core import Request, RequestClass
+from pilotlight.core import RANKS, Request, RequestClass
 
 MOST_CLIENTS = 256
 """Clients remembered as served, for each model; who was served longer ago counts as never served."""
@@ -60,22 +60,25 @@ class Queue:
 
     def order(self, running: Iterable[Request]) -> Iterator[Request]:
         """Whose turn it is, and who comes next if nobody else comes and those who are `running` stay."""
-        waiting = dict(self._waiting)
         active: Counter[Client] = Counter()
         for request in running:
             active[_client(request)] += request.n
         served = {client: number for number, client in enumerate(self._served, start=1)}
         numbers = count(len(served) + 1)
+        lines: dict[Client, deque[Request]] = {}
+        for request in self._waiting.values():
+            lines.setdefault(_client(request), deque()).append(request)
 
-        def turn(request: Request) -> tuple[int, int, int]:
-            client = _client(request)
-            return request.rank, active[client], served.get(client, 0)
+        def turn(client: Client) -> tuple[int, int, int]:
+            return RANKS[client[0]], active[client], served.get(client, 0)
 
-        while waiting:
-            first = min(waiting.values(), key=turn)  # of equals, the one that came first
-            del waiting[first.id]
-            active[_client(first)] += first.n
-            served[_client(first)] = next(numbers)
+        while lines:
+            client = min(lines, key=turn)  # of equals, the one that came first
+            first = lines[client].popleft()
+            if not lines[client]:
+                del lines[client]
+            active[client] += first.n
+            served[client] = next(numbers)
             yield first
 
 

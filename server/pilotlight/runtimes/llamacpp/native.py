@@ -112,6 +112,8 @@ class Llama:
             )
         self._has_gpu = has_gpu and gpu_layers != 0
         self._errors: list[str] = []
+        self._is_quiet = False
+        """What is broken off is no error, though llama.cpp says so."""
         # Callbacks must outlive their use by native code: keep references.
         self._log_callback = lib.llama_log_callback(self._on_log)
         self._progress_callback = lib.llama_progress_callback(_going_on(progress))
@@ -282,15 +284,19 @@ class Llama:
         lib = self._lib
         callback = lib.ggml_abort_callback(lambda _: is_wanted())
         lib.llama_set_abort_callback(self._context, callback, None)
+        self._is_quiet = True
         try:
             return self._decode()
         finally:
+            self._is_quiet = False
             lib.llama_set_abort_callback(self._context, lib.ggml_abort_callback(), None)
 
     def _decode(self) -> bool:
         status = self._lib.llama_decode(self._context, self.batch.native)
         if status not in (0, ABORTED):
             raise DecodeError(f"llama_decode failed with {status}: {self.said()}")
+        if status == ABORTED:
+            self._errors.clear()
         return bool(status == 0)
 
     def logits(self, num_outputs: int) -> Floats:
@@ -380,7 +386,8 @@ class Llama:
             line = text.decode(errors="replace").strip()
             self._errors.append(line)
             del self._errors[:-8]
-            print(line, file=sys.stderr, flush=True)
+            if not self._is_quiet:
+                print(line, file=sys.stderr, flush=True)
 
     def said(self) -> str:
         """The errors logged last, the first of which tells most."""

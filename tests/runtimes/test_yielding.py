@@ -1,12 +1,13 @@
 """What yields is paused while something interactive runs, and goes on where it was, in every runtime."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 from speaking import Bench, builtin, generate
 
-from pilotlight.core import RequestClass
+from pilotlight.core import Prompt, RequestClass
 from pilotlight.worker.protocol import Generate
 
 
@@ -97,14 +98,14 @@ def test_somebody_gets_a_row_though_all_are_taken(bench: Bench) -> None:
 
 def test_somebody_gets_the_memory_that_others_hold(bench: Bench) -> None:
     """As much of it as need be: rows hold so many tokens together."""
-    others = [behind([token] * 300) for token in (6, 7, 8)]
+    others = [behind([token] * 250, max_tokens=60) for token in (6, 7, 8)]
     begin(bench, *others)
     asked = ahead([5] * 600)
     bench.start(asked)
     until_done(bench, asked)
     assert bench.runtime.state().waiting == 2
     bench.finish()
-    assert {bench.speech(one).end.completion_tokens for one in others} == {30}
+    assert {bench.speech(one).end.completion_tokens for one in others} == {60}
 
 
 def test_interactive_rows_stay_side_by_side(bench: Bench) -> None:
@@ -170,6 +171,47 @@ def test_a_step_that_is_broken_off_changes_nothing(bench: Bench) -> None:
         assert not (events and bench.runtime._decoder.is_interruptible)
         bench.step()
     assert [bench.speech(one).text[:20] for one in again] == [text[:20] for text in alone]
+
+
+def test_breaking_off_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    """llama.cpp says it is, in four lines that would be in the log for every request."""
+    bench = builtin("llamacpp")
+    bench.start(behind([6] * 40))
+    bench.step()
+    capfd.readouterr()
+    for _ in range(3):
+        assert not bench.step(is_wanted=lambda: True)
+    assert capfd.readouterr().err == ""
+
+
+def test_rows_apart_are_broken_off_together_or_not_at_all(bench: Bench) -> None:
+    """What was drawn for some of them would be lost, and computed twice."""
+    first = behind([6] * 20, max_tokens=60)
+    begin(bench, first)
+    reading = behind([9, 8, 7] * 250, max_tokens=1)
+    bench.start(reading)
+    while bench.runtime.state().active < 2:
+        bench.step()
+    begin(bench, second := behind([7] * 20, max_tokens=60))
+    for patience in range(1, 200, 3):
+        asked = count()
+        bench.step(is_wanted=lambda asked=asked, patience=patience: next(asked) > patience)
+    bench.finish()
+    assert {bench.speech(one).end.completion_tokens for one in (first, second)} == {60}
+
+
+def test_nothing_is_begun_for_later_while_something_is_paused(bench: Bench) -> None:
+    """It may hold all rows."""
+    bench.answer(generate(Prompt(messages=({"role": "user", "content": "hi"},)), max_tokens=5))
+    could = bench.runtime.has_ahead
+    assert could is bench.runtime._decoder.is_interruptible
+    others = [behind([token] * 40) for token in (6, 7, 8, 9)]
+    begin(bench, *others)
+    bench.runtime.hold(True)
+    assert not bench.runtime.has_ahead
+    bench.runtime.hold(False)
+    bench.finish()
+    assert bench.runtime.has_ahead is could
 
 
 def test_what_is_interactive_is_never_broken_off(bench: Bench) -> None:
