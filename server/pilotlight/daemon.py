@@ -47,6 +47,7 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
+from pilotlight.scheduler.pacer import Pacer
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
@@ -110,11 +111,14 @@ class Daemon:
         self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
         self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
         self.gate = Gate(_policy(config), self.power, config.server.queue)
+        self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
+        self.power.watch(self.pacer.on_reading)
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
+        self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock
         self._server = Server(create_app(self), config)

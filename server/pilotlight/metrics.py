@@ -8,7 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
@@ -59,6 +59,16 @@ class Metrics:
             registry=self.registry,
             buckets=_GAP_S,
         )
+
+        self._duty = Gauge(
+            "pilotlight_background_duty_ratio",
+            "Part of the time that background work may run, for the heat it makes.",
+            registry=self.registry,
+        )
+
+    def show_duty(self, duty: Callable[[], float]) -> None:
+        """Ask this for the part of the time that background work may run."""
+        self._duty.set_function(duty)
 
     def count_request(self, endpoint: str, model: str, status: int) -> None:
         """One HTTP request ended. `endpoint` is a route's path, `model` one of the catalog or `UNKNOWN`."""

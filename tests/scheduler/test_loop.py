@@ -11,7 +11,16 @@ from anyio.lowlevel import checkpoint
 from fake_effects import request
 from fake_worker import FakeLoader, FakeWorker, model
 
-from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, WorkerState
+from pilotlight.core import (
+    Accepted,
+    Chunk,
+    Finished,
+    FinishReason,
+    Model,
+    Prompt,
+    RequestClass,
+    WorkerState,
+)
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry.budget import Budget
@@ -23,7 +32,7 @@ from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State
+from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, State
 
 
 class FakeSenses:
@@ -366,3 +375,23 @@ async def test_nothing_is_kept_of_a_request_that_is_over(bench: Bench, leave_fir
     assert not bench.loop._answers
     assert not bench.loop._dispatched
     assert not bench.loop._numbers
+
+
+async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:
+    """And is told once, not with every reading."""
+    _, number = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    for is_resting in (True, True, False):
+        bench.loop.rest(is_resting)
+        await settle()
+    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (True, False)
+    assert bench.loop.num_yielding_tokens == 3
+
+
+async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:
+    """Its tokens are not counted, and a rest is none of its business."""
+    _, number = await bench.running("1")
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (False, True)
+    assert bench.loop.num_yielding_tokens == 0

@@ -134,6 +134,11 @@ class Gate:
         """Seconds for which nothing short of critical counts."""
         return max(0.0, self._override_until - anyio.current_time())
 
+    @property
+    def is_free(self) -> bool:
+        """Nothing is to be restricted: there are no rules (`preset = "off"`), or somebody overrides them."""
+        return not self._policy.rules or self.override_left_s > 0
+
     def override(self, ttl_s: float) -> None:
         """For so long, nothing short of critical counts; 0 ends it."""
         self._override_until = anyio.current_time() + ttl_s

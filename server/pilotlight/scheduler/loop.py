@@ -111,6 +111,8 @@ class Loop:
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
+        self._is_resting = False
+        self.num_yielding_tokens = 0
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -150,6 +152,22 @@ class Loop:
         else:
             self._notices.raise_("memory_pressure", Severity.WARNING, PRESSURE[level])
         self._post(lambda: self._scheduler.on_pressure(level))
+
+    @property
+    def is_answering(self) -> bool:
+        """Interactive requests run."""
+        return any(not one.request.yields for one in self._dispatched.values())
+
+    @property
+    def has_yielding(self) -> bool:
+        """Others do, or are held."""
+        return any(one.request.yields for one in self._dispatched.values())
+
+    def rest(self, is_resting: bool) -> None:
+        """Hold what yields in all workers, or let it go on where nothing interactive runs."""
+        if is_resting is not self._is_resting:
+            self._is_resting = is_resting
+            self._wake.set()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -416,10 +434,11 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields."""
+        """While one worker has interactive requests, the others compute nothing that yields; in a rest, none
+        does."""
         urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
         for name, at in self._books.items():
-            is_held = bool(urgent - {name})
+            is_held = self._is_resting or bool(urgent - {name})
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
@@ -442,6 +461,7 @@ class Loop:
             return
         match event:
             case Delta(_, index, text, tokens):
+                self.num_yielding_tokens += tokens if dispatched.request.yields else 0
                 answer.put(Chunk(index, text, tokens))
             case Admitted(_, prompt_tokens):
                 answer.put(Accepted(prompt_tokens))
