@@ -42,7 +42,7 @@ MODELS = (
         created=1_700_000_000,
         capabilities=Capabilities(tuple(field.name for field in fields(Sampling))),
     ),
-    Model("org/large", Path("/models/large.gguf"), context=4096),
+    Model("org/large", Path("/models/large.gguf"), context=4096, small="tiny"),
 )
 
 Script = Callable[[Request, Answer], None]

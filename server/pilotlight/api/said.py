@@ -77,7 +77,9 @@ def state(reading: Reading) -> dict[str, str]:
 def action(decision: Decision) -> dict[str, str]:
     """What is done with the request; the model by its name."""
     said = dict(decision.actions.words())
-    return said | {"model": decision.facts.small or ""} if "model" in said else said
+    if "model" in said:
+        said["model"] = decision.facts.small or ""
+    return said | {"override": "true"} if decision.facts.is_overridden else said
 
 
 def _is_given(http: HttpRequest, name: str, word: str) -> bool:

@@ -67,6 +67,16 @@ class Policy:
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
 
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A rule for people: how long it has held, and when it ends if that is known."""
+
+    name: str
+    is_in_force: bool
+    for_s: float | None
+    ends_in_s: float | None
+
+
 class Gate:
     """At most `max_held` requests wait here."""
 
@@ -122,12 +132,26 @@ class Gate:
         )
 
     def ends_in_s(self, decision: Decision) -> float | None:
-        """Seconds until all that restricts it is over if nothing gets worse; None if that is not known."""
-        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.fired]
+        """Seconds until it is no more refused if nothing gets worse; None if that is not known."""
+        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.blocking]
         known = [end for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None
 
     # --- for the person at the machine ---
+
+    def rules(self) -> list[Ruling]:
+        """Those in force, and those about to begin."""
+        now, hysteresis = anyio.current_time(), self._policy.hysteresis
+        return [
+            Ruling(
+                rule.name,
+                is_in_force=(began := self.in_force.since.get(rule.name)) is not None,
+                for_s=None if began is None else round(now - began, 1),
+                ends_in_s=self.in_force.ends_in_s(rule, hysteresis),
+            )
+            for rule in self._policy.rules
+            if rule.name in self.in_force.since or rule.name in self.in_force.turning
+        ]
 
     @property
     def override_left_s(self) -> float:
