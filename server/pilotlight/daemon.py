@@ -109,11 +109,11 @@ class Daemon:
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
         self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
-        self.gate = Gate(_policy(config), self.power, config.server.queue)
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
+        self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock

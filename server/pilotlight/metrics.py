@@ -5,7 +5,7 @@ a model that is not in the catalog counts as `unknown`. Knows nothing of HTTP.
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -45,6 +45,18 @@ class Metrics:
         self._pulls = Counter(
             "pilotlight_pulls", "Pulls of models by how they ended.", ("outcome",), registry=self.registry
         )
+        self._decisions = Counter(
+            "pilotlight_policy_decisions",
+            "Requests by class and what the policy did with them; a request may count for several actions.",
+            ("request_class", "action"),
+            registry=self.registry,
+        )
+        self._transitions = Counter(
+            "pilotlight_policy_transitions",
+            "Rules that began to hold, or ended.",
+            ("rule", "to"),
+            registry=self.registry,
+        )
         self._first = Histogram(
             "pilotlight_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
@@ -67,6 +79,15 @@ class Metrics:
     def count_pull(self, outcome: str) -> None:
         """One pull ended: `done`, `failed`, or `stopped` because nobody followed it any more."""
         self._pulls.labels(outcome).inc()
+
+    def count_decision(self, request_class: str, actions: Iterable[str]) -> None:
+        """What the policy did with one request; `none` if it restricted nothing."""
+        for action in tuple(actions) or ("none",):
+            self._decisions.labels(request_class, action).inc()
+
+    def count_transition(self, rule: str, begins: bool) -> None:
+        """A rule of the policy begins to hold, or ends."""
+        self._transitions.labels(rule, "begin" if begins else "end").inc()
 
     def meter(self, model: str) -> "ModelMeter":
         """The bound children of a model of the catalog."""

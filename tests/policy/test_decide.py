@@ -91,7 +91,7 @@ def test_a_rule_of_ones_own_adds_to_the_preset() -> None:
 @pytest.mark.parametrize(
     ("when", "reading", "words"),
     [
-        ({"between": "22:00-07:00"}, Reading(minute=1380), "it is 23:00: requests are refused; wait until 07"),
+        ({"between": "22:00-07:00"}, Reading(minute=1380), "it is 23:00: requests are refused; wait until"),
         ({"load_above": 0.5}, Reading(load=0.63), "other programs use 63 % of the processors"),
         ({"active_within": "5m"}, Reading(user_idle_s=10.0), "somebody is using the machine"),
         ({"saver": True}, Reading(is_saving=True), "power saving is on: requests are refused; switch"),

@@ -84,7 +84,7 @@ def test_every_deferral_ends() -> None:
         rules = rules_of("always", (RuleSettings.model_validate(rule),))
         waiting = Gate(Policy(rules), Machine(ON_BATTERY), max_held=4)
         began = anyio.current_time()
-        with pytest.raises(BackgroundBlocked, match="waited for 60 s.* by the rule 'minute'"):
+        with pytest.raises(BackgroundBlocked, match=r"waited for 60 s.* by the rule 'minute'"):
             await waiting.admitted(await waiting.judge(BACKGROUND))
         assert anyio.current_time() - began == pytest.approx(60)
 

@@ -41,6 +41,8 @@ class Reply(Response):
         gate = self._service.gate
         decision = await gate.judge(self._asking.facts)
         exchange.headers += said.headers(decision)
+        request_class = decision.facts.request_class
+        self._service.metrics.count_decision(request_class, said.kinds(decision))
         if decision.actions.admit is Admit.REJECT:
             raise gate.refusal(decision)
         is_stream = bool(self._asking.asked.stream)

@@ -82,6 +82,12 @@ def action(decision: Decision) -> dict[str, str]:
     return said | {"override": "true"} if decision.facts.is_overridden else said
 
 
+def kinds(decision: Decision) -> list[str]:
+    """What is done with the request, in words that are few enough for metrics."""
+    words = decision.actions.words()
+    return [value if name == "admit" else name for name, value in words if name != "max_wait"]
+
+
 def _is_given(http: HttpRequest, name: str, word: str) -> bool:
     values = set(http.headers.getlist(name))
     if values - {word}:

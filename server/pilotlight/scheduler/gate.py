@@ -5,6 +5,7 @@ every `RECHECK_S` while one is held; never otherwise. Single event loop.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -78,10 +79,17 @@ class Ruling:
 
 
 class Gate:
-    """At most `max_held` requests wait here."""
+    """At most `max_held` requests wait here; `tell` hears of rules that begin to hold (True) or end."""
 
-    def __init__(self, policy: Policy, readings: Readings, max_held: int) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        readings: Readings,
+        max_held: int,
+        tell: Callable[[str, bool], None] = lambda rule, begins: None,
+    ) -> None:
         self._policy = policy
+        self._tell = tell
         self.in_force = InForce()
         self.held = 0
         self._readings = readings
@@ -185,10 +193,9 @@ class Gate:
         before = self.in_force.since.keys()
         self.in_force = self.in_force.step(self._policy.rules, reading, self._policy.hysteresis)
         after = self.in_force.since.keys()
-        for name in after - before:
-            log.info("policy rule begins", rule=name)
-        for name in before - after:
-            log.info("policy rule ends", rule=name)
+        for name in sorted(after ^ before):
+            log.info("policy rule begins" if name in after else "policy rule ends", rule=name)
+            self._tell(name, name in after)
 
     async def _wait(self, began: float, decision: Decision) -> None:
         """Until it is time to look again. Raises when there has been waiting enough."""
