@@ -65,7 +65,9 @@ class Client:
     ) -> None:
         self._close()
 
-    async def chat(self, messages: list[Message], num_tokens: int, *, is_streamed: bool = True) -> Reply:
+    async def chat(
+        self, messages: list[Message], num_tokens: int, *, is_streamed: bool = True, tier: str = "auto"
+    ) -> Reply:
         """Ask for exactly `num_tokens` greedy tokens; raises CallFailed."""
         body: dict[str, Any] = {
             "model": self._model,
@@ -73,6 +75,7 @@ class Client:
             "max_tokens": num_tokens,
             "temperature": 0,
             "ignore_eos": True,
+            "service_tier": tier,
             "stream": is_streamed,
         }
         if is_streamed:

@@ -266,6 +266,14 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassStatus:
+    """Of one model and class: sequences `active`, and requests `queued` in the daemon."""
+
+    active: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStatus:
     """A snapshot of one model for people and metrics; it informs and never gates."""
 
@@ -291,6 +299,13 @@ class ModelStatus:
     """All its loads took together."""
     evictions: Mapping[str, int] = field(default_factory=dict)
     """How often it was unloaded, by reason."""
+    classes: Mapping[RequestClass, "ClassStatus"] = field(default_factory=dict)
+    paused: int = 0
+    """Sequences that wait in the worker because interactive requests want the machine."""
+    pauses: int = 0
+    """How often some were."""
+    paused_s: float = 0.0
+    """For how long, in all."""
     cost: Cost | None = None
     """Known once the model was to be loaded."""
 

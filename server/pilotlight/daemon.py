@@ -128,6 +128,9 @@ class Daemon:
     def submit(self, request: Request) -> Answer:
         return self._loop.submit(request)
 
+    def standing(self, request: Request) -> str | None:
+        return self._loop.standing(request)
+
     def status(self) -> Sequence[ModelStatus]:
         return self._loop.status()
 

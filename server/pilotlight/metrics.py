@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pilotlight import __version__
-from pilotlight.core import MemoryStatus, ModelStatus, WorkerState
+from pilotlight.core import ClassStatus, MemoryStatus, ModelStatus, RequestClass, WorkerState
 
 UNKNOWN: Final = "unknown"
 
@@ -29,7 +29,7 @@ class Metrics:
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Snapshot(status, memory))
-        self._meters: dict[str, ModelMeter] = {}
+        self._meters: dict[tuple[str, str], ModelMeter] = {}
         self._requests = Counter(
             "pilotlight_requests",
             "HTTP requests by endpoint, model and outcome; 499: the client left first.",
@@ -60,14 +60,14 @@ class Metrics:
         self._first = Histogram(
             "pilotlight_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
-            ("model",),
+            ("model", "class"),
             registry=self.registry,
             buckets=_FIRST_TOKEN_S,
         )
         self._gap = Histogram(
             "pilotlight_inter_token_seconds",
             "Between two tokens of one sequence.",
-            ("model",),
+            ("model", "class"),
             registry=self.registry,
             buckets=_GAP_S,
         )
@@ -89,10 +89,11 @@ class Metrics:
         """A rule of the policy begins to hold, or ends."""
         self._transitions.labels(rule, "begin" if begins else "end").inc()
 
-    def meter(self, model: str) -> "ModelMeter":
-        """The bound children of a model of the catalog."""
-        if (meter := self._meters.get(model)) is None:
-            meter = self._meters[model] = ModelMeter(model, self._tokens, self._first, self._gap)
+    def meter(self, model: str, request_class: str) -> "ModelMeter":
+        """The bound children of a model of the catalog and a class of requests."""
+        if (meter := self._meters.get((model, request_class))) is None:
+            meter = ModelMeter(model, request_class, self._tokens, self._first, self._gap)
+            self._meters[model, request_class] = meter
         return meter
 
     def text(self) -> bytes:
@@ -101,14 +102,16 @@ class Metrics:
 
 
 class ModelMeter:
-    """What one model's requests observe, with labels bound once: observing costs a microsecond."""
+    """What one model's requests of a class observe, with labels bound once: observing costs a microsecond."""
 
-    def __init__(self, model: str, tokens: Counter, first: Histogram, gap: Histogram) -> None:
+    def __init__(
+        self, model: str, request_class: str, tokens: Counter, first: Histogram, gap: Histogram
+    ) -> None:
         self._prompt, self._cached, self._completion = (
             tokens.labels(model, kind) for kind in ("prompt", "cached", "completion")
         )
-        self.observe_first_token: Callable[[float], None] = first.labels(model).observe
-        self.observe_gap: Callable[[float], None] = gap.labels(model).observe
+        self.observe_first_token: Callable[[float], None] = first.labels(model, request_class).observe
+        self.observe_gap: Callable[[float], None] = gap.labels(model, request_class).observe
 
     def count_tokens(self, prompt: int, cached: int, completion: int) -> None:
         self._prompt.inc(prompt)
@@ -127,10 +130,6 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         models = self._status()
-        queue = GaugeMetricFamily(
-            "pilotlight_queue_requests", "Requests waiting in the daemon.", labels=["model"]
-        )
-        active = GaugeMetricFamily("pilotlight_active_sequences", "Sequences running.", labels=["model"])
         resident = GaugeMetricFamily(
             "pilotlight_resident_bytes", "Memory the model's worker holds.", labels=["model"]
         )
@@ -139,16 +138,45 @@ class _Snapshot(Collector):
         )
         for model in models:
             name = [model.model.name]
-            queue.add_metric(name, model.queued)
-            active.add_metric(name, model.active)
             resident.add_metric(name, model.bytes_resident or 0)
             restarts.add_metric(name, model.restarts)
-        yield from (queue, active, resident, restarts, _workers(models))
+        yield from (resident, restarts, _workers(models))
+        yield from _classes(models)
+        yield from _pauses(models)
         yield GaugeMetricFamily(
             "pilotlight_budget_bytes", "Memory that all workers together may hold.", self._memory().budget
         )
         yield from _residency(models)
         yield InfoMetricFamily("pilotlight_build", "The running version.", value={"version": __version__})
+
+
+def _classes(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily]:
+    """What waits and what runs, of each class."""
+    labels = ["model", "class"]
+    queue = GaugeMetricFamily("pilotlight_queue_requests", "Requests waiting in the daemon.", labels=labels)
+    active = GaugeMetricFamily("pilotlight_active_sequences", "Sequences running.", labels=labels)
+    for model in models:
+        for request_class in RequestClass:
+            status = model.classes.get(request_class, ClassStatus(0, 0))
+            queue.add_metric([model.model.name, request_class], status.queued)
+            active.add_metric([model.model.name, request_class], status.active)
+    yield from (queue, active)
+
+
+def _pauses(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """What is paused for interactive requests, and was."""
+    paused = GaugeMetricFamily(
+        "pilotlight_paused_sequences",
+        "Sequences that are paused for interactive requests.",
+        labels=["model"],
+    )
+    pauses = CounterMetricFamily("pilotlight_pauses", "How often some were paused.", labels=["model"])
+    paused_s = CounterMetricFamily("pilotlight_paused_seconds", "How long some were.", labels=["model"])
+    for model in models:
+        paused.add_metric([model.model.name], model.paused)
+        pauses.add_metric([model.model.name], model.pauses)
+        paused_s.add_metric([model.model.name], model.paused_s)
+    yield from (paused, pauses, paused_s)
 
 
 def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

@@ -113,6 +113,8 @@ class FakeService:
     is_ready: bool = True
     reloaded: Reloaded | None = None
     """What reading the settings again comes to; None: a wrong one."""
+    stands: str | None = None
+    """Why requests do not run."""
 
     def __post_init__(self) -> None:
         self.catalog = Catalog(MODELS)
@@ -144,6 +146,9 @@ class FakeService:
         self.script(request, answer)
         self.submitted.set()
         return answer
+
+    def standing(self, request: Request) -> str | None:
+        return self.stands
 
     async def reload(self) -> Reloaded:
         if self.reloaded is None:

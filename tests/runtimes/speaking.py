@@ -1,7 +1,7 @@
 """Drives a runtime in this process, step by step, as the worker's loop would."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,9 @@ class Bench:
         assert isinstance(admitted, Admitted)
         return admitted.prompt_tokens
 
-    def step(self) -> list[Event]:
+    def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
         """One step, and whether it left everything in order."""
-        events = self.runtime.step()
+        events = self.runtime.step(is_wanted)
         for event in events:
             speech = self.speeches[event.id, getattr(event, "index", 0)]
             assert not speech.done, "nothing comes after the end"

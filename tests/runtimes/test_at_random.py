@@ -7,7 +7,7 @@ import pytest
 from speaking import Bench, builtin, generate, llamacpp
 
 from mlx_factory import write_random
-from pilotlight.core import FinishReason, Sampling
+from pilotlight.core import FinishReason, RequestClass, Sampling
 from pilotlight.worker.protocol import Generate
 
 CONTEXT = 256
@@ -36,6 +36,7 @@ def any_request(rnd: random.Random) -> Generate:
         max_tokens=rnd.choice([1, 5, 40, None]),
         n=rnd.choice([1, 1, 2, 8]),
         cache_prompt=rnd.random() < 0.8,
+        request_class=rnd.choice(list(RequestClass)),
     )
 
 
@@ -61,12 +62,13 @@ def any_bench(request: pytest.FixtureRequest) -> Bench:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_every_answer_ends_once(any_bench: Bench, seed: int) -> None:
-    """Unless its request was cancelled; the memory is in order after every step."""
+    """Unless its request was cancelled; the memory is in order after every step, and nobody interactive waits
+    for one that yields."""
     bench, rnd = any_bench, random.Random(seed)
     asked: dict[int, Generate] = {}
     cancelled: set[int] = set()
     for _ in range(150):
-        if rnd.random() < 0.15:
+        if rnd.random() < 0.1:
             one = any_request(rnd)
             bench.start(one)
             asked[one.id] = one
@@ -75,8 +77,12 @@ def test_every_answer_ends_once(any_bench: Bench, seed: int) -> None:
             bench.runtime.cancel(id)
             cancelled.add(id)
             assert bench.runtime.state().fault is None
+        bench.runtime.hold(rnd.random() < 0.1)
         if bench.runtime.has_work:
-            bench.step()
+            is_urgent = bench.runtime._is_held or any(not s.yields for s in bench.runtime._sequences)
+            events = bench.step(is_wanted=lambda: rnd.random() < 0.001)
+            assert not (is_urgent and any(asked[event.id].request_class.yields for event in events))
+    bench.runtime.hold(False)
     bench.finish()
     for id, one in asked.items():
         if id not in cancelled:

@@ -43,13 +43,13 @@ class Watch:
         self.runs: list[tuple[int, int]] = []
         """How many rows and how many tokens of each, run by run."""
 
-    def read(self, row: int, tokens: Sequence[int], start: int) -> bool:
+    def read(self, row: int, tokens: Sequence[int], *rest: Any) -> bool:
         self.runs.append((1, len(tokens)))
-        return self._decoder.read(row, tokens, start)
+        return self._decoder.read(row, tokens, *rest)
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Any:
+    def compute(self, first: int, tokens: Sequence[Sequence[int]], *rest: Any) -> Any:
         self.runs.append((len(tokens), len(tokens[0])))
-        return self._decoder.compute(first, tokens, starts)
+        return self._decoder.compute(first, tokens, *rest)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._decoder, name)

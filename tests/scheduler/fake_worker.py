@@ -9,8 +9,8 @@ from anyio.lowlevel import checkpoint
 
 from pilotlight.core import Capabilities, Cost, Model, WorkerInfo
 from pilotlight.errors import Error
-from pilotlight.worker.handle import WorkerEndedError
-from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, State, Step, ToWorker, encode
+from pilotlight.worker.handle import Said, WorkerEndedError
+from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, Step, ToWorker, encode
 
 
 def model(name: str = "a") -> Model:
@@ -45,7 +45,7 @@ class FakeWorker:
         self.pid = os.getpid()
         self.sent: list[ToWorker] = []
         self.is_stopped = False
-        self._on_message: Callable[[Step | State], None] | None = None
+        self._on_message: Callable[[Said], None] | None = None
         self._end: WorkerEndedError | None = None
         self._ended = anyio.Event()
 
@@ -53,7 +53,7 @@ class FakeWorker:
         encode(message)
         self.sent.append(message)
 
-    async def run(self, on_message: Callable[[Step | State], None]) -> WorkerEndedError:
+    async def run(self, on_message: Callable[[Said], None]) -> WorkerEndedError:
         self._on_message = on_message
         await self._ended.wait()
         return self._end or WorkerEndedError("stopped")
@@ -71,7 +71,7 @@ class FakeWorker:
         assert self._on_message is not None
         self._on_message(Step(events))
 
-    def tell(self, state: State) -> None:
+    def tell(self, state: Said) -> None:
         assert self._on_message is not None
         self._on_message(state)
 

@@ -52,7 +52,15 @@ class Script:
     def is_wanting(self) -> bool:
         return not self.tasks.empty()
 
-    def step(self) -> list[Event]:
+    @property
+    def num_paused(self) -> int:
+        return 0
+
+    def is_urgent(self) -> bool:
+        return False
+
+    def step(self, is_wanted: Callable[[], bool]) -> list[Event]:
+        assert not is_wanted()
         self.did.append("step")
         self.steps_left -= 1
         if not self.steps_left:

@@ -55,9 +55,9 @@ def body(decision: Decision) -> dict[str, Any] | None:
     }
 
 
-def comment(decision: Decision) -> bytes:
-    """A comment in a stream of events; JSON has no line breaks."""
-    return b": policy " + msgspec.json.encode(body(decision)) + b"\n\n"
+def comment(decision: Decision) -> str:
+    """What a stream says while it waits; JSON has no line breaks."""
+    return "policy " + msgspec.json.encode(body(decision)).decode()
 
 
 def state(reading: Reading) -> dict[str, str]:

@@ -41,8 +41,18 @@ class Runtime(Protocol):
     def cancel(self, request_id: int) -> None:
         """Free its sequences now; unknown ids are fine."""
 
-    def step(self) -> Sequence[Event]:
-        """One decode step over everything that runs; blocks for its length."""
+    def step(self, is_wanted: Callable[[], bool] | None = None) -> Sequence[Event]:
+        """One decode step over everything that runs and is not paused; blocks for its length.
+
+        Of what yields it is broken off, without loss but of time, when an interactive request `is_wanted`.
+        """
+
+    def hold(self, is_held: bool) -> None:
+        """Pause what yields, though nothing interactive runs here; or don't."""
+
+    @property
+    def num_paused(self) -> int:
+        """Sequences that wait because interactive requests want the machine."""
 
     @property
     def has_ahead(self) -> bool:

@@ -7,11 +7,14 @@ Pure bookkeeping over sequences of token ids; knows neither a runtime's API nor 
    prompts in turn instead of side by side halves the median wait for a first token at the same total speed.
 3. A prompt lets at most as many tokens of later, shorter prompts pass as it is long itself (aging), and what
    is left of the piece in which it comes of age.
-4. The number of prompt tokens is chosen so that the round takes a bounded time, measured and not guessed.
+4. What yields waits for what does not, in its row: while anything interactive runs or waits, nothing else
+   is computed.
+5. The number of prompt tokens is chosen so that the round takes a bounded time, measured and not guessed.
 """
 
+import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 SMALLEST_CHUNK = 16
 """Prompt tokens per step at least: below this a matrix product
@@ -34,9 +37,9 @@ its pieces costs a pass over all weights."""
 class Sequence:
     """The tokens of one generation, and how many of them the runtime's memory holds."""
 
-    __slots__ = ("arrival", "cached_tokens", "num_computed", "num_prompt", "row", "tokens")
+    __slots__ = ("arrival", "cached_tokens", "num_computed", "num_prompt", "row", "tokens", "yields")
 
-    def __init__(self, prompt: list[int], arrival: int) -> None:
+    def __init__(self, prompt: list[int], arrival: int, *, yields: bool = False) -> None:
         self.tokens = list(prompt)
         """Prompt and answer."""
         self.num_prompt = len(prompt)
@@ -47,6 +50,8 @@ class Sequence:
         """Where it stands in the runtime's memory; None while waiting."""
         self.arrival = arrival
         """Prompt tokens the worker had processed when this came: a clock that counts work, not seconds."""
+        self.yields = yields
+        """It is paused while others run that do not."""
 
     @property
     def num_pending(self) -> int:
@@ -71,6 +76,23 @@ class Sequence:
 
 
 S = TypeVar("S", bound=Sequence)
+
+
+class Yielding(Protocol):
+    """What may have to make way."""
+
+    @property
+    def yields(self) -> bool: ...
+
+
+Y = TypeVar("Y", bound=Yielding)
+
+
+def shift(sequences: Iterable[Y], *, is_held: bool) -> list[Y]:
+    """Those that are computed now: all, unless some yield to others, or are held for others elsewhere."""
+    sequences = list(sequences)
+    urgent = [sequence for sequence in sequences if not sequence.yields]
+    return urgent if urgent or is_held else sequences
 
 
 def shares_prefix(a: list[int], b: list[int]) -> int:
@@ -114,14 +136,15 @@ class Pace:
         token_s = seconds / num_tokens
         self._token_s = token_s if not self._token_s else 0.7 * self._token_s + 0.3 * token_s
 
-    def chunk(self, num_running: int, num_prompts: int) -> int:
+    def chunk(self, num_running: int, num_prompts: int, longest_s: float = math.inf) -> int:
         """Prompt tokens for the next round, in whole groups of rows; fewer when streams wait for it.
 
         `num_prompts` is how many are to be computed. Every piece of a prompt costs a pass over the weights,
         so the more prompts there are, the longer streams wait for them, and the sooner that's over.
+        No step takes longer than `longest_s`.
         """
         step_s = self._busy_step_s * max(1.0, num_prompts / 2) if num_running else self._step_s
-        groups = round(self._fit(step_s) / ROWS)
+        groups = round(self._fit(min(step_s, longest_s)) / ROWS)
         return min(max(SMALLEST_CHUNK, groups * ROWS), self._largest)
 
     def _fit(self, step_s: float) -> int:

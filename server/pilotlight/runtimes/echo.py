@@ -17,6 +17,7 @@ from pathlib import Path
 from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
+from pilotlight.runtimes.batching import shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, State
 
@@ -52,6 +53,10 @@ class Speaking:
     num_prompt: int
     said: int = 0
 
+    @property
+    def yields(self) -> bool:
+        return self.generate.request_class.yields
+
 
 @dataclass(slots=True)
 class Echo:
@@ -59,6 +64,7 @@ class Echo:
 
     _knobs: Knobs = field(default_factory=Knobs)
     _speaking: list[Speaking] = field(default_factory=list)
+    _is_held: bool = False
     _threads: int = 1
     _total: int = 0
 
@@ -119,16 +125,27 @@ class Echo:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._speaking)
+        return bool(self._shift)
 
     def set_threads(self, threads: int) -> None:
         self._threads = threads
 
-    def step(self) -> list[Event]:
+    def hold(self, is_held: bool) -> None:
+        self._is_held = is_held
+
+    @property
+    def num_paused(self) -> int:
+        return len(self._speaking) - len(self._shift)
+
+    @property
+    def _shift(self) -> list[Speaking]:
+        return shift(self._speaking, is_held=self._is_held)
+
+    def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
         if self._knobs.tokens_per_s:
             time.sleep(1 / self._knobs.tokens_per_s)
         events: list[Event] = []
-        for one in list(self._speaking):
+        for one in self._shift:
             self._say(one, events)
         return events
 

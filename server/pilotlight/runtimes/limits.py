@@ -16,6 +16,9 @@ STEP_S = 0.6
 BUSY_STEP_S = 0.4
 """The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
 
+YIELDING_STEP_S = 0.2
+"""The same for prompts that yield: what is lost, or waited for, when an interactive request comes."""
+
 HEADROOM = 64
 """Tokens of answer that must fit beside the running sequences before one more starts."""
 

@@ -26,6 +26,10 @@ class DecodeError(Exception):
     """The library reported a failure that is no crash."""
 
 
+class Interrupted(Exception):
+    """A computation ended early because it was asked to; nothing changed."""
+
+
 class Decoder(Protocol):
     """One loaded model with memory for several sequences, each in a row of its own. Knows tokens, rows and
     logits; nothing of requests. Not thread-safe."""
@@ -34,7 +38,7 @@ class Decoder(Protocol):
     """Tokens of a row that one call may compute."""
 
     is_interruptible: bool
-    """`read` ends when it `is_wanted`."""
+    """`read` and `compute` end when they are `is_wanted`."""
 
     @property
     def can_cut(self) -> bool:
@@ -58,11 +62,17 @@ class Decoder(Protocol):
         Raises `DecodeError`.
         """
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+    def compute(
+        self,
+        first: int,
+        tokens: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Floats:
         """Compute tokens for the rows from `first` on, as many for each; logits of the last of each row.
 
         `starts` says how many tokens each row holds before. Blocks without holding the GIL. The logits are
-        valid until the next call. Raises `DecodeError`.
+        valid until the next call. Raises `DecodeError`, and `Interrupted` if it ended early.
         """
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:

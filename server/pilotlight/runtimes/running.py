@@ -29,7 +29,7 @@ class Running(Sequence, Generic[S]):
     __slots__ = ("index", "prepared", "said", "sampler", "sent_tokens", "text")
 
     def __init__(self, prepared: Prepared, index: int, arrival: int, sampler: S) -> None:
-        super().__init__(prepared.tokens, arrival)
+        super().__init__(prepared.tokens, arrival, yields=prepared.generate.request_class.yields)
         self.prepared = prepared
         self.index = index
         self.sampler = sampler

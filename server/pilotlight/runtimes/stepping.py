@@ -4,9 +4,11 @@ Sequences that generate are computed together, one token each; prompts in pieces
 a row of the input cannot be shorter than another. Knows no library.
 """
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
@@ -16,11 +18,11 @@ from pilotlight.core import FinishReason, Sampling, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, piece, prompts
+from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, piece, prompts, shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
-from pilotlight.runtimes.limits import BUSY_STEP_S, DEFAULT_PARALLEL, STEP_S
+from pilotlight.runtimes.limits import BUSY_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
 from pilotlight.runtimes.prompts import Prompts
-from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Memory, Source
+from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
 from pilotlight.runtimes.running import Prepared, Running
 from pilotlight.runtimes.vocabulary import Vocabulary
 from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, State
@@ -92,6 +94,11 @@ class RowRuntime:
         self._work_done = 0
         self._room = self._chunk = 0
         """Prompt tokens of this round: left to compute, and in all."""
+        self._is_held = False
+        self._yields = False
+        """Nothing interactive is computed in this step."""
+        self._is_wanted: Callable[[], bool] | None = None
+        """Whether something interactive came during this step."""
         self._is_full = False
         """Somebody found no room; nobody gets a row until one has left."""
         self._warm_up(load.path)
@@ -149,7 +156,19 @@ class RowRuntime:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._sequences)
+        return bool(self._shift)
+
+    def hold(self, is_held: bool) -> None:
+        self._is_held = is_held
+
+    @property
+    def num_paused(self) -> int:
+        return len(self._sequences) - len(self._shift)
+
+    @property
+    def _shift(self) -> list[RowSequence]:
+        """Those that are computed now."""
+        return shift(self._sequences, is_held=self._is_held)
 
     @property
     def has_ahead(self) -> bool:
@@ -164,7 +183,7 @@ class RowRuntime:
 
     # --- the step ---
 
-    def step(self) -> list[Event]:
+    def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
         """One computation: a token for everyone who generates, or a piece of a prompt if there is room.
 
         What was computed goes out at once; how many pieces stand between two tokens says `Pace`.
@@ -173,18 +192,23 @@ class RowRuntime:
         if not self._memory.hold():
             self._make_room(events)
             return events
-        generating = [sequence for sequence in self._memory.running if sequence.is_generating]
+        shift = self._shift
+        self._yields = all(sequence.yields for sequence in shift)
+        self._is_wanted = is_wanted if self._yields else None
+        # In the order of their rows.
+        generating = [s for s in self._memory.running if s.is_generating and s in shift]
         if not generating:
-            self._begin_round(0)
-        if not self._read_prompt(events):
-            self._decode(generating, events)
-            self._begin_round(len(generating))
+            self._begin_round(shift, 0)
+        with suppress(Interrupted):
+            if not self._read_prompt(shift, events):
+                self._decode(generating, events)
+                self._begin_round(shift, len(generating))
         return events
 
-    def _begin_round(self, num_running: int) -> None:
+    def _begin_round(self, shift: list[RowSequence], num_running: int) -> None:
         """From now on, so many tokens of prompts until the next token of everyone who generates."""
-        num_prompts = len(self._sequences) - num_running
-        self._room = self._chunk = self._pace.chunk(num_running, num_prompts)
+        longest_s = YIELDING_STEP_S if self._yields else math.inf
+        self._room = self._chunk = self._pace.chunk(num_running, len(shift) - num_running, longest_s)
 
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
         """One token for each, computed together where their rows are side by side."""
@@ -194,16 +218,17 @@ class RowRuntime:
             rows = [sequence for _, sequence in neighbours]
             newest = [[sequence.tokens[-1]] for sequence in rows]
             assert rows[0].row is not None
-            logits = self._decoder.compute(rows[0].row, newest, [s.num_computed for s in rows])
+            starts = [s.num_computed for s in rows]
+            logits = self._decoder.compute(rows[0].row, newest, starts, self._is_wanted)
             tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
         for sequence, _ in tokens:
             sequence.num_computed += 1
         for sequence, token in tokens:
             self._take(sequence, token, events)
 
-    def _read_prompt(self, events: list[Event]) -> bool:
+    def _read_prompt(self, shift: list[RowSequence], events: list[Event]) -> bool:
         """The next piece of a prompt; False if there is none, or tokens are due first."""
-        if self._room <= 0 or (sequence := self._next_prompt(events)) is None:
+        if self._room <= 0 or (sequence := self._next_prompt(shift, events)) is None:
             return False
         count = piece(sequence, self._room, is_first=self._room == self._chunk)
         if count:
@@ -219,9 +244,9 @@ class RowRuntime:
         is_last = count == sequence.num_pending
         started = time.perf_counter()
         if is_last:
-            logits = self._decoder.compute(sequence.row, [tokens], [done])
-        else:
-            self._decoder.read(sequence.row, tokens, done)
+            logits = self._decoder.compute(sequence.row, [tokens], [done], self._is_wanted)
+        elif not self._decoder.read(sequence.row, tokens, done, self._is_wanted):
+            raise Interrupted
         self._pace.observe(count, time.perf_counter() - started)
         self._work_done += count
         sequence.num_computed += count
@@ -234,25 +259,36 @@ class RowRuntime:
 
     # --- rows ---
 
-    def _next_prompt(self, events: list[Event]) -> RowSequence | None:
+    def _next_prompt(self, shift: list[RowSequence], events: list[Event]) -> RowSequence | None:
         """The most urgent one. It gets a row only now, so that those who generate stay side by side."""
-        for sequence in prompts(self._sequences, self._work_done):
-            if sequence.row is not None or self._enter(sequence):
+        for sequence in prompts(shift, self._work_done):
+            if sequence.row is not None or self._enter(sequence, shift):
                 return sequence
             if not self._memory.running:
                 self._refuse(sequence, events)
                 break
         return None
 
-    def _enter(self, sequence: RowSequence) -> bool:
-        """Give it a row; False if it has to wait."""
+    def _enter(self, sequence: RowSequence, shift: list[RowSequence]) -> bool:
+        """Give it a row; False if it has to wait. What is paused is set aside for it, as far as need be."""
+        while True:
+            sharing = [other for other in self._memory.running if other.keeps] if sequence.keeps else []
+            # The last token of a prompt always is computed anew, for the logits.
+            source = self._memory.find(sequence.tokens[:-1], sharing) if sequence.keeps else Source()
+            if is_worth_waiting(sequence, [other for other in sharing if other in shift], source.shared):
+                return False
+            if self._find_room(sequence, source):
+                return True
+            paused = [other for other in self._memory.running if other not in shift]
+            if not paused:
+                return False
+            # The one in the last row: those behind it move up, and stay side by side.
+            self._set_aside(paused[-1])
+            self._is_full = False
+
+    def _find_room(self, sequence: RowSequence, source: Source) -> bool:
         running = self._memory.running
         if self._is_full or len(running) >= self._parallel:
-            return False
-        sharing = [other for other in running if other.keeps] if sequence.keeps else []
-        # The last token of a prompt always is computed anew, for the logits.
-        source = self._memory.find(sequence.tokens[:-1], sharing) if sequence.keeps else Source()
-        if is_worth_waiting(sequence, sharing, source.shared):
             return False
         is_in = self._memory.enter(sequence, source)
         self._is_full = not is_in and bool(running)
@@ -266,15 +302,19 @@ class RowRuntime:
         self.cancel(sequence.id)
 
     def _make_room(self, events: list[Event]) -> None:
-        """The memory is full: the newest sequence waits. Nothing is lost but time."""
-        newest = max(self._memory.running, key=lambda sequence: sequence.arrival)
+        """The memory is full: the newest sequence waits, of those that yield if there are any."""
+        newest = max(self._memory.running, key=lambda sequence: (sequence.yields, sequence.arrival))
         if len(self._memory.running) > 1:
-            self._memory.leave(newest, keeps=newest.keeps)
-            newest.num_computed = 0
+            self._set_aside(newest)
             self._is_full = True
         else:
             newest.finish(FinishReason.LENGTH, events)
             self._leave(newest)
+
+    def _set_aside(self, sequence: RowSequence) -> None:
+        """It loses its row, and goes on later. Nothing is lost but time."""
+        self._memory.leave(sequence, keeps=sequence.keeps)
+        sequence.num_computed = 0
 
     def _leave(self, sequence: RowSequence) -> None:
         """It has ended by itself: what it computed and said may be of use."""

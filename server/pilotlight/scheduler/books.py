@@ -31,6 +31,30 @@ class Life:
 
 
 @dataclass(slots=True)
+class Pauses:
+    """How often and how long what yields was paused in one model's workers."""
+
+    num_sequences: int = 0
+    """Paused now."""
+    count: int = 0
+    _paused_s: float = 0.0
+    _since: float = 0.0
+
+    def note(self, num_sequences: int, now: float) -> None:
+        """So many are paused from now on."""
+        if num_sequences and not self.num_sequences:
+            self.count += 1
+            self._since = now
+        elif self.num_sequences and not num_sequences:
+            self._paused_s += now - self._since
+        self.num_sequences = num_sequences
+
+    def seconds(self, now: float) -> float:
+        """In all, with the pause that lasts."""
+        return self._paused_s + (now - self._since if self.num_sequences else 0.0)
+
+
+@dataclass(slots=True)
 class Residence:
     """One model's worker, now and before."""
 
@@ -48,6 +72,9 @@ class Residence:
     load_s: float = 0.0
     evictions: Counter[str] = field(default_factory=Counter)
     measured_at: float = 0.0
+    pauses: Pauses = field(default_factory=Pauses)
+    is_held: bool = False
+    """Its worker was told to compute nothing that yields."""
 
     @property
     def bytes_resident(self) -> int | None:

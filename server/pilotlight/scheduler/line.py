@@ -3,9 +3,10 @@
 Pure; what follows from it is the scheduler's business.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from pilotlight.core import Request, WorkerState
+from pilotlight.core import ClassStatus, Request, RequestClass, WorkerState
 from pilotlight.scheduler.queue import Queue
 from pilotlight.scheduler.standing import Standing, Turnover
 
@@ -29,6 +30,15 @@ class Line:
     def active(self) -> int:
         """Sequences running."""
         return sum(request.n for request in self.running.values())
+
+    @property
+    def classes(self) -> dict[RequestClass, ClassStatus]:
+        """What there is of each class."""
+        active: Counter[RequestClass] = Counter()
+        for request in self.running.values():
+            active[request.request_class] += request.n
+        queued = Counter(request.request_class for request in self.queue)
+        return {one: ClassStatus(active[one], queued[one]) for one in RequestClass}
 
     @property
     def is_urgent(self) -> bool:

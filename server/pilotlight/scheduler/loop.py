@@ -38,7 +38,7 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
-from pilotlight.worker.handle import Worker
+from pilotlight.worker.handle import Said, Worker
 from pilotlight.worker.protocol import (
     Admitted,
     Cancel,
@@ -47,10 +47,11 @@ from pilotlight.worker.protocol import (
     Event,
     FrameError,
     Generate,
+    Hold,
     Inspect,
+    Paused,
     Refused,
     State,
-    Step,
 )
 
 REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
@@ -126,6 +127,13 @@ class Loop:
             self._tasks.start_soon(self._look_and_ask, request)
         return answer
 
+    def standing(self, request: Request) -> str | None:
+        """Why a request that was submitted does not run now, in a line for a person; None if it does."""
+        if (standing := self._scheduler.standing(request.model, request.id)) is not None:
+            return standing.text
+        is_paused = request.yields and self._books[request.model].pauses.num_sequences
+        return "paused for interactive requests" if is_paused else None
+
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
         self._num_loads_asked += 1
@@ -182,6 +190,10 @@ class Loop:
             loads=at.loads,
             load_s=at.load_s,
             evictions=dict(at.evictions),
+            classes=line.classes,
+            paused=at.pauses.num_sequences,
+            pauses=at.pauses.count,
+            paused_s=at.pauses.seconds(anyio.current_time()),
             cost=self._loader.cost(model),
         )
 
@@ -199,6 +211,7 @@ class Loop:
                     self._inbox.popleft()()
                 if self._senses is not None and not self._answers:
                     self._senses.end()
+                self._hold()
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
                 with anyio.CancelScope(deadline=self._scheduler.next_due):
@@ -279,6 +292,7 @@ class Loop:
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
             context=request.context,
+            request_class=request.request_class,
         )
         try:
             worker.send(generate)
@@ -374,6 +388,8 @@ class Loop:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
         life, at.life, at.loaded, at.worker = at.life, None, None, None
+        at.is_held = False
+        at.pauses.note(0, anyio.current_time())
         self._survey(model)
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
@@ -404,11 +420,23 @@ class Loop:
         num_bytes = self._books.measure(model)
         self._post(lambda: self._scheduler.on_measured(model.name, num_bytes))
 
-    # --- what workers say ---
+    # --- what workers are told, and say ---
 
-    def _on_message(self, model: Model, message: Step | State) -> None:
+    def _hold(self) -> None:
+        """While one worker has interactive requests, the others compute nothing that yields."""
+        urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
+        for name, at in self._books.items():
+            is_held = bool(urgent - {name})
+            if at.worker is not None and at.is_held is not is_held:
+                at.is_held = is_held
+                at.worker.send(Hold(is_held))
+
+    def _on_message(self, model: Model, message: Said) -> None:
         if isinstance(message, State):
             self._on_state(model, message)
+            return
+        if isinstance(message, Paused):
+            self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
             return
         for event in message.events:
             dispatched = self._dispatched.get(event.id)

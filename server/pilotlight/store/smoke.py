@@ -8,11 +8,11 @@ import anyio
 
 from pilotlight.core import Model, Prompt, Sampling
 from pilotlight.errors import SmokeFailed, WorkerFailed
-from pilotlight.worker.protocol import Done, Generate, Refused, State, Step
+from pilotlight.worker.protocol import Done, Generate, Refused, Step
 
 if TYPE_CHECKING:
     from pilotlight.registry.loader import Loader
-    from pilotlight.worker.handle import Worker
+    from pilotlight.worker.handle import Said, Worker
 
 CONTEXT = 512
 NUM_TOKENS = 4
@@ -65,7 +65,7 @@ class _Answer:
         self.num_tokens = 0
         self.reason = f"no answer in {math.floor(ANSWER_S)} s"
 
-    def hear(self, message: Step | State) -> None:
+    def hear(self, message: "Said") -> None:
         for event in message.events if isinstance(message, Step) else ():
             if isinstance(event, Done):
                 self.num_tokens, self.reason = event.completion_tokens, "it ended at once"

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -23,9 +24,11 @@ from pilotlight.worker.protocol import (
     Event,
     Generate,
     Hello,
+    Hold,
     Inspect,
     Load,
     LoadFailed,
+    Paused,
     Progress,
     Ready,
     Refused,
@@ -91,6 +94,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         while not tasks.empty() or not runtime.has_work:
             # What comes now may make the next step a long one.
             outbox.flush()
+            outbox.tell_paused(runtime.num_paused)
             reply = _next_task(runtime, intake)(runtime)
             if isinstance(reply, Event):
                 events.append(reply)
@@ -100,8 +104,9 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 break
         # Before the step: an admission or refusal must not wait for a long prompt to be computed.
         outbox.add(events)
+        outbox.tell_paused(runtime.num_paused)
         if runtime.has_work:
-            outbox.add(runtime.step())
+            outbox.add(runtime.step(intake.is_urgent))
 
 
 def _next_task(runtime: Runtime, intake: "Intake") -> Task:
@@ -128,6 +133,7 @@ class Outbox:
         self._clock = clock
         self._held: list[Event] = []
         self._sent_at = -BUNDLE_S
+        self._num_paused = 0
 
     def add(self, events: Sequence[Event]) -> None:
         """Send them, unless they are only text and the last text is younger than `BUNDLE_S`."""
@@ -135,6 +141,12 @@ class Outbox:
         is_text = all(isinstance(event, Delta) for event in events)
         if not is_text or self._clock() - self._sent_at >= BUNDLE_S:
             self.flush()
+
+    def tell_paused(self, num_sequences: int) -> None:
+        """Send how many are paused, if that is news."""
+        if num_sequences != self._num_paused:
+            self._num_paused = num_sequences
+            self._send(Paused(num_sequences))
 
     def flush(self) -> None:
         """Send what is held."""
@@ -153,6 +165,9 @@ class Intake:
         self._fd = source.fileno()
         self._splitter = Splitter()
         self._is_reading = False
+        self._urgent: deque[int] = deque()
+        """Interactive requests that were read and have not begun."""
+        self._is_held = False
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.runtime: Runtime | None = None
         """Set once loaded; the daemon sends requests only after `Ready`."""
@@ -176,6 +191,10 @@ class Intake:
         """A task is there, or about to be."""
         return self._is_reading or not self.tasks.empty()
 
+    def is_urgent(self) -> bool:
+        """An interactive request is there, and nobody knows of it."""
+        return bool(self._urgent)
+
     def _read(self) -> bytes:
         data = os.read(self._fd, READ_BYTES)
         if not data:
@@ -188,7 +207,9 @@ class Intake:
     def _task(self, message: ToWorker) -> Task:
         match message:
             case Generate():
-                return self._prepare(message)
+                return self._prepare(message) if message.request_class.yields else self._hurry(message)
+            case Hold(is_held):
+                return lambda runtime: self._hold(runtime, is_held)
             case Cancel(request_id):
                 return lambda runtime: runtime.cancel(request_id)
             case SetThreads(threads):
@@ -197,6 +218,25 @@ class Intake:
                 return lambda runtime: runtime.state()
             case Load():
                 raise AssertionError("a worker loads one model once")
+
+    def _hurry(self, generate: Generate) -> Task:
+        """What yields makes way for it while it is still being prepared."""
+        self._urgent.append(generate.id)
+        self.tasks.put(lambda runtime: runtime.hold(True))
+        begin = self._prepare(generate)
+
+        def task(runtime: Runtime) -> Event | ToDaemon | None:
+            reply = begin(runtime)
+            self._urgent.popleft()
+            self._hold(runtime, self._is_held)
+            return reply
+
+        return task
+
+    def _hold(self, runtime: Runtime, is_held: bool) -> None:
+        """As the daemon says, and as long as something interactive is being prepared."""
+        self._is_held = is_held
+        runtime.hold(is_held or bool(self._urgent))
 
     def _prepare(self, generate: Generate) -> Task:
         assert self.runtime is not None, "the daemon sent a request before Ready"

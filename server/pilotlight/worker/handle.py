@@ -21,6 +21,7 @@ from pilotlight.worker.protocol import (
     Hello,
     Load,
     LoadFailed,
+    Paused,
     Progress,
     Ready,
     Splitter,
@@ -39,6 +40,9 @@ STOP_S = 2.0
 """From closing stdin to killing: a worker ends at once, unless native code is stuck in the kernel."""
 
 READ_BYTES = 1 << 18
+
+Said = Step | Paused | State
+"""What a worker says once it is ready."""
 
 CRASH_SIGNALS = frozenset(
     getattr(signal, name)
@@ -134,11 +138,11 @@ class Worker:
                         raise WorkerEndedError(f"worker sent {type(message).__name__} while loading")
         raise AssertionError("the messages end with an error")
 
-    async def run(self, on_message: Callable[[Step | State], None]) -> WorkerEndedError:
+    async def run(self, on_message: Callable[[Said], None]) -> WorkerEndedError:
         """Hand every message over until the process ends; returns how it ended."""
         try:
             async for message in self._messages:
-                if not isinstance(message, Step | State):
+                if not isinstance(message, Said):
                     return WorkerEndedError(f"worker sent {type(message).__name__} after it was ready")
                 on_message(message)
         except WorkerEndedError as end:

@@ -9,7 +9,7 @@ import struct
 
 import msgspec
 
-from pilotlight.core import FinishReason, Prompt, Sampling, WorkerInfo
+from pilotlight.core import FinishReason, Prompt, RequestClass, Sampling, WorkerInfo
 
 PROTOCOL_VERSION = 1
 
@@ -50,6 +50,13 @@ class Generate(_Message, frozen=True, tag=True, array_like=True):
     ignore_eos: bool
     cache_prompt: bool
     context: int | None = None
+    request_class: RequestClass = RequestClass.INTERACTIVE
+
+
+class Hold(_Message, frozen=True, tag=True, array_like=True):
+    """From now on compute nothing that yields, or do so again: another worker has interactive requests."""
+
+    is_held: bool
 
 
 class Cancel(_Message, frozen=True, tag=True, array_like=True):
@@ -142,6 +149,12 @@ class Step(_Message, frozen=True, tag=True, array_like=True):
     events: tuple[Event, ...]
 
 
+class Paused(_Message, frozen=True, tag=True, array_like=True):
+    """From now on so many sequences are paused, because interactive requests want the machine."""
+
+    num_sequences: int
+
+
 class State(_Message, frozen=True, tag=True, array_like=True):
     """The worker's own count of what it holds, after its invariants were checked (`fault` if one broke)."""
 
@@ -153,8 +166,8 @@ class State(_Message, frozen=True, tag=True, array_like=True):
     fault: str | None = None
 
 
-ToWorker = Load | Generate | Cancel | SetThreads | Inspect
-ToDaemon = Hello | Progress | Ready | LoadFailed | Step | State
+ToWorker = Load | Generate | Hold | Cancel | SetThreads | Inspect
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | State
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

@@ -6,7 +6,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.llamacpp.layout import Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.llamacpp.state import SequenceState
-from pilotlight.runtimes.rows import DecodeError, Floats
+from pilotlight.runtimes.rows import DecodeError, Floats, Interrupted
 
 LARGEST_RUN = 512
 """Tokens per decode: larger ones compute no faster on a CPU and delay cancels and new prompts."""
@@ -68,7 +68,13 @@ class LlamaDecoder:
             self._llama.cut(row, start + len(tokens) if is_done else start)
         return is_done
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+    def compute(
+        self,
+        first: int,
+        tokens: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Floats:
         batch = self._llama.batch
         batch.clear()
         rows = range(first, first + len(tokens))
@@ -76,16 +82,20 @@ class LlamaDecoder:
             batch.add(piece, position=start, row=row, wants_logits=True)
         if len(tokens) == 1:
             padding = self._pad(first, len(tokens[0]), starts[0])
-            self._llama.decode()
+            is_done = self._llama.decode(is_wanted)
             if padding:
                 self._llama.cut(first, starts[0] + len(tokens[0]))
         else:
             others = range(rows.stop, rows.stop + self._num_spare_rows(rows.stop, len(tokens)))
             for row in others:
                 batch.add([self._filler], position=0, row=row, wants_logits=False)
-            self._llama.decode()
+            is_done = self._llama.decode(is_wanted)
             for row in others:
                 self._llama.clear(row)
+        if not is_done:
+            for row, start in zip(rows, starts, strict=True):
+                self._llama.cut(row, start)
+            raise Interrupted
         return self._llama.logits(len(tokens))
 
     def _pad(self, row: int, num_tokens: int, start: int) -> int:

@@ -63,7 +63,13 @@ class Network:
             self._evaluate()
         return True
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+    def compute(
+        self,
+        first: int,
+        tokens: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Floats:
         with _failures():
             if more := len(tokens[0]) - 1:
                 # What is not evaluated is not computed: logits of all but the last token.

@@ -101,7 +101,13 @@ class Graph:
         self.compute(row, [tokens], [start])
         return True
 
-    def compute(self, first: int, tokens: Sequence[Sequence[int]], starts: Sequence[int]) -> Floats:
+    def compute(
+        self,
+        first: int,
+        tokens: Sequence[Sequence[int]],
+        starts: Sequence[int],
+        is_wanted: Callable[[], bool] | None = None,
+    ) -> Floats:
         ids = np.array(tokens, np.int64)
         num_rows, num_tokens = ids.shape
         lengths = np.array(starts, np.int64)[:, None] + num_tokens

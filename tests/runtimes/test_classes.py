@@ -1,0 +1,182 @@
+"""What yields is paused while something interactive runs, and goes on where it was, in every runtime."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from speaking import Bench, builtin, generate
+
+from pilotlight.core import RequestClass
+from pilotlight.worker.protocol import Generate
+
+
+@pytest.fixture(scope="session", params=["llamacpp", "onnx", "mlx"])
+def loaded(request: pytest.FixtureRequest) -> Bench:
+    """Once per runtime."""
+    return builtin(request.param)
+
+
+@pytest.fixture
+def bench(loaded: Bench) -> Iterator[Bench]:
+    """As if freshly loaded, and left with nothing paused."""
+    loaded.forget()
+    yield loaded
+    assert loaded.runtime.num_paused == 0
+
+
+def behind(tokens: list[int], **fields: Any) -> Generate:
+    fields = {"max_tokens": 30, "ignore_eos": True, "request_class": RequestClass.BACKGROUND} | fields
+    return generate(tokens, **fields)
+
+
+def ahead(tokens: list[int], **fields: Any) -> Generate:
+    return generate(tokens, **{"max_tokens": 5, "ignore_eos": True} | fields)
+
+
+def begin(bench: Bench, *asked: Generate) -> None:
+    """Until all of them have said something."""
+    for one in asked:
+        bench.start(one)
+    while not all(bench.speech(one).pieces for one in asked):
+        bench.step()
+
+
+def num_said(bench: Bench, *asked: Generate) -> int:
+    return sum(len(bench.speech(one).pieces) for one in asked)
+
+
+def until_done(bench: Bench, asked: Generate) -> None:
+    while not bench.speech(asked).done:
+        bench.step()
+
+
+def test_what_yields_is_paused_where_it_is(bench: Bench) -> None:
+    """In its row, with all that is computed of it; and goes on when nothing interactive is left."""
+    alone = bench.answer(behind([9] * 20, cache_prompt=False)).text
+    others = [behind([9] * 20), behind([7] * 30)]
+    begin(bench, *others)
+    said, work_done = num_said(bench, *others), bench.runtime._work_done
+    asked = ahead([5] * 25)
+    bench.start(asked)
+    assert bench.runtime.num_paused == 2
+    until_done(bench, asked)
+    assert num_said(bench, *others) == said
+    assert bench.runtime.state().active == 2
+    bench.finish()
+    assert bench.speech(others[0]).text[:20] == alone[:20]
+    assert bench.runtime._work_done == work_done + 25
+
+
+def test_prompts_that_yield_are_paused_too(bench: Bench) -> None:
+    """In the middle of them."""
+    other = behind([9, 8, 7] * 200, max_tokens=1)
+    bench.start(other)
+    bench.step()
+    assert not bench.speech(other).done
+    asked = ahead([5] * 300)
+    bench.start(asked)
+    until_done(bench, asked)
+    assert not bench.speech(other).done
+    bench.finish()
+    assert bench.speech(other).end.completion_tokens == 1
+
+
+def test_somebody_gets_a_row_though_all_are_taken(bench: Bench) -> None:
+    """One of the others is set aside, and not computed anew when its turn comes again."""
+    others = [behind([token] * 40) for token in (6, 7, 8, 9)]
+    begin(bench, *others)
+    work_done = bench.runtime._work_done
+    asked = ahead([5] * 25)
+    bench.start(asked)
+    until_done(bench, asked)
+    assert bench.runtime.state().waiting == 1
+    bench.finish()
+    assert {bench.speech(one).end.completion_tokens for one in others} == {30}
+    assert bench.runtime._work_done <= work_done + 25 + 4
+
+
+def test_somebody_gets_the_memory_that_others_hold(bench: Bench) -> None:
+    """As much of it as need be: rows hold so many tokens together."""
+    others = [behind([token] * 300) for token in (6, 7, 8)]
+    begin(bench, *others)
+    asked = ahead([5] * 600)
+    bench.start(asked)
+    until_done(bench, asked)
+    assert bench.runtime.state().waiting == 2
+    bench.finish()
+    assert {bench.speech(one).end.completion_tokens for one in others} == {30}
+
+
+def test_interactive_rows_stay_side_by_side(bench: Bench) -> None:
+    """Though others are set aside for them: one run for all of them is faster."""
+    others = [behind([token] * 40) for token in (6, 7, 8, 9)]
+    begin(bench, *others)
+    asked = [ahead([token] * 25, max_tokens=40) for token in (4, 5)]
+    begin(bench, *asked)
+    rows = [sequence.row for sequence in bench.runtime._sequences if not sequence.yields]
+    assert sorted(row for row in rows if row is not None) == [2, 3]
+    bench.finish()
+
+
+def test_nobody_waits_for_the_prompt_of_one_that_is_paused(bench: Bench) -> None:
+    """What is computed of it is used, the rest not waited for."""
+    prompt = [9, 8, 7] * 200
+    other = behind(prompt, max_tokens=1)
+    bench.start(other)
+    bench.step()
+    asked = ahead(prompt)
+    bench.start(asked)
+    until_done(bench, asked)
+    assert bench.speech(asked).end.cached_tokens > 0
+    bench.finish()
+
+
+def test_a_hold_pauses_what_yields(bench: Bench) -> None:
+    """There is nothing to do then, and no less afterwards."""
+    other = behind([9] * 20)
+    begin(bench, other)
+    bench.runtime.hold(True)
+    assert (bench.runtime.has_work, bench.runtime.num_paused) == (False, 1)
+    assert len(bench.answer(ahead([5] * 9)).pieces) > 0
+    assert not bench.speech(other).done
+    bench.runtime.hold(False)
+    bench.finish()
+    assert bench.speech(other).end.completion_tokens == 30
+
+
+def test_what_is_paused_can_be_cancelled(bench: Bench) -> None:
+    """In its row, and set aside."""
+    others = [behind([token] * 40) for token in (6, 7, 8, 9)]
+    begin(bench, *others)
+    asked = ahead([5] * 25, max_tokens=40)
+    begin(bench, asked)
+    for one in others:
+        bench.runtime.cancel(one.id)
+        bench.step()
+    bench.finish()
+    assert not any(bench.speech(one).done for one in others)
+    assert bench.speech(asked).end.completion_tokens == 40
+
+
+def test_a_step_that_is_broken_off_changes_nothing(bench: Bench) -> None:
+    """Neither of a prompt nor of tokens; where a library cannot be broken off, it just goes on."""
+    asked = [behind([token] * 40, cache_prompt=False) for token in (6, 7)]
+    alone = [bench.answer(one).text for one in asked]
+    again = [behind([token] * 40, cache_prompt=False) for token in (6, 7)]
+    for one in again:
+        bench.start(one)
+    while bench.runtime.has_work:
+        events = bench.step(is_wanted=lambda: True)
+        assert not (events and bench.runtime._decoder.is_interruptible)
+        bench.step()
+    assert [bench.speech(one).text[:20] for one in again] == [text[:20] for text in alone]
+
+
+def test_what_is_interactive_is_never_broken_off(bench: Bench) -> None:
+    """Those who come do not go before those who are there."""
+    asked = ahead([5] * 200)
+    bench.start(asked)
+    for _ in range(20):
+        if bench.runtime.has_work:
+            bench.step(is_wanted=lambda: True)
+    assert bench.speech(asked).end.completion_tokens == 5
