@@ -106,7 +106,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: ())
+        self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
         self.releases: list[str] = []
