@@ -9,7 +9,6 @@ from pilotlight.power.finding import assemble
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
 
-
 FOUR_FIFTHS = macos.Battery(80, 100, -1)
 
 
