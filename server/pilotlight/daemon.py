@@ -30,7 +30,7 @@ from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.power.gauges import Gauges
-from pilotlight.power.machine import machine
+from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
@@ -107,7 +107,7 @@ class Daemon:
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         slowdown = Slowdown()
-        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids(), slowdown.value)
+        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
         self._loop = Loop(
             self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power
         )

@@ -1,4 +1,4 @@
-"""Which reader this platform has. Imports no other one."""
+"""Which reader this platform has, imported when it is needed and no other one."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -12,8 +12,24 @@ from pilotlight.power.sampling import Machine
 log = structlog.get_logger()
 
 
-def machine(root: Path) -> Machine:
-    """The reader of this machine; with another root than `/`, of the Linux machine whose files are there."""
+class ThisMachine:
+    """The machine we run on; with another root than `/`, the Linux machine whose files are there.
+
+    Its reader is imported at the first look: a daemon that starts has no use for it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._reader: Machine | None = None
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        """All findings; nothing on a platform that cannot be read."""
+        if self._reader is None:
+            self._reader = _reader(self._root)
+        return self._reader.look(now, pids)
+
+
+def _reader(root: Path) -> Machine:
     if sys.platform == "linux" or root != Path(root.anchor):
         from pilotlight.power.linux import Linux
 
