@@ -31,8 +31,9 @@ from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
 from pilotlight.power.gauges import Gauges
-from pilotlight.power.machine import machine
+from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -107,8 +108,11 @@ class Daemon:
         costs = Costs(config.state_dir, ladder)
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
-        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
+        slowdown = Slowdown()
+        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
+        self._loop = Loop(
+            self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power
+        )
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)

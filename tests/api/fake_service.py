@@ -120,7 +120,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: ())
+        self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
         self.readings = FakeReadings()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []

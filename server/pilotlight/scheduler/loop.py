@@ -30,6 +30,7 @@ from pilotlight.core import (
 )
 from pilotlight.errors import Error, OutOfMemory
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import oom
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
@@ -94,12 +95,14 @@ class Loop:
         notices: Notices,
         books: Books,
         max_queued: int,
-        senses: Senses | None = None,
+        slowdown: Slowdown,
+        senses: Senses,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
         self._notices = notices
         self._books = books
+        self._slowdown = slowdown
         self._senses = senses
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -204,12 +207,12 @@ class Loop:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             while True:
-                if self._senses is not None and self._answers:
+                if self._answers:
                     await self._senses.begin()
                 self._scheduler.on_time(anyio.current_time())
                 while self._inbox:
                     self._inbox.popleft()()
-                if self._senses is not None and not self._answers:
+                if not self._answers:
                     self._senses.end()
                 self._hold()
                 self._wake = anyio.Event()
@@ -282,6 +285,7 @@ class Loop:
         number = self._last_number
         self._dispatched[number] = Dispatched(request, number, request.n)
         self._numbers[request.id] = number
+        self._slowdown.began(request.model, _sequences(number, request), anyio.current_time())
         generate = Generate(
             id=number,
             prompt=request.prompt,
@@ -438,10 +442,16 @@ class Loop:
         if isinstance(message, Paused):
             self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
             return
+        tokens: dict[tuple[int, int], int] = {}
         for event in message.events:
             dispatched = self._dispatched.get(event.id)
             if dispatched is not None:  # else cancelled while the frame was on its way
                 self._on_event(dispatched, event)
+                if isinstance(event, Delta):
+                    tokens[event.id, event.index] = event.tokens
+        info = self._books[model.name].info
+        if tokens and info is not None:
+            self._slowdown.said(model.name, tokens, info.threads, anyio.current_time())
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)
@@ -452,9 +462,11 @@ class Loop:
                 answer.put(Chunk(index, text, tokens))
             case Admitted(_, prompt_tokens):
                 answer.put(Accepted(prompt_tokens))
+                self._slowdown.admitted(dispatched.request.model, dispatched.number, prompt_tokens)
             case Done(_, index, reason, completion_tokens, cached_tokens):
                 answer.put(Finished(index, reason, completion_tokens, cached_tokens))
                 dispatched.unfinished -= 1
+                self._slowdown.ended(dispatched.request.model, [(dispatched.number, index)])
                 if not dispatched.unfinished:
                     self._done(dispatched.request)
             case Refused(_, code, text, param):
@@ -493,4 +505,9 @@ class Loop:
         number = self._numbers.pop(request.id, None)
         if number is not None:
             del self._dispatched[number]
+            self._slowdown.ended(request.model, _sequences(number, request))
         return number
+
+
+def _sequences(number: int, request: Request) -> list[tuple[int, int]]:
+    return [(number, index) for index in range(request.n)]
