@@ -31,8 +31,9 @@ from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
 from pilotlight.power.gauges import Gauges
-from pilotlight.power.machine import machine
+from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -108,15 +109,18 @@ class Daemon:
         costs = Costs(config.state_dir, ladder)
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
-        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
-        self.gate = Gate(_policy(config), self.power, config.server.queue)
-        self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
-        self.power.watch(self.pacer.on_reading)
+        slowdown = Slowdown()
+        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
+        self._loop = Loop(
+            self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power
+        )
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
+        self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
+        self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
+        self.power.watch(self.pacer.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
@@ -131,6 +135,9 @@ class Daemon:
 
     def submit(self, request: Request) -> Answer:
         return self._loop.submit(request)
+
+    def standing(self, request: Request) -> str | None:
+        return self._loop.standing(request)
 
     def status(self) -> Sequence[ModelStatus]:
         return self._loop.status()

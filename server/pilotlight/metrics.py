@@ -5,7 +5,7 @@ a model that is not in the catalog counts as `unknown`. Knows nothing of HTTP.
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pilotlight import __version__
-from pilotlight.core import MemoryStatus, ModelStatus, WorkerState
+from pilotlight.core import ClassStatus, MemoryStatus, ModelStatus, RequestClass, WorkerState
 
 UNKNOWN: Final = "unknown"
 
@@ -29,7 +29,7 @@ class Metrics:
     ) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self.registry.register(_Snapshot(status, memory))
-        self._meters: dict[str, ModelMeter] = {}
+        self._meters: dict[tuple[str, str], ModelMeter] = {}
         self._requests = Counter(
             "pilotlight_requests",
             "HTTP requests by endpoint, model and outcome; 499: the client left first.",
@@ -45,17 +45,29 @@ class Metrics:
         self._pulls = Counter(
             "pilotlight_pulls", "Pulls of models by how they ended.", ("outcome",), registry=self.registry
         )
+        self._decisions = Counter(
+            "pilotlight_policy_decisions",
+            "Requests by class and what the policy did with them; a request may count for several actions.",
+            ("request_class", "action"),
+            registry=self.registry,
+        )
+        self._transitions = Counter(
+            "pilotlight_policy_transitions",
+            "Rules that began to hold, or ended.",
+            ("rule", "to"),
+            registry=self.registry,
+        )
         self._first = Histogram(
             "pilotlight_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
-            ("model",),
+            ("model", "class"),
             registry=self.registry,
             buckets=_FIRST_TOKEN_S,
         )
         self._gap = Histogram(
             "pilotlight_inter_token_seconds",
             "Between two tokens of one sequence.",
-            ("model",),
+            ("model", "class"),
             registry=self.registry,
             buckets=_GAP_S,
         )
@@ -78,10 +90,20 @@ class Metrics:
         """One pull ended: `done`, `failed`, or `stopped` because nobody followed it any more."""
         self._pulls.labels(outcome).inc()
 
-    def meter(self, model: str) -> "ModelMeter":
-        """The bound children of a model of the catalog."""
-        if (meter := self._meters.get(model)) is None:
-            meter = self._meters[model] = ModelMeter(model, self._tokens, self._first, self._gap)
+    def count_decision(self, request_class: str, actions: Iterable[str]) -> None:
+        """What the policy did with one request; `none` if it restricted nothing."""
+        for action in tuple(actions) or ("none",):
+            self._decisions.labels(request_class, action).inc()
+
+    def count_transition(self, rule: str, begins: bool) -> None:
+        """A rule of the policy begins to hold, or ends."""
+        self._transitions.labels(rule, "begin" if begins else "end").inc()
+
+    def meter(self, model: str, request_class: str) -> "ModelMeter":
+        """The bound children of a model of the catalog and a class of requests."""
+        if (meter := self._meters.get((model, request_class))) is None:
+            meter = ModelMeter(model, request_class, self._tokens, self._first, self._gap)
+            self._meters[model, request_class] = meter
         return meter
 
     def text(self) -> bytes:
@@ -90,14 +112,16 @@ class Metrics:
 
 
 class ModelMeter:
-    """What one model's requests observe, with labels bound once: observing costs a microsecond."""
+    """What one model's requests of a class observe, with labels bound once: observing costs a microsecond."""
 
-    def __init__(self, model: str, tokens: Counter, first: Histogram, gap: Histogram) -> None:
+    def __init__(
+        self, model: str, request_class: str, tokens: Counter, first: Histogram, gap: Histogram
+    ) -> None:
         self._prompt, self._cached, self._completion = (
             tokens.labels(model, kind) for kind in ("prompt", "cached", "completion")
         )
-        self.observe_first_token: Callable[[float], None] = first.labels(model).observe
-        self.observe_gap: Callable[[float], None] = gap.labels(model).observe
+        self.observe_first_token: Callable[[float], None] = first.labels(model, request_class).observe
+        self.observe_gap: Callable[[float], None] = gap.labels(model, request_class).observe
 
     def count_tokens(self, prompt: int, cached: int, completion: int) -> None:
         self._prompt.inc(prompt)
@@ -116,10 +140,6 @@ class _Snapshot(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily | InfoMetricFamily]:
         models = self._status()
-        queue = GaugeMetricFamily(
-            "pilotlight_queue_requests", "Requests waiting in the daemon.", labels=["model"]
-        )
-        active = GaugeMetricFamily("pilotlight_active_sequences", "Sequences running.", labels=["model"])
         resident = GaugeMetricFamily(
             "pilotlight_resident_bytes", "Memory the model's worker holds.", labels=["model"]
         )
@@ -128,16 +148,45 @@ class _Snapshot(Collector):
         )
         for model in models:
             name = [model.model.name]
-            queue.add_metric(name, model.queued)
-            active.add_metric(name, model.active)
             resident.add_metric(name, model.bytes_resident or 0)
             restarts.add_metric(name, model.restarts)
-        yield from (queue, active, resident, restarts, _workers(models))
+        yield from (resident, restarts, _workers(models))
+        yield from _classes(models)
+        yield from _pauses(models)
         yield GaugeMetricFamily(
             "pilotlight_budget_bytes", "Memory that all workers together may hold.", self._memory().budget
         )
         yield from _residency(models)
         yield InfoMetricFamily("pilotlight_build", "The running version.", value={"version": __version__})
+
+
+def _classes(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily]:
+    """What waits and what runs, of each class."""
+    labels = ["model", "class"]
+    queue = GaugeMetricFamily("pilotlight_queue_requests", "Requests waiting in the daemon.", labels=labels)
+    active = GaugeMetricFamily("pilotlight_active_sequences", "Sequences running.", labels=labels)
+    for model in models:
+        for request_class in RequestClass:
+            status = model.classes.get(request_class, ClassStatus(0, 0))
+            queue.add_metric([model.model.name, request_class], status.queued)
+            active.add_metric([model.model.name, request_class], status.active)
+    yield from (queue, active)
+
+
+def _pauses(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+    """What is paused for interactive requests, and was."""
+    paused = GaugeMetricFamily(
+        "pilotlight_paused_sequences",
+        "Sequences that are paused for interactive requests.",
+        labels=["model"],
+    )
+    pauses = CounterMetricFamily("pilotlight_pauses", "How often some were paused.", labels=["model"])
+    paused_s = CounterMetricFamily("pilotlight_paused_seconds", "How long some were.", labels=["model"])
+    for model in models:
+        paused.add_metric([model.model.name], model.paused)
+        pauses.add_metric([model.model.name], model.pauses)
+        paused_s.add_metric([model.model.name], model.paused_s)
+    yield from (paused, pauses, paused_s)
 
 
 def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

@@ -42,7 +42,7 @@ MODELS = (
         created=1_700_000_000,
         capabilities=Capabilities(tuple(field.name for field in fields(Sampling))),
     ),
-    Model("org/large", Path("/models/large.gguf"), context=4096),
+    Model("org/large", Path("/models/large.gguf"), context=4096, small="tiny"),
 )
 
 Script = Callable[[Request, Answer], None]
@@ -113,12 +113,14 @@ class FakeService:
     is_ready: bool = True
     reloaded: Reloaded | None = None
     """What reading the settings again comes to; None: a wrong one."""
+    stands: str | None = None
+    """Why requests do not run."""
 
     def __post_init__(self) -> None:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: ())
+        self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
         self.readings = FakeReadings()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
@@ -144,6 +146,9 @@ class FakeService:
         self.script(request, answer)
         self.submitted.set()
         return answer
+
+    def standing(self, request: Request) -> str | None:
+        return self.stands
 
     async def reload(self) -> Reloaded:
         if self.reloaded is None:

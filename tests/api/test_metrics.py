@@ -55,7 +55,11 @@ async def test_times_are_observed(client: httpx.AsyncClient) -> None:
     """The first token of each request."""
     await client.post("/v1/completions", json=BODY)
     samples = await scraped(client)
-    assert samples['pilotlight_time_to_first_token_seconds_count{model="tiny"}'] == 1
+    assert samples['pilotlight_time_to_first_token_seconds_count{class="interactive",model="tiny"}'] == 1
+    await client.post("/v1/completions", json=BODY | {"service_tier": "flex"})
+    samples = await scraped(client)
+    assert samples['pilotlight_inter_token_seconds_count{class="background",model="tiny"}'] == 0
+    assert samples['pilotlight_time_to_first_token_seconds_count{class="background",model="tiny"}'] == 1
 
 
 async def test_gauges_show_every_model(client: httpx.AsyncClient) -> None:
@@ -63,6 +67,8 @@ async def test_gauges_show_every_model(client: httpx.AsyncClient) -> None:
     samples = await scraped(client)
     assert samples['pilotlight_workers{state="stopped"}'] == 2
     assert samples['pilotlight_workers{state="ready"}'] == 0
-    for gauge in ("queue_requests", "active_sequences", "resident_bytes", "worker_restarts_total"):
+    for gauge in ("resident_bytes", "worker_restarts_total", "paused_sequences", "paused_seconds_total"):
         assert samples[f'pilotlight_{gauge}{{model="org/large"}}'] == 0
+    for gauge in ("queue_requests", "active_sequences"):
+        assert samples[f'pilotlight_{gauge}{{class="batch",model="org/large"}}'] == 0
     assert any(name.startswith("pilotlight_build_info") for name in samples)

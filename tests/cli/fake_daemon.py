@@ -16,7 +16,7 @@ MODEL = {
     "bytes_resident": 64 * 2**20,
     "cost": {"estimated": 60 * 2**20, "at_most": 90 * 2**20},
 }
-MODEL |= {"progress": 1.0, "active": 1, "queued": 2}
+MODEL |= {"progress": 1.0, "active": 1, "queued": 2, "classes": {}, "paused": 0}
 MODEL |= {"bytes_charged": 128 * 2**20, "pin": False, "unload_in_s": None}
 
 
@@ -29,6 +29,18 @@ READING = {
         "confidence": "measured",
     },
     "celsius": {"value": None, "reason": "there is no thermometer"},
+}
+
+POLICY = {
+    "reading": READING,
+    "preset": "balanced",
+    "rules": [{"name": "low battery", "is_in_force": True, "for_s": 9.0, "ends_in_s": 21.0}],
+    "classes": {
+        "interactive": None,
+        "background": {"reason": "on battery: background requests wait"},
+    },
+    "held": 1,
+    "override_left_s": 60.0,
 }
 
 
@@ -74,7 +86,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             bodies: dict[str, dict[str, Any]] = {
                 "/health": {"status": "ok", "notices": fake.notices},
                 "/v1/models": {"data": fake.models, "memory": fake.memory},
-                "/admin/policy": {"reading": READING},
+                "/admin/policy": POLICY,
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }

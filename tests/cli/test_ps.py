@@ -60,6 +60,14 @@ def test_an_unknown_cost_is_a_dash(run: Run, daemon: FakeDaemon) -> None:
     assert row == ["pilot", "stopped", "llamacpp", "-", "-", "-", "-", "1", "2"]
 
 
+def test_what_can_wait_is_told_apart(run: Run, daemon: FakeDaemon) -> None:
+    """And what does wait."""
+    classes = {"interactive": {"active": 1, "queued": 0}, "background": {"active": 3, "queued": 2}}
+    daemon.models[0] |= {"active": 4, "queued": 2, "paused": 3, "classes": classes}
+    row, _ = shown(run, daemon)
+    assert row[-2:] == ["4 (3 background, 3 paused)", "2 (2 background)"]
+
+
 def test_notices_are_shown(run: Run, daemon: FakeDaemon) -> None:
     """With their severity."""
     daemon.notices.append({"code": "x", "severity": "warning", "text": "slow mode", "since": 1.0})

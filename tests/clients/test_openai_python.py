@@ -218,6 +218,28 @@ async def test_errors_without_blocking(async_client: openai.AsyncOpenAI) -> None
         await async_client.chat.completions.create(model="ecko", messages=MESSAGES)
 
 
+def test_an_answer_in_the_background(client: openai.OpenAI) -> None:
+    """By the tier that OpenAI has for it; the answer says it back, and so does every chunk."""
+    answer = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=8, service_tier="flex"
+    )
+    assert answer.service_tier == "flex"
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens > 0
+    stream = client.chat.completions.create(
+        model="tiny", messages=MESSAGES, max_tokens=8, service_tier="flex", stream=True
+    )
+    assert {chunk.service_tier for chunk in stream} == {"flex"}
+
+
+def test_a_class_nobody_knows_is_refused(client: openai.OpenAI) -> None:
+    """As a bad request, by the header's name."""
+    with pytest.raises(openai.BadRequestError, match="X-Request-Class"):
+        client.chat.completions.create(
+            model="echo", messages=MESSAGES, extra_headers={"X-Request-Class": "soon"}
+        )
+
+
 def test_an_error_in_mid_stream_is_raised(client: openai.OpenAI) -> None:
     """After the words that came before it, instead of an answer that just ends."""
     words = []

@@ -23,6 +23,7 @@ from pilotlight.core import (
 )
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.estimate import Estimates
@@ -62,7 +63,8 @@ class Bench:
         books = Books(Estimates(), Budget.parse("1GiB"))
         self.senses = FakeSenses()
         loader = cast(Loader, self.loader)
-        self.loop = Loop(self.catalog, loader, self.notices, books, max_queued=4, senses=self.senses)
+        self.slowdown = Slowdown()
+        self.loop = Loop(self.catalog, loader, self.notices, books, 4, self.slowdown, self.senses)
 
     @property
     def worker(self) -> FakeWorker:

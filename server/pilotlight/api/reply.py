@@ -34,6 +34,8 @@ class Reply(Response):
         self._asking = asking
         self._service = asking.service
         warnings = asking.warnings
+        self._comment: Callable[[], str] = lambda: "keep-alive"
+        """What is said from time to time."""
         self._extra_headers = {"x-pilotlight-warnings": _header(warnings)} if warnings else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -41,6 +43,8 @@ class Reply(Response):
         gate = self._service.gate
         decision = await gate.judge(self._asking.facts)
         exchange.headers += said.headers(decision)
+        request_class = decision.facts.request_class
+        self._service.metrics.count_decision(request_class, said.kinds(decision))
         if decision.actions.admit is Admit.REJECT:
             raise gate.refusal(decision)
         is_stream = bool(self._asking.asked.stream)
@@ -61,8 +65,10 @@ class Reply(Response):
     def _begin(self, decision: Decision, exchange: Exchange) -> Iterator[tuple[Answer, Tally]]:
         self._request, self._writer = self._asking.decided(decision)
         exchange.model = self._request.model
-        tally = Tally(self._service.metrics.meter(exchange.model), self._request.n, exchange.arrived)
+        meter = self._service.metrics.meter(exchange.model, self._request.request_class)
+        tally = Tally(meter, self._request.n, exchange.arrived)
         answer = self._service.submit(self._request)
+        self._comment = lambda: self._service.standing(self._request) or "keep-alive"
         try:
             yield answer, tally
         finally:
@@ -72,7 +78,8 @@ class Reply(Response):
     async def _held(self, decision: Decision, exchange: Exchange) -> AsyncIterator[bytes]:
         """What a stream says that has to wait, and then its answer."""
         ended, exchange.status = exchange.status, CLIENT_GONE
-        yield said.comment(decision)
+        self._comment = lambda: said.comment(decision)
+        yield sse.comment(self._comment())
         try:
             decision = await self._service.gate.admitted(decision)
         except Error as error:
@@ -85,7 +92,8 @@ class Reply(Response):
                 yield data
 
     def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
-        return sse.EventStream(events, self._extra_headers, self._service.config.server.keepalive_s)
+        keepalive_s = self._service.config.server.keepalive_s
+        return sse.EventStream(events, self._extra_headers, keepalive_s, lambda: self._comment())
 
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
         texts: list[list[str]] = [[] for _ in range(self._request.n)]
@@ -113,7 +121,7 @@ class Reply(Response):
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
         if first is None:
-            yield sse.WAITING
+            yield sse.comment(self._service.standing(self._request) or "waiting")
         else:
             list(tally.add([first]))
         try:

@@ -42,6 +42,9 @@ class Service(Protocol):
     def submit(self, request: Request) -> Answer:
         """Queue a request of a known model. Refusals (`Busy`, `ShuttingDown`, ...) come out of the answer."""
 
+    def standing(self, request: Request) -> str | None:
+        """Why a submitted request does not run now, in a line for a person; None if it does."""
+
     async def refresh(self) -> None:
         """Serve what is in the store now: Raises `ConfigError`."""
 

@@ -3,14 +3,13 @@
 Knows bytes and connections, not what the events say.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Send
 
 DONE = b"data: [DONE]\n\n"
-WAITING = b": waiting\n\n"
 
 
 def event(data: bytes) -> bytes:
@@ -18,12 +17,28 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-class EventStream(EventSourceResponse):
-    """Streams ready-made events; a comment every `keepalive_s` keeps proxies and impatient clients."""
+def comment(text: str) -> bytes:
+    """A line that clients pass over."""
+    return f": {text}\n\n".encode()
 
-    def __init__(self, events: AsyncIterator[bytes], headers: Mapping[str, str], keepalive_s: float) -> None:
+
+class EventStream(EventSourceResponse):
+    """Streams ready-made events; a comment every `keepalive_s`, which `says` something, keeps proxies and
+    impatient clients."""
+
+    def __init__(
+        self,
+        events: AsyncIterator[bytes],
+        headers: Mapping[str, str],
+        keepalive_s: float,
+        says: Callable[[], str] = lambda: "keep-alive",
+    ) -> None:
         super().__init__(
-            events, headers=headers, ping=keepalive_s, sep="\n", ping_message_factory=_keep_alive
+            events,
+            headers=headers,
+            ping=keepalive_s,
+            sep="\n",
+            ping_message_factory=lambda: ServerSentEvent(comment=says(), sep="\n"),
         )
 
     async def _stream_response(self, send: Send) -> None:
@@ -41,7 +56,3 @@ class EventStream(EventSourceResponse):
         The base class would start a task that polls twice a second until the process ends.
         """
         await anyio.Event().wait()
-
-
-def _keep_alive() -> ServerSentEvent:
-    return ServerSentEvent(comment="keep-alive", sep="\n")

@@ -46,9 +46,18 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         _memory(model),
         _expected(model),
         _when(model),
-        _shown(model["active"]),
-        _shown(model["queued"]),
+        _by_class(model, "active"),
+        _by_class(model, "queued"),
     )
+
+
+def _by_class(model: Mapping[str, Any], what: str) -> str:
+    """How many, and how many of them are not interactive, or paused."""
+    classes = {name: one[what] for name, one in model["classes"].items() if name != "interactive"}
+    if what == "active":
+        classes["paused"] = model["paused"]
+    others = [f"{count} {name}" for name, count in classes.items() if count]
+    return f"{model[what]} ({', '.join(others)})" if others else str(model[what])
 
 
 def _memory(model: Mapping[str, Any]) -> str:

@@ -37,6 +37,8 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "progress": status.progress,
         "active": status.active,
         "queued": status.queued,
+        "classes": {name: asdict(one) for name, one in status.classes.items()},
+        "paused": status.paused,
         "error": status.error,
     }
 

@@ -30,6 +30,7 @@ from pilotlight.core import (
 )
 from pilotlight.errors import Error, OutOfMemory
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import oom
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
@@ -94,12 +95,14 @@ class Loop:
         notices: Notices,
         books: Books,
         max_queued: int,
-        senses: Senses | None = None,
+        slowdown: Slowdown,
+        senses: Senses,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
         self._notices = notices
         self._books = books
+        self._slowdown = slowdown
         self._senses = senses
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -128,6 +131,16 @@ class Loop:
             assert self._tasks is not None, "the loop runs before the first request comes in"
             self._tasks.start_soon(self._look_and_ask, request)
         return answer
+
+    def standing(self, request: Request) -> str | None:
+        """Why a request that was submitted does not run now, in a line for a person; None if it does."""
+        if (standing := self._scheduler.standing(request.model, request.id)) is not None:
+            return standing.text
+        is_paused = request.yields and self._books[request.model].pauses.num_sequences
+        if not is_paused:
+            return None
+        is_cooling = self._is_resting and not self.is_answering
+        return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
@@ -215,12 +228,12 @@ class Loop:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             while True:
-                if self._senses is not None and self._answers:
+                if self._answers:
                     await self._senses.begin()
                 self._scheduler.on_time(anyio.current_time())
                 while self._inbox:
                     self._inbox.popleft()()
-                if self._senses is not None and not self._answers:
+                if not self._answers:
                     self._senses.end()
                 self._hold()
                 self._wake = anyio.Event()
@@ -293,6 +306,7 @@ class Loop:
         number = self._last_number
         self._dispatched[number] = Dispatched(request, number, request.n)
         self._numbers[request.id] = number
+        self._slowdown.began(request.model, _sequences(number, request), anyio.current_time())
         generate = Generate(
             id=number,
             prompt=request.prompt,
@@ -302,8 +316,8 @@ class Loop:
             n=request.n,
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
-            request_class=request.request_class,
             context=request.context,
+            request_class=request.request_class,
         )
         try:
             worker.send(generate)
@@ -449,11 +463,18 @@ class Loop:
             return
         if isinstance(message, Paused):
             self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
+            self._slowdown.paused(model.name)
             return
+        tokens: dict[tuple[int, int], int] = {}
         for event in message.events:
             dispatched = self._dispatched.get(event.id)
             if dispatched is not None:  # else cancelled while the frame was on its way
                 self._on_event(dispatched, event)
+                if isinstance(event, Delta):
+                    tokens[event.id, event.index] = event.tokens
+        info = self._books[model.name].info
+        if tokens and info is not None:
+            self._slowdown.said(model.name, tokens, info.threads, anyio.current_time())
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)
@@ -465,9 +486,11 @@ class Loop:
                 answer.put(Chunk(index, text, tokens))
             case Admitted(_, prompt_tokens):
                 answer.put(Accepted(prompt_tokens))
+                self._slowdown.admitted(dispatched.request.model, dispatched.number, prompt_tokens)
             case Done(_, index, reason, completion_tokens, cached_tokens):
                 answer.put(Finished(index, reason, completion_tokens, cached_tokens))
                 dispatched.unfinished -= 1
+                self._slowdown.ended(dispatched.request.model, [(dispatched.number, index)])
                 if not dispatched.unfinished:
                     self._done(dispatched.request)
             case Refused(_, code, text, param):
@@ -506,4 +529,9 @@ class Loop:
         number = self._numbers.pop(request.id, None)
         if number is not None:
             del self._dispatched[number]
+            self._slowdown.ended(request.model, _sequences(number, request))
         return number
+
+
+def _sequences(number: int, request: Request) -> list[tuple[int, int]]:
+    return [(number, index) for index in range(request.n)]

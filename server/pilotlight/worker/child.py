@@ -89,15 +89,12 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
     """The step loop; waits without a timer when there is nothing to do."""
     outbox = Outbox(send)
     tasks = intake.tasks
-    num_paused = 0
     while True:
-        if runtime.num_paused != num_paused:
-            num_paused = runtime.num_paused
-            send(Paused(num_paused))
         events: list[Event] = []
         while not tasks.empty() or not runtime.has_work:
             # What comes now may make the next step a long one.
             outbox.flush()
+            outbox.tell_paused(runtime.num_paused)
             reply = _next_task(runtime, intake)(runtime)
             if isinstance(reply, Event):
                 events.append(reply)
@@ -107,6 +104,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 break
         # Before the step: an admission or refusal must not wait for a long prompt to be computed.
         outbox.add(events)
+        outbox.tell_paused(runtime.num_paused)
         if runtime.has_work:
             outbox.add(runtime.step(intake.is_urgent))
 
@@ -135,6 +133,7 @@ class Outbox:
         self._clock = clock
         self._held: list[Event] = []
         self._sent_at = -BUNDLE_S
+        self._num_paused = 0
 
     def add(self, events: Sequence[Event]) -> None:
         """Send them, unless they are only text and the last text is younger than `BUNDLE_S`."""
@@ -142,6 +141,12 @@ class Outbox:
         is_text = all(isinstance(event, Delta) for event in events)
         if not is_text or self._clock() - self._sent_at >= BUNDLE_S:
             self.flush()
+
+    def tell_paused(self, num_sequences: int) -> None:
+        """Send how many are paused, if that is news."""
+        if num_sequences != self._num_paused:
+            self._num_paused = num_sequences
+            self._send(Paused(num_sequences))
 
     def flush(self) -> None:
         """Send what is held."""
