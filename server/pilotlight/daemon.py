@@ -34,8 +34,9 @@ from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
 from pilotlight.power.gauges import Gauges
-from pilotlight.power.machine import machine
+from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
 from pilotlight.registry.archive import archive_of, tidy
 from pilotlight.registry.budget import Budget
@@ -53,6 +54,7 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
+from pilotlight.scheduler.pacer import Pacer
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
@@ -121,14 +123,20 @@ class Daemon:
         )
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        self.power = Sampler(machine(config.power.root), lambda: self._loop.pids())
-        self._loop = Loop(self.catalog, loader, self.notices, books, config.server.queue, self.power)
-        self.gate = Gate(_policy(config), self.power, config.server.queue)
+        slowdown = Slowdown()
+        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
+        self._loop = Loop(
+            self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power
+        )
         self._settings = config
         self.shelf = Shelf(config)
         puller = Puller(self.shelf.store, Smoke(self._loop), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
+        self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
+        self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
+        self.power.watch(self.pacer.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
+        self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._batches: Batches | None = None
         self._tasks: TaskGroup | None = None

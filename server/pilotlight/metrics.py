@@ -5,7 +5,7 @@ a model that is not in the catalog counts as `unknown`. Knows nothing of HTTP.
 """
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -49,6 +49,18 @@ class Metrics:
         self._batch_lines = Counter(
             "pilotlight_batch_lines", "Lines of batches answered.", ("outcome",), registry=self.registry
         )
+        self._decisions = Counter(
+            "pilotlight_policy_decisions",
+            "Requests by class and what the policy did with them; a request may count for several actions.",
+            ("request_class", "action"),
+            registry=self.registry,
+        )
+        self._transitions = Counter(
+            "pilotlight_policy_transitions",
+            "Rules that began to hold, or ended.",
+            ("rule", "to"),
+            registry=self.registry,
+        )
         self._first = Histogram(
             "pilotlight_time_to_first_token_seconds",
             "From the request's arrival to its first token.",
@@ -63,6 +75,16 @@ class Metrics:
             registry=self.registry,
             buckets=_GAP_S,
         )
+
+        self._duty = Gauge(
+            "pilotlight_background_duty_ratio",
+            "Part of the time that background work may run, for the heat it makes.",
+            registry=self.registry,
+        )
+
+    def show_duty(self, duty: Callable[[], float]) -> None:
+        """Ask this for the part of the time that background work may run."""
+        self._duty.set_function(duty)
 
     def count_request(self, endpoint: str, model: str, status: int) -> None:
         """One HTTP request ended. `endpoint` is a route's path, `model` one of the catalog or `UNKNOWN`."""
@@ -79,6 +101,15 @@ class Metrics:
     def show_batches(self, status: str, count: Callable[[], int]) -> None:
         """Ask how many batches have this status when somebody scrapes."""
         self._batches.labels(status).set_function(count)
+
+    def count_decision(self, request_class: str, actions: Iterable[str]) -> None:
+        """What the policy did with one request; `none` if it restricted nothing."""
+        for action in tuple(actions) or ("none",):
+            self._decisions.labels(request_class, action).inc()
+
+    def count_transition(self, rule: str, begins: bool) -> None:
+        """A rule of the policy begins to hold, or ends."""
+        self._transitions.labels(rule, "begin" if begins else "end").inc()
 
     def meter(self, model: str, request_class: str) -> "ModelMeter":
         """The bound children of a model of the catalog and a class of requests."""

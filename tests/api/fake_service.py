@@ -45,7 +45,7 @@ MODELS = (
         created=1_700_000_000,
         capabilities=Capabilities(tuple(field.name for field in fields(Sampling))),
     ),
-    Model("org/large", Path("/models/large.gguf"), context=4096),
+    Model("org/large", Path("/models/large.gguf"), context=4096, small="tiny"),
 )
 
 Script = Callable[[Request, Answer], None]
@@ -124,7 +124,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: ())
+        self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
         self.readings = FakeReadings()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []

@@ -31,6 +31,18 @@ READING = {
     "celsius": {"value": None, "reason": "there is no thermometer"},
 }
 
+POLICY = {
+    "reading": READING,
+    "preset": "balanced",
+    "rules": [{"name": "low battery", "is_in_force": True, "for_s": 9.0, "ends_in_s": 21.0}],
+    "classes": {
+        "interactive": None,
+        "background": {"reason": "on battery: background requests wait"},
+    },
+    "held": 1,
+    "override_left_s": 60.0,
+}
+
 
 @dataclass
 class FakeDaemon:
@@ -77,7 +89,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             bodies: dict[str, dict[str, Any]] = {
                 "/health": {"status": "ok", "notices": fake.notices},
                 "/v1/models": {"data": fake.models, "memory": fake.memory},
-                "/admin/policy": {"reading": READING},
+                "/admin/policy": POLICY,
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }

@@ -4,7 +4,7 @@ import json
 import subprocess
 from collections.abc import Callable
 
-from fake_daemon import READING, FakeDaemon
+from fake_daemon import POLICY, FakeDaemon
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -13,12 +13,21 @@ def test_it_shows_what_is_known_and_why_the_rest_is_not(run: Run, daemon: FakeDa
     """A row with unit, age and source; a line with a reason."""
     lines = [line.split() for line in run("policy", "--port", daemon.port).stdout.splitlines()]
     assert ["percent", "41.50", "%", "3", "s", "power_supply", "BAT0", "measured"] in lines
-    assert lines[-1] == ["celsius", "is", "not", "known:", "there", "is", "no", "thermometer"]
+    assert ["celsius", "is", "not", "known:", "there", "is", "no", "thermometer"] in lines
+
+
+def test_it_shows_the_rules_and_what_they_do(run: Run, daemon: FakeDaemon) -> None:
+    """With what is about to change."""
+    said = run("policy", "--port", daemon.port).stdout
+    assert "the preset is balanced" in said and "overridden for another 60 s" in said
+    assert "rule: low battery, ends in 21 s" in said
+    assert "interactive: unrestricted" in said
+    assert "background: on battery: background requests wait" in said
 
 
 def test_it_gives_what_the_daemon_said_to_programs(run: Run, daemon: FakeDaemon) -> None:
     """As it is."""
-    assert json.loads(run("policy", "--json", "--port", daemon.port).stdout) == {"reading": READING}
+    assert json.loads(run("policy", "--json", "--port", daemon.port).stdout) == POLICY
 
 
 def test_without_a_daemon_it_says_so(run: Run) -> None:

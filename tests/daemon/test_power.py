@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving import Daemon, echo, until
+from serving import Daemon, echo, text_of, until
 
 
 def write(root: Path, **files: str) -> None:
@@ -45,3 +45,14 @@ def test_it_is_read_anew_while_answers_are_generated(serve: Callable[..., Daemon
         assert until(lambda: 'supply="ac"} 1.0' in daemon.get("/metrics").text)
         write(root, AC_online="0", BAT0_type="Battery", BAT0_status="Discharging")
         assert until(lambda: 'supply="battery"} 1.0' in daemon.get("/metrics").text)
+
+
+def test_its_own_speed_is_part_of_it(serve: Callable[..., Daemon], tmp_path: Path) -> None:
+    """Known once enough was generated to compare; on a machine without any sensor, too."""
+    root = tmp_path / "machine"
+    root.mkdir()
+    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=200))
+    assert reading(daemon)["slowdown"]["reason"] == "too little was generated to compare"
+    with daemon.stream("echo", max_tokens=600, ignore_eos=True) as stream:
+        text_of(stream)
+    assert until(lambda: reading(daemon)["slowdown"].get("source") == "our own answers")

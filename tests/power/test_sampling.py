@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from pilotlight.power.finding import Finding, Known
-from pilotlight.power.reading import Supply
+from pilotlight.power.reading import Supply, ThermalLevel
 from pilotlight.power.sampling import FIRST_S, STALE_S, UNREAD, Sampler
 from pilotlight.registry.pressure import Level
 from virtual_clock import run_virtual
@@ -21,17 +21,19 @@ class Counted:
     def __init__(self) -> None:
         self.looks: list[float] = []
         self.held: threading.Event | None = None
+        self.slower: float | None = None
+        self.load = 0.0
 
     def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
         self.looks.append(now)
         if self.held is not None:
             self.held.wait(10)
-        return [Known("supply", Supply.BATTERY, "test"), Known("load", float(len(pids)), "test")]
+        return [Known("supply", Supply.BATTERY, "test"), Known("load", self.load or len(pids), "test")]
 
 
 @asynccontextmanager
 async def sampling(machine: Counted) -> AsyncIterator[Sampler]:
-    sampler = Sampler(machine, lambda: (1, 2))
+    sampler = Sampler(machine, lambda: (1, 2), lambda now: machine.slower)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sampler.run)
         yield sampler
@@ -142,6 +144,22 @@ def test_who_asks_gets_one_look() -> None:
 
     run_virtual(main)
     assert len(machine.looks) == 1
+
+
+def test_our_own_slowness_is_a_sign_of_heat() -> None:
+    """Of a machine without a thermometer, too; unless other programs are the reason."""
+    machine = Counted()
+    machine.slower = 0.3
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            first = await sampler.fresh()
+            assert (first.slowdown, first.thermal) == (0.3, None)
+            machine.load = 0.05
+            await anyio.sleep(3)
+            assert (await sampler.fresh()).thermal is ThermalLevel.SERIOUS
+
+    run_virtual(main)
 
 
 def test_what_the_kernel_says_of_memory_is_part_of_it() -> None:

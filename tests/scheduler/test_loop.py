@@ -11,9 +11,19 @@ from anyio.lowlevel import checkpoint
 from fake_effects import request
 from fake_worker import FakeLoader, FakeWorker, model
 
-from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, WorkerState
+from pilotlight.core import (
+    Accepted,
+    Chunk,
+    Finished,
+    FinishReason,
+    Model,
+    Prompt,
+    RequestClass,
+    WorkerState,
+)
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.estimate import Estimates
@@ -24,7 +34,7 @@ from pilotlight.scheduler import books
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.protocol import Admitted, Delta, Done, Refused, State, Trim
+from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, State, Trim
 
 
 class FakeSenses:
@@ -54,7 +64,8 @@ class Bench:
         books = Books(Estimates(), Budget.parse("1GiB"))
         self.senses = FakeSenses()
         loader = cast(Loader, self.loader)
-        self.loop = Loop(self.catalog, loader, self.notices, books, max_queued=4, senses=self.senses)
+        self.slowdown = Slowdown()
+        self.loop = Loop(self.catalog, loader, self.notices, books, 4, self.slowdown, self.senses)
 
     @property
     def worker(self) -> FakeWorker:
@@ -428,3 +439,23 @@ async def test_what_was_restored_is_counted(bench: Bench) -> None:
     bench.worker.say(done(number))
     assert await read(answer) == [Accepted(9), Finished(0, FinishReason.STOP, 2, 1)]
     assert bench.loop.status()[0].restored == 1
+
+
+async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:
+    """And is told once, not with every reading."""
+    _, number = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    for is_resting in (True, True, False):
+        bench.loop.rest(is_resting)
+        await settle()
+    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (True, False)
+    assert bench.loop.num_yielding_tokens == 3
+
+
+async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:
+    """Its tokens are not counted, and a rest is none of its business."""
+    _, number = await bench.running("1")
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (False, True)
+    assert bench.loop.num_yielding_tokens == 0

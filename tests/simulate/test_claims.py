@@ -5,13 +5,17 @@ from collections.abc import Sequence
 
 import pytest
 
+from pilotlight.policy.settings import Preset, rules_of
 from pilotlight.simulate.experiment import Plan, Run, runs
 from pilotlight.simulate.platforms import FAN_LAPTOP, FANLESS_LAPTOP, PHONE, PI_5, GovernorName, Platform
 
 
-def outcome(platform: Platform, policies: Sequence[str], **wishes: object) -> dict[str, Run]:
+def outcome(
+    platform: Platform, policies: Sequence[str], preset: Preset = "balanced", **wishes: object
+) -> dict[str, Run]:
     """Of the platform's own machine, or of the last that varies, by policy."""
-    plan = Plan(platforms=[platform], policies=policies, **wishes)  # type: ignore[arg-type]
+    rules = rules_of(preset, ())
+    plan = Plan(platforms=[platform], policies=policies, rules=rules, **wishes)  # type: ignore[arg-type]
     return {run.policy: run for run in runs(plan)}
 
 
@@ -63,8 +67,15 @@ def test_without_a_thermometer_our_own_slowdown_is_enough_to_do_better() -> None
     assert race.mean < 0.75
 
 
+def test_on_battery_background_work_takes_nothing() -> None:
+    """By default: it waits, and a charge lasts as long as without it."""
+    ours = outcome(FAN_LAPTOP, ["pilotlight"], hours=2.0, is_on_battery=True)["pilotlight"]
+    assert ours.figures.background_joules == 0
+
+
 def test_a_charge_gives_more_tokens_than_racing_does() -> None:
     """Where background work is allowed on battery, a lower clock pays: 1.4 times."""
-    ours = outcome(FAN_LAPTOP, ["race", "pilotlight"], hours=10.0, is_on_battery=True)["pilotlight"]
+    policies = ["race", "pilotlight"]
+    ours = outcome(FAN_LAPTOP, policies, "always", hours=10.0, is_on_battery=True)["pilotlight"]
     assert ours.kept is not None
     assert ours.kept >= 1.4

@@ -3,9 +3,10 @@
 import pytest
 
 from pilotlight.core import RequestClass
+from pilotlight.policy.settings import rules_of
 from pilotlight.simulate.machine import Machine, Scenario
 from pilotlight.simulate.platforms import FAN_LAPTOP, PHONE, PI_5
-from pilotlight.simulate.policies import Always, Orders
+from pilotlight.simulate.policies import Always, Orders, policy
 from pilotlight.simulate.record import figures
 from pilotlight.simulate.traces import Ask, Trace
 
@@ -66,6 +67,19 @@ def test_a_recorded_background_request_ends() -> None:
     record = Machine(cold, FULL).run(120)
     assert record.background == pytest.approx(200)
     assert record.samples[-1].tokens_per_s == 0
+
+
+def test_what_the_policy_defers_waits_until_it_may() -> None:
+    """On battery, with the rules that everybody has; what is interactive does not wait."""
+    trace = Trace((Ask(1.0, RequestClass.BATCH, 100), Ask(2.0, RequestClass.INTERACTIVE, 100)))
+    rules = rules_of("balanced", ())
+    plugged, unplugged = (
+        Machine(scenario(trace, is_on_battery=is_on_battery), policy("pilotlight", rules)).run(120)
+        for is_on_battery in (False, True)
+    )
+    assert (plugged.tokens, plugged.background) == (pytest.approx(200), pytest.approx(100))
+    assert (unplugged.tokens, unplugged.background) == (pytest.approx(100), 0)
+    assert unplugged.samples[-1].queued == 1
 
 
 def test_of_nothing_there_are_no_figures() -> None:

@@ -41,6 +41,7 @@ ROUTES = (
     Route("/admin/models/load", residency.load, residency.LoadBody),
     Route("/admin/models/unload", residency.unload, residency.UnloadBody),
     Route("/admin/policy", policy.policy),
+    Route("/admin/policy/override", policy.override, policy.OverrideBody),
     Route("/health", health.health),
     Route("/ready", health.ready),
     Route("/metrics", health.metrics),

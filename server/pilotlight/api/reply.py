@@ -19,7 +19,7 @@ from pilotlight.api.asking import Asking
 from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
 from pilotlight.api.tally import Tally
 from pilotlight.api.writer import Choice
-from pilotlight.core import Chunk, Finished, FinishReason, Request
+from pilotlight.core import Chunk, Finished, FinishReason
 from pilotlight.errors import Error
 from pilotlight.policy.actions import Admit
 from pilotlight.policy.decide import Decision
@@ -34,9 +34,9 @@ class Reply(Response):
     def __init__(self, asking: Asking) -> None:
         self._asking = asking
         self._service = asking.service
-        self._request: Request | None = None
-        """Once it is decided."""
         warnings = asking.warnings
+        self._comment: Callable[[], str] = lambda: "keep-alive"
+        """What is said from time to time."""
         self._extra_headers = {"x-pilotlight-warnings": _header(warnings)} if warnings else {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,13 +44,13 @@ class Reply(Response):
         gate = self._service.gate
         decision = await gate.judge(self._asking.facts)
         exchange.headers += said.headers(decision)
+        self._count(decision)
         if decision.actions.admit is Admit.REJECT:
             raise gate.refusal(decision)
         is_stream = bool(self._asking.asked.stream)
         if decision.actions.admit is Admit.DEFER:
             if is_stream:
-                held = self._held(decision, exchange)
-                await self._events_of(held, said.comment(decision))(scope, receive, send)
+                await self._events_of(self._held(decision, exchange))(scope, receive, send)
                 return
             decision = await _unless_gone(receive, lambda: gate.admitted(decision))
         with self._begin(decision, exchange) as (answer, tally):
@@ -64,18 +64,23 @@ class Reply(Response):
     async def whole(self) -> bytes:
         """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
         decision = await self._service.gate.admit(self._asking.facts)
+        self._count(decision)
         with self._begin(decision) as (answer, tally):
             return await self._collect(answer, tally)
 
+    def _count(self, decision: Decision) -> None:
+        self._service.metrics.count_decision(decision.facts.request_class, said.kinds(decision))
+
     @contextmanager
     def _begin(self, decision: Decision, exchange: Exchange | None = None) -> Iterator[tuple[Answer, Tally]]:
-        self._request, self._writer = self._asking.decided(decision)
+        request, self._writer = self._asking.decided(decision)
         arrived = time.perf_counter()
         if exchange is not None:
-            exchange.model, arrived = self._request.model, exchange.arrived
-        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
-        tally = Tally(meter, self._request.n, arrived)
-        answer = self._service.submit(self._request)
+            exchange.model, arrived = request.model, exchange.arrived
+        meter = self._service.metrics.meter(request.model, request.request_class)
+        tally = Tally(meter, request.n, arrived)
+        answer = self._service.submit(request)
+        self._comment = lambda: self._service.standing(request) or "keep-alive"
         try:
             yield answer, tally
         finally:
@@ -85,7 +90,8 @@ class Reply(Response):
     async def _held(self, decision: Decision, exchange: Exchange) -> AsyncIterator[bytes]:
         """What a stream says that has to wait, and then its answer."""
         ended, exchange.status = exchange.status, CLIENT_GONE
-        yield sse.comment(said.comment(decision))
+        self._comment = lambda: said.comment(decision)
+        yield sse.comment(self._comment())
         try:
             decision = await self._service.gate.admitted(decision)
         except Error as error:
@@ -97,15 +103,9 @@ class Reply(Response):
             async for data in self._events(answer, tally, None, exchange):
                 yield data
 
-    def _events_of(self, events: AsyncIterator[bytes], meanwhile: str = "keep-alive") -> sse.EventStream:
-        """A stream that says from time to time where its request stands, or this."""
+    def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
         keepalive_s = self._service.config.server.keepalive_s
-        return sse.EventStream(
-            events, self._extra_headers, keepalive_s, says=lambda: self._standing() or meanwhile
-        )
-
-    def _standing(self) -> str | None:
-        return None if self._request is None else self._service.standing(self._request)
+        return sse.EventStream(events, self._extra_headers, keepalive_s, lambda: self._comment())
 
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
         texts: list[list[str]] = [[] for _ in range(self._asking.request.n)]
@@ -133,7 +133,7 @@ class Reply(Response):
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
         if first is None:
-            yield sse.comment(self._standing() or "waiting")
+            yield sse.comment(self._comment())
         else:
             list(tally.add([first]))
         try:

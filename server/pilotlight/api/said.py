@@ -56,7 +56,7 @@ def body(decision: Decision) -> dict[str, Any] | None:
 
 
 def comment(decision: Decision) -> str:
-    """For a comment in a stream of events; JSON has no line breaks."""
+    """What a stream says while it waits; JSON has no line breaks."""
     return "policy " + msgspec.json.encode(body(decision)).decode()
 
 
@@ -77,7 +77,15 @@ def state(reading: Reading) -> dict[str, str]:
 def action(decision: Decision) -> dict[str, str]:
     """What is done with the request; the model by its name."""
     said = dict(decision.actions.words())
-    return said | {"model": decision.facts.small or ""} if "model" in said else said
+    if "model" in said:
+        said["model"] = decision.facts.small or ""
+    return said | {"override": "true"} if decision.facts.is_overridden else said
+
+
+def kinds(decision: Decision) -> list[str]:
+    """What is done with the request, in words that are few enough for metrics."""
+    words = decision.actions.words()
+    return [value if name == "admit" else name for name, value in words if name != "max_wait"]
 
 
 def _is_given(http: HttpRequest, name: str, word: str) -> bool:

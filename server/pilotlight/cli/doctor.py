@@ -86,9 +86,9 @@ def _senses(config: "Config") -> dict[str, dict[str, str]]:
     import time
 
     from pilotlight.power.finding import assemble
-    from pilotlight.power.machine import machine
+    from pilotlight.power.machine import ThisMachine
 
-    reading = assemble(machine(config.power.root).look(time.monotonic(), ()), 0.0)
+    reading = assemble(ThisMachine(config.power.root).look(time.monotonic(), ()), 0.0)
     known = {field: origin.source for field, origin in reading.origins.items()}
     return {"known": known, "unknown": dict(reading.unknown)}
 

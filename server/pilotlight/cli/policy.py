@@ -1,11 +1,12 @@
 """`pilotlight policy`: what the running daemon knows of the machine."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from pilotlight.cli import policy_check
 from pilotlight.cli.options import daemon_options
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def command(ctx: click.Context, /, as_json: bool, watch: bool, **arguments: Any)
             click.clear()
 
 
+command.add_command(policy_check.command)
+
+
 def _show(client: "Client", as_json: bool) -> None:
     from pilotlight.cli.tables import print_table
 
@@ -51,6 +55,20 @@ def _show(client: "Client", as_json: bool) -> None:
     for field, value in reading.items():
         if "reason" in value:
             click.echo(f"{field} is not known: {value['reason']}")
+    for line in _decided(policy):
+        click.echo(line)
+
+
+def _decided(policy: Mapping[str, Any]) -> Iterator[str]:
+    """The rules in force, and what they do."""
+    yield f"\nthe preset is {policy['preset']}"
+    if policy["override_left_s"]:
+        yield f"overridden for another {policy['override_left_s']:.0f} s"
+    for rule in policy["rules"]:
+        ends = "" if rule["ends_in_s"] is None else f", ends in {rule['ends_in_s']:.0f} s"
+        yield f"rule: {rule['name']}" + (ends if rule["is_in_force"] else ", about to begin")
+    for name, said in policy["classes"].items():
+        yield f"{name}: {said['reason'] if said else 'unrestricted'}"
 
 
 def _row(field: str, value: Mapping[str, Any]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import anyio
 
 from pilotlight.config import Config, model_at
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
@@ -38,4 +39,14 @@ def _loop(config: Config) -> Loop:
     costs, notices = Costs(config.state_dir, ladder), Notices()
     loader = Loader(ladder, costs, notices, config.defaults.load_s)
     books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-    return Loop(Catalog(()), loader, notices, books, max_queued=1)
+    return Loop(Catalog(()), loader, notices, books, 1, Slowdown(), _Blind())
+
+
+class _Blind:
+    """`Senses` that look at nothing: a few tokens are no work worth it."""
+
+    async def begin(self) -> None:
+        """Nobody decides by what it would see."""
+
+    def end(self) -> None:
+        """As it began."""

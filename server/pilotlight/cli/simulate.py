@@ -31,8 +31,8 @@ Policies:
   none        no background work: the best that answers can be
   duty        half of the time
   hysteresis  on and off by temperature
-  slowdown    pilotlight's controller where there is no thermometer
-  pilotlight  pilotlight's controller
+  slowdown    pilotlight where there is no thermometer
+  pilotlight  pilotlight's rules and its thermal controller
 
 \b
 Examples:
@@ -40,10 +40,12 @@ Examples:
   pilotlight simulate --platform phone --policy race --policy pilotlight --plot phone.svg
   pilotlight simulate --vary 30 --machines 8     machines whose constants are off by up to 30 %
   pilotlight simulate --platform fan --battery   from a full battery until it is empty
+  pilotlight simulate --battery --preset always  the same, with background work allowed
 """
 
 PLATFORMS = ("fan", "fanless", "pi5", "phone")
 POLICIES = ("race", "none", "duty", "hysteresis", "slowdown", "pilotlight")
+PRESETS = ("always", "balanced", "quiet", "battery", "server", "off")
 GOVERNORS = ("step-wise", "power-allocator", "cliff")
 
 FLAT_HOURS = 200.0
@@ -56,6 +58,9 @@ NUM_VARIED = 8
 @click.option("--platform", "platforms", type=click.Choice(PLATFORMS), multiple=True, help="[default: all]")
 @click.option("--policy", "policies", type=click.Choice(POLICIES), multiple=True, help="[default: all]")
 @click.option("--governor", type=click.Choice(GOVERNORS), help="What throttles.  [default: the platform's]")
+@click.option(
+    "--preset", type=click.Choice(PRESETS), default="balanced", show_default=True, help="Of our rules."
+)
 @click.option("--hours", type=click.FloatRange(0.1, 1000), default=3.0, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of requests, noise and variation.")
 @click.option("--vary", type=click.IntRange(1, 90), metavar="PERCENT", help="Vary every constant by so much.")
@@ -85,6 +90,7 @@ def command(as_json: bool, plot: Path | None, **wishes: Any) -> None:
 
 def _plan(platforms: tuple[str, ...], policies: tuple[str, ...], battery: bool, **wishes: Any) -> "Plan":
     """Raises `ConfigError` for a wrong file of requests, `Error` for a machine without a battery."""
+    from pilotlight.policy.settings import rules_of
     from pilotlight.simulate.experiment import Plan
     from pilotlight.simulate.platforms import PLATFORMS, GovernorName
     from pilotlight.simulate.traces import recorded
@@ -105,6 +111,7 @@ def _plan(platforms: tuple[str, ...], policies: tuple[str, ...], battery: bool, 
         num_machines=wishes["machines"] or (NUM_VARIED if vary else 1),
         trace=recorded(requests) if requests else None,
         is_on_battery=battery,
+        rules=rules_of(wishes["preset"], ()),
     )
 
 

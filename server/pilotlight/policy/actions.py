@@ -69,6 +69,8 @@ class Actions:
         """Name and value of each field that restricts something, as rules write them."""
         if self.admit is not Admit.NOW:
             yield "admit", self.admit.word
+        if self.admit is Admit.REJECT:
+            return  # nothing is left to be restricted
         if self.is_small:
             yield "model", "small"
         if self.is_reasoning_off:

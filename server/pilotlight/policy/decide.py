@@ -53,6 +53,16 @@ class Decision:
         return tuple(rule.name for rule in self.fired)
 
     @property
+    def blocking(self) -> tuple[Rule, ...]:
+        """Those without which it would not be refused or wait."""
+        facts = self.facts
+
+        def blocks(actions: Actions) -> bool:
+            return actions.admit is not Admit.NOW or (facts.is_strict and actions.degrades)
+
+        return tuple(rule for rule in self.fired if blocks(_restricted(rule, facts)))
+
+    @property
     def reason(self) -> str:
         """A sentence for people; empty if nothing is restricted."""
         return words.sentence(self.reading, self.fired, self.actions, self.facts) if self.fired else ""

@@ -59,8 +59,8 @@ def _power(reading: Reading, about: set[str]) -> Iterator[str]:
 
 
 def _named(rules: Sequence[Rule]) -> str:
-    """For rules that still hold though their cause is gone."""
-    return "a moment ago it was otherwise (" + ", ".join(rule.name for rule in rules) + ")"
+    """For rules that have no cause, or still hold though it is gone."""
+    return "by the rule " + ", ".join(repr(rule.name) for rule in rules)
 
 
 def _effects(actions: Actions, facts: Facts) -> Iterator[str]:

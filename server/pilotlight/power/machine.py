@@ -1,24 +1,62 @@
-"""Which reader this platform has. Imports no other one."""
+"""Which reader this platform has, imported when it is needed and no other one."""
 
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import structlog
+
 from pilotlight.power.finding import Finding
 from pilotlight.power.sampling import Machine
 
+log = structlog.get_logger()
 
-def machine(root: Path) -> Machine:
-    """The reader of this machine; with another root than `/`, of the Linux machine whose files are there."""
+
+class ThisMachine:
+    """The machine we run on; with another root than `/`, the Linux machine whose files are there.
+
+    Its reader is imported at the first look: a daemon that starts has no use for it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._reader: Machine | None = None
+
+    def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+        """All findings; nothing on a platform that cannot be read."""
+        if self._reader is None:
+            self._reader = _reader(self._root)
+        return self._reader.look(now, pids)
+
+
+def _reader(root: Path) -> Machine:
     if sys.platform == "linux" or root != Path(root.anchor):
         from pilotlight.power.linux import Linux
 
         return Linux(root)
+    try:
+        return _by_calls()
+    except (OSError, AttributeError) as exc:
+        log.warning("power and heat cannot be read here", reason=str(exc))
+        return Unread()
+
+
+def _by_calls() -> Machine:
+    """Raises `OSError` or `AttributeError` where the system's libraries are not as expected."""
+    platform: str = sys.platform
+    if platform == "darwin":
+        from pilotlight.power import macos, macos_calls
+
+        return macos.Mac(macos_calls.SystemCalls())
+    if platform == "win32":
+        from pilotlight.power import windows, windows_calls
+
+        return windows.Windows(windows_calls.SystemCalls())
     return Unread()
 
 
 class Unread:
-    """A platform that nobody can read yet."""
+    """A platform that nobody can read."""
 
     def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
         """Nothing."""

@@ -13,8 +13,9 @@ import anyio
 import structlog
 from anyio import to_thread
 
-from pilotlight.power.finding import FIELDS, Finding, Known, assemble
-from pilotlight.power.reading import Reading
+from pilotlight.power import slowdown
+from pilotlight.power.finding import FIELDS, Finding, Known, Missing, assemble
+from pilotlight.power.reading import Confidence, Reading
 from pilotlight.registry.pressure import Level
 
 PERIOD_S = 1.0
@@ -28,6 +29,8 @@ FIRST_S = 0.05
 
 SLOWEST_S = 1.0
 STALE_S = 10.0
+
+ANSWERS = "our own answers"
 
 UNREAD = Reading(unknown=dict.fromkeys(FIELDS, "not read yet"))
 
@@ -44,11 +47,15 @@ class Machine(Protocol):
 class Sampler:
     """Owns the last reading. All methods are called in the event loop."""
 
-    def __init__(self, machine: Machine, pids: Callable[[], Collection[int]]) -> None:
+    def __init__(
+        self, machine: Machine, pids: Callable[[], Collection[int]], slower: Callable[[float], float | None]
+    ) -> None:
         self.last = UNREAD
         """However old it is."""
         self._machine = machine
         self._pids = pids
+        self._watchers: list[Callable[[Reading, float], None]] = []
+        self._slowdown = slower
         self._memory = Level.NONE
         self._is_working = False
         self._is_asked = False
@@ -86,6 +93,10 @@ class Sampler:
                 await self._told.wait()
         return self.reading()
 
+    def watch(self, on_look: Callable[[Reading, float], None]) -> None:
+        """Have it called after every look, also one that failed, with what is known then and the time."""
+        self._watchers.append(on_look)
+
     def reading(self) -> Reading:
         """What is known now. What is too old is not."""
         age = anyio.current_time() - self.last.at
@@ -110,10 +121,12 @@ class Sampler:
         self._due = now + PERIOD_S
         findings = await self._look(now)
         if findings is not None:
-            self.last = assemble([*findings, *self._pressure()], now, _minute())
+            self.last = assemble([*findings, *self._pressure(), *self._slower(findings, now)], now, _minute())
         self._is_asked = False
         told, self._told = self._told, anyio.Event()
         told.set()
+        for on_look in self._watchers:
+            on_look(self.reading(), anyio.current_time())
 
     async def _look(self, now: float) -> Sequence[Finding] | None:
         """None if it took too long. A thread that hangs in a driver is left behind, and no other one is sent
@@ -135,6 +148,15 @@ class Sampler:
 
     def _pressure(self) -> list[Finding]:
         return [Known("memory", self._memory, "psi trigger")] if self._memory else []
+
+    def _slower(self, findings: Sequence[Finding], now: float) -> list[Finding]:
+        slower = self._slowdown(now)
+        if slower is None:
+            return [Missing("slowdown", "too little was generated to compare")]
+        known = {one.field: one.value for one in findings if isinstance(one, Known)}
+        heat = slowdown.level(slower, known.get("load"))
+        found: list[Finding] = [Known("slowdown", slower, ANSWERS, Confidence.DERIVED)]
+        return [*found, Known("thermal", heat, ANSWERS, Confidence.GUESSED)] if heat else found
 
 
 def _minute() -> int:

@@ -5,6 +5,7 @@ every `RECHECK_S` while one is held; never otherwise. Single event loop.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -67,11 +68,28 @@ class Policy:
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
 
 
-class Gate:
-    """At most `max_held` requests wait here."""
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A rule for people: how long it has held, and when it ends if that is known."""
 
-    def __init__(self, policy: Policy, readings: Readings, max_held: int) -> None:
+    name: str
+    is_in_force: bool
+    for_s: float | None
+    ends_in_s: float | None
+
+
+class Gate:
+    """At most `max_held` requests wait here; `tell` hears of rules that begin to hold (True) or end."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        readings: Readings,
+        max_held: int,
+        tell: Callable[[str, bool], None] = lambda rule, begins: None,
+    ) -> None:
         self._policy = policy
+        self._tell = tell
         self.in_force = InForce()
         self.held = 0
         self._readings = readings
@@ -131,17 +149,36 @@ class Gate:
         )
 
     def ends_in_s(self, decision: Decision) -> float | None:
-        """Seconds until all that restricts it is over if nothing gets worse; None if that is not known."""
-        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.fired]
+        """Seconds until it is no more refused if nothing gets worse; None if that is not known."""
+        ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.blocking]
         known = [end for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None
 
     # --- for the person at the machine ---
 
+    def rules(self) -> list[Ruling]:
+        """Those in force, and those about to begin."""
+        now, hysteresis = anyio.current_time(), self._policy.hysteresis
+        return [
+            Ruling(
+                rule.name,
+                is_in_force=(began := self.in_force.since.get(rule.name)) is not None,
+                for_s=None if began is None else round(now - began, 1),
+                ends_in_s=self.in_force.ends_in_s(rule, hysteresis),
+            )
+            for rule in self._policy.rules
+            if rule.name in self.in_force.since or rule.name in self.in_force.turning
+        ]
+
     @property
     def override_left_s(self) -> float:
         """Seconds for which nothing short of critical counts."""
         return max(0.0, self._override_until - anyio.current_time())
+
+    @property
+    def is_free(self) -> bool:
+        """Nothing is to be restricted: there are no rules (`preset = "off"`), or somebody overrides them."""
+        return not self._policy.rules or self.override_left_s > 0
 
     def override(self, ttl_s: float) -> None:
         """For so long, nothing short of critical counts; 0 ends it."""
@@ -170,10 +207,9 @@ class Gate:
         before = self.in_force.since.keys()
         self.in_force = self.in_force.step(self._policy.rules, reading, self._policy.hysteresis)
         after = self.in_force.since.keys()
-        for name in after - before:
-            log.info("policy rule begins", rule=name)
-        for name in before - after:
-            log.info("policy rule ends", rule=name)
+        for name in sorted(after ^ before):
+            log.info("policy rule begins" if name in after else "policy rule ends", rule=name)
+            self._tell(name, name in after)
 
     async def _wait(self, began: float, decision: Decision) -> None:
         """Until it is time to look again. Raises when there has been waiting enough."""

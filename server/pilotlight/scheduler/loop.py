@@ -32,6 +32,7 @@ from pilotlight.core import (
 )
 from pilotlight.errors import Error, OutOfMemory
 from pilotlight.notices import Notices
+from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import oom
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
@@ -101,12 +102,14 @@ class Loop:
         notices: Notices,
         books: Books,
         max_queued: int,
-        senses: Senses | None = None,
+        slowdown: Slowdown,
+        senses: Senses,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
         self._notices = notices
         self._books = books
+        self._slowdown = slowdown
         self._senses = senses
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -119,6 +122,8 @@ class Loop:
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
         self._is_critical = False
+        self._is_resting = False
+        self.num_yielding_tokens = 0
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -154,7 +159,10 @@ class Loop:
         if (standing := self._scheduler.standing(request.model, request.id)) is not None:
             return standing.text
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
-        return "paused for interactive requests" if is_paused else None
+        if not is_paused:
+            return None
+        is_cooling = self._is_resting and not self.is_answering
+        return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
@@ -180,6 +188,22 @@ class Loop:
         else:
             self._notices.raise_("memory_pressure", Severity.WARNING, PRESSURE[level])
         self._post(lambda: self._scheduler.on_pressure(level))
+
+    @property
+    def is_answering(self) -> bool:
+        """Interactive requests run."""
+        return any(not one.request.yields for one in self._dispatched.values())
+
+    @property
+    def has_yielding(self) -> bool:
+        """Others do, or are held."""
+        return any(one.request.yields for one in self._dispatched.values())
+
+    def rest(self, is_resting: bool) -> None:
+        """Hold what yields in all workers, or let it go on where nothing interactive runs."""
+        if is_resting is not self._is_resting:
+            self._is_resting = is_resting
+            self._wake.set()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -229,12 +253,12 @@ class Loop:
         async with anyio.create_task_group() as tasks:
             self._tasks = tasks
             while True:
-                if self._senses is not None and self._answers:
+                if self._answers:
                     await self._senses.begin()
                 self._scheduler.on_time(anyio.current_time())
                 while self._inbox:
                     self._inbox.popleft()()
-                if self._senses is not None and not self._answers:
+                if not self._answers:
                     self._senses.end()
                 self._hold()
                 self._wake = anyio.Event()
@@ -308,6 +332,7 @@ class Loop:
         number = self._last_number
         self._dispatched[number] = Dispatched(request, number, request.n)
         self._numbers[request.id] = number
+        self._slowdown.began(request.model, _sequences(number, request), anyio.current_time())
         generate = Generate(
             id=number,
             prompt=request.prompt,
@@ -317,8 +342,8 @@ class Loop:
             n=request.n,
             ignore_eos=request.ignore_eos,
             cache_prompt=request.cache_prompt,
-            request_class=request.request_class,
             context=request.context,
+            request_class=request.request_class,
         )
         try:
             worker.send(generate)
@@ -458,10 +483,11 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields."""
+        """While one worker has interactive requests, the others compute nothing that yields; in a rest, none
+        does."""
         urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
         for name, at in self._books.items():
-            is_held = bool(urgent - {name})
+            is_held = self._is_resting or bool(urgent - {name})
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
@@ -472,15 +498,22 @@ class Loop:
             return
         if isinstance(message, Paused):
             self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
+            self._slowdown.paused(model.name)
             return
         if isinstance(message, Saved):
             self._books[model.name].saved += message.count
             log.info("conversations saved", model=model.name, count=message.count, bytes=message.bytes)
             return
+        tokens: dict[tuple[int, int], int] = {}
         for event in message.events:
             dispatched = self._dispatched.get(event.id)
             if dispatched is not None:  # else cancelled while the frame was on its way
                 self._on_event(dispatched, event)
+                if isinstance(event, Delta):
+                    tokens[event.id, event.index] = event.tokens
+        info = self._books[model.name].info
+        if tokens and info is not None:
+            self._slowdown.said(model.name, tokens, info.threads, anyio.current_time())
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)
@@ -488,13 +521,16 @@ class Loop:
             return
         match event:
             case Delta(_, index, text, tokens):
+                self.num_yielding_tokens += tokens if dispatched.request.yields else 0
                 answer.put(Chunk(index, text, tokens))
             case Admitted(_, prompt_tokens, restored):
                 self._books[dispatched.request.model].restored += restored
                 answer.put(Accepted(prompt_tokens))
+                self._slowdown.admitted(dispatched.request.model, dispatched.number, prompt_tokens)
             case Done(_, index, reason, completion_tokens, cached_tokens):
                 answer.put(Finished(index, reason, completion_tokens, cached_tokens))
                 dispatched.unfinished -= 1
+                self._slowdown.ended(dispatched.request.model, [(dispatched.number, index)])
                 if not dispatched.unfinished:
                     self._done(dispatched.request)
             case Refused(_, code, text, param):
@@ -533,4 +569,9 @@ class Loop:
         number = self._numbers.pop(request.id, None)
         if number is not None:
             del self._dispatched[number]
+            self._slowdown.ended(request.model, _sequences(number, request))
         return number
+
+
+def _sequences(number: int, request: Request) -> list[tuple[int, int]]:
+    return [(number, index) for index in range(request.n)]

@@ -58,6 +58,8 @@ class Machine:
         self._now = 0.0
         self._num_asked = 0
         """Of the trace."""
+        self._held: list[Ask] = []
+        """Of those, what the policy defers."""
         self._asked: dict[str, Ask] = {}
         """Every request, by id."""
         self._is_starting = False
@@ -105,10 +107,20 @@ class Machine:
             self._scheduler.on_worker_ready(MODEL, parallel=1)
         trace = self._scenario.trace
         while self._num_asked < len(trace.asks) and trace.asks[self._num_asked].at <= self._now:
-            self._request(trace.asks[self._num_asked])
+            self._held.append(trace.asks[self._num_asked])
             self._num_asked += 1
+        held, self._held = self._held, []
+        for ask in held:
+            self._pass(ask)
         while trace.is_saturated and self._orders.is_admitted and self._num_background < NUM_WAITING:
             self._request(Ask(self._now, RequestClass.BACKGROUND, BACKGROUND_TOKENS))
+
+    def _pass(self, ask: Ask) -> None:
+        """By the policy, or wait there: what is deferred is no request yet. No wait ends by a deadline."""
+        if self._orders.is_admitted or not ask.request_class.yields:
+            self._request(ask)
+        else:
+            self._held.append(ask)
 
     def _request(self, ask: Ask) -> None:
         id = str(len(self._asked))
@@ -164,7 +176,7 @@ class Machine:
                 clock=self._limit,
                 duty=self._orders.duty,
                 tokens_per_s=tokens / seconds,
-                queued=len(line.queue),
+                queued=len(line.queue) + len(self._held),
                 percent=self._percent,
             )
         )

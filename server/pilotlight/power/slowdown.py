@@ -1,0 +1,226 @@
+"""How much slower answers are generated than this machine did when cold: heat noticed without any sensor.
+
+Pure arithmetic over what workers say; time comes with every call. Speeds are compared with those of the same
+model, threads, number of sequences side by side and length of context, and only where nothing but decoding
+happened: no prompt was computed, no sequence came or went, nobody paused.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+
+from pilotlight.power.reading import ThermalLevel
+
+NUM_TOKENS = 16
+"""Of each sequence: fewer make no speed."""
+
+FEWEST_FRAMES = 4
+"""Text of fast models comes in bundles, and of one or two bundles no speed can be told."""
+
+NUM_RECENT = 5
+"""What it does now is the median of so many speeds: three slow ones in a row, 48 tokens and what is left of
+the window before, are noticed; two are nothing."""
+
+AFTER_REST_S = 60.0
+"""A machine that rested for so long is cold, ..."""
+
+COLD_S = 30.0
+"""... for so long."""
+
+FEWEST_COLD = 12
+MOST_COLD = 64
+MOST_KEPT = 64
+"""Kinds of work that are remembered; of each, some numbers."""
+
+SMALLEST_CONTEXT = 512
+"""Tokens; contexts up to this length are alike, and beyond it each doubling is another kind."""
+
+LEAST = 0.1
+"""Less is never called a slowdown."""
+
+DEVIATIONS = 6.0
+"""Nor is what so many standard deviations of single speeds explain, and more of them while few are known."""
+
+OF_DIFFERENCES = 0.954
+"""The median difference of two draws from a normal distribution, in standard deviations."""
+
+FORGET_S = 10.0
+
+MUCH = 0.25
+
+OTHERS = 0.1
+"""When other programs use more of the processors than this, they may be the reason."""
+
+Sequence = tuple[int, int]
+"""The number of a request and the index of the answer."""
+
+
+def level(slowdown: float, load: float | None) -> ThermalLevel:
+    """What it tells of heat, where other programs use this part of the processors (None: not known).
+
+    Never that it is critical: a machine at half its speed is of use, and speed alone is no reason to refuse
+    anybody.
+    """
+    if load is not None and load > OTHERS:
+        return ThermalLevel.NOMINAL
+    if slowdown >= MUCH:
+        return ThermalLevel.SERIOUS
+    return ThermalLevel.FAIR if slowdown >= LEAST else ThermalLevel.NOMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Work whose speed can be compared."""
+
+    model: str
+    threads: int
+    num_sequences: int
+    context: int
+    """The power of two that the longest sequence does not exceed."""
+
+
+@dataclass(slots=True)
+class _Speeds:
+    """Tokens per second and sequence; `jumps` are between one speed and the next, whatever the level:
+    noise."""
+
+    cold: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_COLD))
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=NUM_RECENT))
+    jumps: deque[float] = field(default_factory=lambda: deque(maxlen=2 * MOST_COLD))
+
+    def add(self, speed: float, is_cold: bool) -> None:
+        if self.recent:
+            self.jumps.append(abs(speed - self.recent[-1]))
+        self.recent.append(speed)
+        if is_cold or len(self.cold) < FEWEST_COLD:
+            self.cold.append(speed)
+        elif len(self.recent) == NUM_RECENT and median(self.recent) > (1 + LEAST) * self.best:
+            self.cold.clear()  # that was not cold
+            self.cold.extend(self.recent)
+
+    @property
+    def best(self) -> float:
+        """The 90th percentile of cold speeds, by nearest rank."""
+        ranked = sorted(self.cold)
+        return ranked[min(len(ranked) - 1, int(0.9 * len(ranked)))]
+
+    def slowdown(self) -> float | None:
+        """0 to 1; None before there is enough to compare."""
+        if len(self.cold) < FEWEST_COLD or len(self.recent) < NUM_RECENT:
+            return None
+        slower = 1 - median(self.recent) / self.best
+        noise = median(self.jumps) / OF_DIFFERENCES / self.best
+        doubt = 1 + 4 / len(self.jumps)
+        return slower if slower >= max(LEAST, DEVIATIONS * doubt * noise) else 0.0
+
+
+@dataclass(slots=True)
+class _Window:
+    """Tokens of all sequences of a model since nothing but decoding happens."""
+
+    started_at: float
+    last_at: float
+    tokens: int = 0
+    frames: int = 0
+    longest_gap: float = 0.0
+
+    def add(self, now: float, tokens: int) -> None:
+        self.longest_gap = max(self.longest_gap, now - self.last_at)
+        self.last_at, self.tokens, self.frames = now, self.tokens + tokens, self.frames + 1
+
+    def is_full(self, num_sequences: int) -> bool:
+        return self.tokens >= NUM_TOKENS * num_sequences and self.frames >= FEWEST_FRAMES
+
+    def speed(self, num_sequences: int) -> float | None:
+        """None if somebody paused: one gap was half of the time."""
+        took = self.last_at - self.started_at
+        return self.tokens / num_sequences / took if took > 0 and self.longest_gap < took / 2 else None
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one model's worker does; `waiting` are the sequences whose prompt is computed still."""
+
+    contexts: dict[Sequence, int] = field(default_factory=dict)
+    waiting: set[Sequence] = field(default_factory=set)
+    window: _Window | None = None
+
+
+class Slowdown:
+    """Hears of every sequence of every model."""
+
+    def __init__(self) -> None:
+        self._works: dict[str, _Work] = {}
+        self._speeds: OrderedDict[Kind, _Speeds] = OrderedDict()
+        self._now: dict[str, tuple[float, float | None]] = {}
+        self._rested_until = 0.0
+        self._busy_at = 0.0
+
+    def began(self, model: str, sequences: Iterable[Sequence], now: float) -> None:
+        """A request is with its worker, and its prompt will be computed."""
+        if now - self._busy_at >= AFTER_REST_S:
+            self._rested_until = now
+        self._busy_at = now
+        work = self._works.setdefault(model, _Work())
+        for sequence in sequences:
+            work.contexts[sequence] = 0
+            work.waiting.add(sequence)
+        work.window = None
+
+    def admitted(self, model: str, number: int, prompt_tokens: int) -> None:
+        """How long the request's prompt is."""
+        contexts = self._works[model].contexts
+        contexts.update({sequence: prompt_tokens for sequence in contexts if sequence[0] == number})
+
+    def said(self, model: str, tokens: Mapping[Sequence, int], threads: int, now: float) -> None:
+        """One frame of a worker: the new tokens of each sequence."""
+        self._busy_at = now
+        work = self._works.setdefault(model, _Work())
+        for sequence, count in tokens.items():
+            work.contexts[sequence] = work.contexts.get(sequence, 0) + count
+        if work.waiting:
+            work.waiting.difference_update(tokens)
+            work.window = None if work.waiting else _Window(now, now)
+            return
+        if work.window is None:
+            work.window = _Window(now, now)
+            return
+        work.window.add(now, sum(tokens.values()))
+        num_sequences = len(work.contexts)
+        if work.window.is_full(num_sequences):
+            kind = Kind(model, threads, num_sequences, _bucket(max(work.contexts.values())))
+            self._measured(kind, work.window.speed(num_sequences), now)
+            work.window = _Window(now, now)
+
+    def paused(self, model: str) -> None:
+        """Some of its sequences pause from now on, or go on."""
+        if (work := self._works.get(model)) is not None:
+            work.window = None
+
+    def ended(self, model: str, sequences: Iterable[Sequence]) -> None:
+        """They have left their worker, however they ended."""
+        if (work := self._works.get(model)) is not None:
+            for sequence in sequences:
+                work.contexts.pop(sequence, None)
+                work.waiting.discard(sequence)
+            work.window = None
+
+    def value(self, now: float) -> float | None:
+        """The worst of all models that said something lately, 0 to 1; None if nothing can be compared."""
+        found = [slower for at, slower in self._now.values() if now - at <= FORGET_S and slower is not None]
+        return max(found, default=None)
+
+    def _measured(self, kind: Kind, speed: float | None, now: float) -> None:
+        if speed is None:
+            return
+        speeds = self._speeds.setdefault(kind, _Speeds())
+        self._speeds.move_to_end(kind)
+        if len(self._speeds) > MOST_KEPT:
+            self._speeds.popitem(last=False)
+        speeds.add(speed, is_cold=now - self._rested_until <= COLD_S)
+        self._now[kind.model] = now, speeds.slowdown()
+
+
+def _bucket(tokens: int) -> int:
+    return max(SMALLEST_CONTEXT, 1 << (max(tokens, 1) - 1).bit_length())

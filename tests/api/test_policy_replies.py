@@ -1,0 +1,150 @@
+"""What answers say of the policy, in headers, bodies and streams."""
+
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from fake_service import FakeService
+
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+
+PATH = "/v1/chat/completions"
+BODY: dict[str, Any] = {"model": "org/large", "messages": [{"role": "user", "content": "hi"}]}
+STREAM = BODY | {"stream": True}
+
+LOW = Reading(supply=Supply.BATTERY, percent=14.0)
+
+
+async def test_an_answer_that_nothing_restricts_says_so(client: httpx.AsyncClient) -> None:
+    """In headers that are always there; its body is as ever."""
+    answer = await client.post(PATH, json=BODY)
+    assert [answer.headers[f"x-policy-{name}"] for name in ("state", "action", "rule")] == ["none"] * 3
+    assert "policy" not in answer.json()
+
+
+async def test_the_small_model_answers_with_its_own_name(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """With its own sampling values, and at most as many tokens as the rule lets it."""
+    service.readings.now = LOW
+    answer = await client.post(PATH, json=BODY)
+    assert answer.json()["model"] == "tiny"
+    assert answer.headers["x-policy-state"] == "supply=battery;percent=14"
+    assert answer.headers["x-policy-action"] == "model=tiny;reasoning=false;max_tokens=256;keep_alive=60"
+    assert answer.headers["x-policy-rule"] == "on battery, half battery, low battery"
+    assert "tiny answers instead of org/large" in answer.json()["policy"]["reason"]
+    (request,) = service.requests
+    assert (request.model, request.max_tokens, request.keep_alive_s) == ("tiny", 256, 60.0)
+    assert request.sampling.temperature == 0.25
+    assert request.prompt.template_kwargs == {"enable_thinking": False}
+
+
+async def test_a_stream_says_it_at_its_end(service: FakeService, client: httpx.AsyncClient) -> None:
+    """In the last chunk, and no event is anything but a chunk."""
+    service.readings.now = LOW
+    text = (await client.post(PATH, json=STREAM | {"stream_options": {"include_usage": True}})).text
+    assert "event:" not in text
+    last = text.split("\n\n")[-3]
+    assert '"usage":{' in last and '"reason":"on battery at 14 %' in last
+
+
+async def test_a_strict_client_is_refused(service: FakeService, client: httpx.AsyncClient) -> None:
+    """With the reason, in OpenAI's shape, and without being asked to try again."""
+    service.readings.now = LOW
+    answer = await client.post(PATH, json=BODY, headers={"X-Policy": "strict"})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (503, "policy", "battery_floor")
+    assert error["message"].startswith("on battery at 14 %: ")
+    assert answer.headers["x-should-retry"] == "false" and "retry-after" not in answer.headers
+    assert answer.headers["x-policy-action"] == "admit=reject"
+
+
+async def test_an_override_is_honoured_and_said(service: FakeService, client: httpx.AsyncClient) -> None:
+    """Of one request by its header, of all by the admin's; heat that is critical is above both."""
+    service.readings.now = LOW
+    answer = await client.post(PATH, json=BODY, headers={"X-Policy-Override": "1"})
+    assert (answer.json()["model"], answer.headers["x-policy-action"]) == ("org/large", "override=true")
+    assert (await client.post("/admin/policy/override", json={"ttl": "1h"})).status_code == 200
+    assert (await client.post(PATH, json=BODY)).json()["model"] == "org/large"
+    service.readings.now = Reading(thermal=ThermalLevel.CRITICAL)
+    hot = await client.post(PATH, json=BODY)
+    assert (hot.status_code, hot.json()["error"]["code"]) == (503, "thermal_critical")
+
+
+@pytest.mark.parametrize("headers", [{"X-Policy": "lax"}, {"X-Policy-Override": "yes"}])
+async def test_headers_that_mean_nothing_are_refused(
+    client: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    """By name."""
+    answer = await client.post(PATH, json=BODY, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(headers)))
+
+
+@pytest.mark.parametrize("ttl", [-1, 90000, "soon"])
+async def test_an_override_has_an_end(client: httpx.AsyncClient, ttl: Any) -> None:
+    """A day at most."""
+    assert (await client.post("/admin/policy/override", json={"ttl": ttl})).status_code == 400
+
+
+async def while_held(service: FakeService, client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Response:
+    """A background request that waits on battery until somebody overrides that."""
+    service.readings.now = Reading(supply=Supply.BATTERY, percent=80.0)
+    answers: list[httpx.Response] = []
+
+    async def ask() -> None:
+        answers.append(await client.post(PATH, json=body, headers={"X-Request-Class": "background"}))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await until(lambda: service.gate.held == 1)
+        assert not service.requests
+        service.gate.override(60)
+    return answers[0]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(5):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+async def test_a_stream_that_waits_says_why(service: FakeService, client: httpx.AsyncClient) -> None:
+    """In a comment that no client parses; then it is answered."""
+    answer = await while_held(service, client, STREAM)
+    first, *rest = answer.text.split("\n\n")
+    assert first.startswith(': policy {"state":{"supply":"battery"')
+    assert "background requests wait" in first
+    assert rest[-2] == "data: [DONE]"
+
+
+async def test_a_whole_answer_waits_too(service: FakeService, client: httpx.AsyncClient) -> None:
+    """Its headers say what it waited for."""
+    answer = await while_held(service, client, BODY)
+    assert answer.json()["model"] == "org/large"
+    assert answer.headers["x-policy-action"] == "admit=defer;keep_alive=300;max_wait=28800"
+
+
+async def test_a_stream_that_waits_in_vain_ends_with_an_error(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """The daemon is about to end."""
+    service.readings.now = Reading(supply=Supply.BATTERY)
+    service.gate.close()
+    answer = await client.post(PATH, json=STREAM, headers={"X-Request-Class": "background"})
+    assert '"code":"shutting_down"' in answer.text and "[DONE]" not in answer.text
+
+
+async def test_admin_policy_shows_rules_and_what_they_do(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """By class; and the override that is left."""
+    service.readings.now = LOW
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(service.power.run)
+        policy = (await client.get("/admin/policy")).json()
+        tasks.cancel_scope.cancel()
+    assert [rule["name"] for rule in policy["rules"]] == ["on battery", "half battery", "low battery"]
+    assert policy["classes"]["background"]["action"] == {"admit": "reject"}
+    assert (policy["preset"], policy["held"], policy["override_left_s"]) == ("balanced", 0, 0.0)

@@ -1,0 +1,96 @@
+"""A daemon on a laptop that is a folder: the plug is pulled, and clients see what that means."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from serving import Daemon, chat, echo, until
+
+MESSAGES: Any = [{"role": "user", "content": "one two three"}]
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Path:
+    root = tmp_path / "machine"
+    write(
+        root, AC_type="Mains", AC_online="1", BAT0_type="Battery", BAT0_status="Charging", BAT0_capacity="14"
+    )
+    return root
+
+
+def write(root: Path, **files: str) -> None:
+    """Of the adapter and the battery: `BAT0_status="Full"`."""
+    for name, text in files.items():
+        device, _, file = name.partition("_")
+        folder = root / "sys/class/power_supply" / device
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(text + "\n")
+
+
+def unplug(root: Path, daemon: Daemon) -> None:
+    """And wait until the daemon has seen it for long enough."""
+    write(root, AC_online="0", BAT0_status="Discharging")
+    assert until(lambda: "low battery" in in_force(daemon))
+
+
+def in_force(daemon: Daemon) -> list[str]:
+    return [rule["name"] for rule in daemon.get("/admin/policy").json()["rules"] if rule["is_in_force"]]
+
+
+@pytest.fixture
+def daemon(serve: Callable[..., Daemon], tmp_path: Path, laptop: Path) -> Daemon:
+    large = echo(tmp_path, "large").replace("[[model]]", '[[model]]\nsmall = "little"')
+    return serve("--power-root", str(laptop), models=large + echo(tmp_path, "little"))
+
+
+def test_unplugged_at_14_percent_the_small_model_answers(daemon: Daemon, laptop: Path) -> None:
+    """openai-python's user sees its name and the reason; plugged in it was the large one."""
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none", max_retries=0) as client:
+        plugged = client.chat.completions.create(model="large", messages=MESSAGES)
+        unplug(laptop, daemon)
+        answer = client.chat.completions.create(model="large", messages=MESSAGES)
+        streamed = list(client.chat.completions.create(model="large", messages=MESSAGES, stream=True))
+        with pytest.raises(openai.InternalServerError) as refused:
+            client.chat.completions.create(
+                model="large", messages=MESSAGES, extra_headers={"X-Policy": "strict"}
+            )
+    assert (plugged.model, plugged.model_extra) == ("large", {})
+    for said in (answer, streamed[-1]):
+        assert said.model == "little"
+        assert said.model_extra is not None
+        assert "on battery at 14 %: little answers instead of large" in said.model_extra["policy"]["reason"]
+    assert (refused.value.status_code, refused.value.code) == (503, "battery_floor")
+    assert "on battery at 14 %" in refused.value.message
+
+
+def test_what_waits_begins_when_the_plug_is_back(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """A background stream says what it waits for meanwhile."""
+    write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+    models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path)
+    daemon = serve("--power-root", str(laptop), models=models)
+    body, headers = chat("echo", stream=True), {"X-Request-Class": "background"}
+    url = f"{daemon.url}/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=20) as response:
+        lines = response.iter_lines()
+        assert "on battery at 80 %: background requests wait" in next(lines)
+        write(laptop, AC_online="1", BAT0_status="Charging")
+        assert "data: [DONE]" in list(lines)
+
+
+def test_rules_are_read_again(serve: Callable[..., Daemon], tmp_path: Path) -> None:
+    """The context that a rule leaves is a limit of the answer's model, and told as that."""
+    daemon = serve(models="")
+    long = [{"role": "user", "content": "one " * 100}]
+    assert daemon.post("pilot", messages=long, max_tokens=1).status_code == 200
+    rule = "[[rule]]\nname = 'short'\nwhen = {}\ninteractive = { context = 64 }\n"
+    (tmp_path / "models.toml").write_text(rule)
+    httpx.post(f"{daemon.url}/admin/reload").raise_for_status()
+    refused = daemon.post("pilot", messages=long, max_tokens=1)
+    assert refused.status_code == 400
+    assert "of which the policy allows 64 now" in refused.json()["error"]["message"]

@@ -1,0 +1,162 @@
+"""A machine that slows down is noticed by its answers alone, and one that does not is left in peace."""
+
+import random
+
+import pytest
+
+from pilotlight.power.reading import ThermalLevel
+from pilotlight.power.slowdown import Slowdown, level
+
+
+class Answers:
+    """A worker that generates, and what is heard of it; `speed` in tokens per second."""
+
+    def __init__(self, seed: int = 0, noise: float = 0.0) -> None:
+        self.slowdown = Slowdown()
+        self.now = 1000.0
+        self._random = random.Random(seed)
+        self._noise = noise
+        self._number = 0
+
+    def begin(self, prompt: int = 100) -> int:
+        self._number += 1
+        self.slowdown.began("m", [(self._number, 0)], self.now)
+        self.slowdown.admitted("m", self._number, prompt)
+        return self._number
+
+    def say(self, *numbers: int, speed: float = 20.0, tokens: int = 16) -> list[float]:
+        """So many tokens of each; what was known after every one of them."""
+        heard = []
+        for _ in range(tokens):
+            self.now += max(0.001, self._random.gauss(1, self._noise)) / speed
+            self.slowdown.said("m", {(number, 0): 1 for number in numbers}, 4, self.now)
+            heard.append(self.slowdown.value(self.now) or 0.0)
+        return heard
+
+    def end(self, number: int) -> None:
+        self.slowdown.ended("m", [(number, 0)])
+
+    def answer(self, tokens: int = 200, speed: float = 20.0, prompt: int = 100) -> list[float]:
+        number = self.begin(prompt)
+        self.now += 0.5
+        heard = self.say(number, speed=speed, tokens=tokens)
+        self.end(number)
+        return heard
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_quarter_is_noticed_within_64_tokens(seed: int, noise: float) -> None:
+    """Of one answer, in the middle of it."""
+    answers = Answers(seed, noise)
+    answers.answer(400)
+    number = answers.begin()
+    assert max(answers.say(number, tokens=100)) == 0
+    assert max(answers.say(number, tokens=64, speed=15)) == pytest.approx(0.25, abs=0.08)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_steady_noise_is_never_a_slowdown(seed: int) -> None:
+    """Half an hour with every token up to twice as late as it should be, and a neighbour's bursts."""
+    answers = Answers(seed, noise=0.2)
+    heard = []
+    while answers.now < 1000 + 1800:
+        bursts = random.Random(seed + int(answers.now)).random() < 0.1
+        number = answers.begin()
+        heard += answers.say(number, tokens=200)
+        heard += answers.say(number, tokens=12, speed=8 if bursts else 20)
+        heard += answers.say(number, tokens=100)
+        answers.end(number)
+    assert max(heard) == 0
+
+
+def test_hot_is_hot_however_long_it_lasts() -> None:
+    """An hour of it does not become what is normal."""
+    answers = Answers()
+    answers.answer(400)
+    for _ in range(200):
+        heard = answers.answer(300, speed=12)
+    assert heard[-1] == pytest.approx(0.4, abs=0.01)
+    assert answers.answer(100)[-1] == 0
+
+
+def test_a_start_on_a_hot_machine_is_made_good_later() -> None:
+    """Whatever is faster than cold shows that cold was not cold."""
+    answers = Answers()
+    answers.answer(400, speed=10)
+    answers.answer(400, speed=20)
+    assert answers.answer(100, speed=10)[-1] == pytest.approx(0.5, abs=0.01)
+
+
+def test_prompts_of_others_are_no_slowdown() -> None:
+    """While one is computed, nothing is compared."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    answers.say(number, tokens=80)
+    other = answers.begin(prompt=4000)
+    assert max(answers.say(number, tokens=100, speed=2)) == 0
+    assert max(answers.say(number, other, tokens=100)) == 0
+
+
+def test_other_work_is_compared_with_its_like() -> None:
+    """Eight side by side are slower each, and a long context is slower, too."""
+    answers = Answers()
+    answers.answer(400)
+    numbers = [answers.begin() for _ in range(8)]
+    assert max(answers.say(*numbers, tokens=200, speed=5)) == 0
+    for number in numbers:
+        answers.end(number)
+    assert max(answers.answer(200, speed=10, prompt=3000)) == 0
+
+
+def test_pauses_are_no_slowdown() -> None:
+    """Bursts of tokens with rests between them have the speed of the bursts."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    heard = []
+    for _ in range(20):
+        heard += answers.say(number, tokens=16)
+        answers.now += 2
+    assert max(heard) == 0
+
+
+def test_rests_that_a_worker_tells_of_are_no_slowdown() -> None:
+    """However short they are beside the run: background work is paced."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    heard = []
+    for _ in range(20):
+        heard += answers.say(number, tokens=24)
+        answers.slowdown.paused("m")
+        answers.now += 0.5
+        answers.slowdown.paused("m")
+    assert max(heard) == 0
+
+
+def test_nothing_is_known_of_a_silent_machine() -> None:
+    """Nor of one that has generated too little, nor ten seconds after the last answer."""
+    answers = Answers()
+    answers.answer(100)
+    assert answers.slowdown.value(answers.now) is None
+    answers.answer(200)
+    assert answers.slowdown.value(answers.now) == 0.0
+    assert answers.slowdown.value(answers.now + 11) is None
+
+
+@pytest.mark.parametrize(
+    ("slower", "load", "name"),
+    [
+        (0.09, 0.0, "NOMINAL"),
+        (0.1, None, "FAIR"),
+        (0.25, 0.1, "SERIOUS"),
+        (0.9, 0.0, "SERIOUS"),
+        (0.9, 0.2, "NOMINAL"),
+    ],
+)
+def test_levels_are_bands_of_slowdown(slower: float, load: float | None, name: str) -> None:
+    """Where other programs take the processors it tells nothing of heat, and it is never critical by
+    itself."""
+    assert level(slower, load) is ThermalLevel[name]

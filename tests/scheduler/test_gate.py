@@ -1,0 +1,198 @@
+"""Who waits at the gate, for what and for how long; time passes by itself."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
+from pilotlight.errors import BackgroundBlocked, BatteryFloor, Busy, ShuttingDown
+from pilotlight.policy.actions import Actions, Admit
+from pilotlight.policy.decide import Decision
+from pilotlight.policy.facts import Facts
+from pilotlight.policy.settings import RuleSettings, rules_of
+from pilotlight.power.reading import Reading, Supply
+from pilotlight.scheduler.gate import LONGEST_RETRY_S, Gate, Policy, restricted
+from virtual_clock import run_virtual
+
+BACKGROUND = Facts(RequestClass.BACKGROUND)
+
+ON_BATTERY = Reading(supply=Supply.BATTERY, percent=80.0)
+LOW = Reading(supply=Supply.BATTERY, percent=14.0)
+PLUGGED = Reading(supply=Supply.AC, percent=80.0)
+
+
+class Machine:
+    """Says what it was told to say, and when it was asked."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.looks = 0
+
+    async def fresh(self, within_s: float) -> Reading:
+        self.looks += 1
+        return replace(self.reading, at=anyio.current_time())
+
+
+def gate(machine: Machine, max_held: int = 4, preset: str = "balanced") -> Gate:
+    return Gate(Policy(rules_of(preset, ())), machine, max_held)  # type: ignore[arg-type]  # a test's word
+
+
+async def held(gate: Gate, then: Callable[[], Awaitable[None]]) -> Decision:
+    """A background request that has to wait, while something happens."""
+    decision = await gate.judge(BACKGROUND)
+    assert decision.actions.admit is Admit.DEFER
+    admitted: list[Decision] = []
+
+    async def wait() -> None:
+        admitted.append(await gate.admitted(decision))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        assert gate.held == 1
+        await then()
+    assert gate.held == 0
+    return admitted[0]
+
+
+def test_a_deferred_request_begins_once_it_may() -> None:
+    """Half a minute after the plug is in, for it may be out again."""
+
+    async def main() -> None:
+        machine = Machine(ON_BATTERY)
+        began = 0.0
+
+        async def plug_in() -> None:
+            nonlocal began
+            began = anyio.current_time()
+            machine.reading = PLUGGED
+
+        decision = await held(gate(machine), plug_in)
+        assert decision.actions.admit is Admit.NOW
+        assert 28 <= anyio.current_time() - began <= 34
+
+    run_virtual(main)
+
+
+def test_every_deferral_ends() -> None:
+    """With a refusal, after the time that the rule gives it."""
+
+    async def main() -> None:
+        rule = {"name": "minute", "when": {}, "background": {"admit": "defer", "max_wait": "1m"}}
+        rules = rules_of("always", (RuleSettings.model_validate(rule),))
+        waiting = Gate(Policy(rules), Machine(ON_BATTERY), max_held=4)
+        began = anyio.current_time()
+        with pytest.raises(BackgroundBlocked, match=r"waited for 60 s.* by the rule 'minute'"):
+            await waiting.admitted(await waiting.judge(BACKGROUND))
+        assert anyio.current_time() - began == pytest.approx(60)
+
+    run_virtual(main)
+
+
+def test_an_override_lets_everybody_in() -> None:
+    """At once, and only for its time."""
+
+    async def main() -> None:
+        overridden = gate(Machine(ON_BATTERY))
+
+        async def override() -> None:
+            overridden.override(60)
+
+        assert (await held(overridden, override)).facts.is_overridden
+        await anyio.sleep(61)
+        assert (await overridden.judge(BACKGROUND)).actions.admit is Admit.DEFER
+
+    run_virtual(main)
+
+
+def test_one_that_waits_is_refused_when_it_gets_worse() -> None:
+    """It is judged anew with every reading."""
+
+    async def main() -> None:
+        machine = Machine(ON_BATTERY)
+        waiting = gate(machine)
+        decision = await waiting.judge(BACKGROUND)
+        machine.reading = LOW
+        with pytest.raises(BackgroundBlocked, match="on battery at 14 %"):
+            await waiting.admitted(decision)
+
+    run_virtual(main)
+
+
+def test_so_many_wait_and_no_more() -> None:
+    """And nobody does when the daemon ends."""
+
+    async def main() -> None:
+        full = gate(Machine(ON_BATTERY), max_held=0)
+        decision = await full.judge(BACKGROUND)
+        with pytest.raises(Busy):
+            await full.admitted(decision)
+        ending = gate(Machine(ON_BATTERY))
+        ending.close()
+        with pytest.raises(ShuttingDown):
+            await ending.admitted(decision)
+
+    run_virtual(main)
+
+
+def test_retry_after_is_told_only_when_it_is_true() -> None:
+    """While the rule that refuses is about to end; else nobody knows."""
+
+    async def main() -> None:
+        machine = Machine(LOW)
+        refusing = gate(machine)
+        strict = Facts(small="tiny", is_strict=True)
+        refusal = refusing.refusal(await refusing.judge(strict))
+        assert isinstance(refusal, BatteryFloor) and refusal.retry_after_s is None
+        machine.reading = PLUGGED
+        await anyio.sleep(10)
+        refusal = refusing.refusal(await refusing.judge(strict))
+        assert refusal.retry_after_s is not None and 0 < refusal.retry_after_s <= LONGEST_RETRY_S
+        await anyio.sleep(refusal.retry_after_s)
+        assert (await refusing.judge(strict)).actions.admit is Admit.NOW
+
+    run_virtual(main)
+
+
+def test_what_is_known_no_more_restricts_no_more() -> None:
+    """A sensor that went silent: its rules end like others."""
+
+    async def main() -> None:
+        silent = gate(Machine(LOW))
+        assert (await silent.judge(BACKGROUND)).fired
+        silent._readings = Stuck(Reading(at=anyio.current_time()))
+        await anyio.sleep(20)
+        await silent.judge(BACKGROUND)
+        await anyio.sleep(31)
+        assert not (await silent.judge(BACKGROUND)).fired
+
+    run_virtual(main)
+
+
+class Stuck(Machine):
+    async def fresh(self, within_s: float) -> Reading:
+        return self.reading
+
+
+def test_a_policy_that_is_off_looks_at_nothing() -> None:
+    """Not even once."""
+
+    async def main() -> None:
+        machine = Machine(LOW)
+        assert not (await gate(machine, preset="off").judge(BACKGROUND)).fired
+        assert machine.looks == 0
+
+    run_virtual(main)
+
+
+def test_a_request_is_done_as_restricted() -> None:
+    """The tighter limit counts, the client's or the rule's; what it samples with is its own."""
+    request = Request("r", "m", Prompt(messages=()), Sampling(temperature=0.3), max_tokens=100)
+    actions = Actions(is_reasoning_off=True, max_tokens=256, context=512, keep_alive_s=60.0)
+    done = restricted(request, actions)
+    assert (done.max_tokens, done.context, done.keep_alive_s) == (100, 512, 60.0)
+    assert done.prompt.template_kwargs == {"enable_thinking": False}
+    assert done.sampling == request.sampling
+    assert restricted(request, Actions()) is request

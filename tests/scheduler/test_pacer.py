@@ -1,0 +1,91 @@
+"""What the controller says is done to background work, once a second and in bursts."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from pilotlight.power.reading import Reading
+from pilotlight.scheduler.pacer import Pacer
+
+
+@dataclass
+class Worker:
+    """Makes ten tokens a second of background work, unless it is held or has something better to do."""
+
+    is_answering: bool = False
+    has_yielding: bool = True
+    num_yielding_tokens: int = 0
+    is_resting: bool = False
+    rests: list[bool] = field(default_factory=list)
+
+    def rest(self, is_resting: bool) -> None:
+        self.is_resting = is_resting
+        self.rests.append(is_resting)
+
+
+class Bench:
+    """A second passes with each reading."""
+
+    def __init__(self) -> None:
+        self.worker = Worker()
+        self.is_free = False
+        self.pacer = Pacer(self.worker, lambda: self.is_free)
+        self.now = 1000.0
+
+    def go(self, seconds: int, **values: float | bool) -> float:
+        """The part of the time that background work ran."""
+        self.worker.rests.clear()
+        for _ in range(seconds):
+            self.now += 1
+            if self.worker.has_yielding and not (self.worker.is_answering or self.worker.is_resting):
+                self.worker.num_yielding_tokens += 10
+            self.pacer.on_reading(Reading(at=self.now, **values), self.now)  # type: ignore[arg-type]
+        return self.worker.rests.count(False) / seconds
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_on_a_cool_machine_nothing_ever_rests(bench: Bench) -> None:
+    """Nor where nothing is known."""
+    assert bench.go(100, headroom=0.2, forecast=0.2) == 1.0
+    assert bench.go(100) == 1.0
+
+
+def test_on_a_hot_one_it_runs_as_its_duty_says(bench: Bench) -> None:
+    """In runs of two seconds, which are 16 tokens here."""
+    bench.go(120, headroom=0.9, forecast=0.9)
+    assert bench.pacer.duty == pytest.approx(0.1)
+    assert bench.go(400, headroom=0.9, forecast=0.9) == pytest.approx(0.1, abs=0.02)
+
+
+def test_while_the_system_throttles_it_is_held(bench: Bench) -> None:
+    """All the time, and goes on when there is room."""
+    assert bench.go(60, headroom=1.0, is_throttled=True) == 0.0
+    assert bench.go(60, headroom=0.1, forecast=0.1) > 0.9
+
+
+def test_a_person_who_overrides_it_is_heard(bench: Bench) -> None:
+    """As is one who switched the policy off."""
+    bench.go(60, headroom=1.0, is_throttled=True)
+    bench.is_free = True
+    assert bench.go(60, headroom=1.0, is_throttled=True) == 1.0
+    assert bench.pacer.duty == 1.0
+
+
+def test_what_is_not_known_any_more_holds_nothing(bench: Bench) -> None:
+    """Sensors that hang are no reason to wait for them."""
+    bench.go(60, headroom=1.0, is_throttled=True)
+    assert bench.go(10) == 1.0
+
+
+def test_what_answers_take_is_no_run(bench: Bench) -> None:
+    """Work that was paused for an answer has nothing to rest from."""
+    bench.go(200, headroom=0.9, forecast=0.9)
+    bench.worker.is_answering = True
+    bench.go(60, headroom=0.9, forecast=0.9)
+    bench.worker.is_answering = False
+    bench.worker.rests.clear()
+    assert bench.go(1, headroom=0.9, forecast=0.9) == 1.0
