@@ -118,6 +118,7 @@ class Daemon:
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
+        self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._sock = sock

@@ -55,6 +55,7 @@ class Sampler:
         self._machine = machine
         self._pids = pids
         self._slowdown = slower
+        self._watchers: list[Callable[[Reading, float], None]] = []
         self._memory = Level.NONE
         self._is_working = False
         self._is_asked = False
@@ -92,6 +93,10 @@ class Sampler:
                 await self._told.wait()
         return self.reading()
 
+    def watch(self, on_look: Callable[[Reading, float], None]) -> None:
+        """Have it called after every look, also one that failed, with what is known then and the time."""
+        self._watchers.append(on_look)
+
     def reading(self) -> Reading:
         """What is known now. What is too old is not."""
         age = anyio.current_time() - self.last.at
@@ -120,6 +125,8 @@ class Sampler:
         self._is_asked = False
         told, self._told = self._told, anyio.Event()
         told.set()
+        for on_look in self._watchers:
+            on_look(self.reading(), anyio.current_time())
 
     async def _look(self, now: float) -> Sequence[Finding] | None:
         """None if it took too long. A thread that hangs in a driver is left behind, and no other one is sent

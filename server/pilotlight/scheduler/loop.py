@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -37,6 +38,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.worker.handle import Said, Worker
@@ -114,6 +116,7 @@ class Loop:
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
+        self._orders = Orders()
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -160,6 +163,15 @@ class Loop:
         else:
             self._notices.raise_("memory_pressure", Severity.WARNING, PRESSURE[level])
         self._post(lambda: self._scheduler.on_pressure(level))
+
+    def obey(self, orders: Orders) -> None:
+        """What the policy wants of what runs, until it says otherwise."""
+        self._orders = orders
+        for request in [one.request for one in self._dispatched.values()]:
+            if (refusal := orders.refusals.get(request.request_class)) is not None:
+                self._end(request.id, refusal)
+                self._post(partial(self._scheduler.on_cancel, request.id))
+        self._wake.set()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -427,10 +439,11 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields."""
+        """While one worker has interactive requests, the others compute nothing that yields; if the policy
+        says so, none does."""
         urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
         for name, at in self._books.items():
-            is_held = bool(urgent - {name})
+            is_held = self._orders.holds_yielding or bool(urgent - {name})
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
