@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from pilotlight import __version__
-from pilotlight.cli import completion, doctor, fit, load, ls, policy, ps, pull, run, serve, shelf, show
+from pilotlight.cli import batch, completion, doctor, fit, load, ls, policy, ps, pull, run, serve, shelf, show
 from pilotlight.errors import ConfigError, Error
 
 EXAMPLES = """\b
@@ -22,6 +22,7 @@ Examples:
   pilotlight ls                          all models there are
   pilotlight ps                          what is loaded and what it costs
   pilotlight load qwen3-4b               load it before anybody asks; `stop` unloads it
+  pilotlight batch submit FILE.jsonl     run a file of requests in their own time
 """
 
 
@@ -56,7 +57,7 @@ def cli() -> None:
     """Pilotlight: a local, OpenAI-compatible inference daemon."""
 
 
-for module in (serve, run, pull, ls, show, ps, policy, fit, doctor, completion):
+for module in (serve, run, pull, ls, show, ps, policy, fit, batch, doctor, completion):
     cli.add_command(module.command)
 for command in (load.load, load.stop, shelf.rollback, shelf.remove, shelf.prune):
     cli.add_command(command)

@@ -136,6 +136,12 @@ class Gate:
             raise self.refusal(decision)
         return decision
 
+    async def until_free(self, facts: Facts) -> None:
+        """Returns once such a request might begin; whoever waits has a deadline of their own."""
+        while (await self.judge(facts)).actions.admit is not Admit.NOW:
+            with anyio.move_on_after(RECHECK_S):
+                await self._changed.wait()
+
     def orders(self, reading: Reading) -> Orders:
         """What follows from a reading for what runs already: background work rests as long as none might
         begin; only what is critical ends anything."""
