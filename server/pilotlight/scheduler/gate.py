@@ -124,12 +124,12 @@ class Gate:
             raise Busy(
                 f"{self.held} requests wait for the policy; at most {self._max_held} may (server.queue)"
             )
-        began = anyio.current_time()
+        began, facts = anyio.current_time(), decision.facts
         self.held += 1
         try:
             while decision.actions.admit is Admit.DEFER:
                 await self._wait(began, decision)
-                decision = await self.judge(decision.facts)
+                decision = await self.judge(facts)
         finally:
             self.held -= 1
         if decision.actions.admit is Admit.REJECT:
