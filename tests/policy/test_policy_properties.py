@@ -78,6 +78,9 @@ def test_presets_are_monotone_over_time_too(
         assert good.since.keys() <= bad.since.keys()
 
 
+LEVELS = BEGINS_AT | {ThermalLevel.CRITICAL: 1.1}
+"""Of a sensor whose machine switches itself off 6 degrees above where it throttles."""
+
 GAPS = st.lists(st.floats(0.1, 3600), min_size=2, max_size=60)
 
 
@@ -89,7 +92,7 @@ def test_noise_of_one_percent_is_no_transition(bound: int, is_above: list[bool],
 
 
 @given(
-    st.sampled_from([HeadroomAbove(0.75), ThermalIs(ThermalLevel.FAIR), ThermalIs(ThermalLevel.SERIOUS)]),
+    st.sampled_from([HeadroomAbove(0.75), *map(ThermalIs, LEVELS)]),
     st.lists(st.booleans(), min_size=60, max_size=60),
     GAPS,
 )
@@ -97,14 +100,14 @@ def test_noise_of_one_degree_is_no_transition(
     condition: HeadroomAbove | ThermalIs, is_above: list[bool], gaps: list[float]
 ) -> None:
     """30 degrees are a headroom of 1; the level follows the headroom."""
-    bound = condition.headroom if isinstance(condition, HeadroomAbove) else BEGINS_AT[condition.least]
+    bound = condition.headroom if isinstance(condition, HeadroomAbove) else LEVELS[condition.least]
     values = [bound + (1 / 60 if up else -1 / 60) for up in is_above]
     readings = [Reading(headroom=value, thermal=_level(value)) for value in values]
     assert _transitions(Rule("hot", (condition,), {}), readings, gaps) <= 1
 
 
 def _level(headroom: float) -> ThermalLevel:
-    return max((level for level, begin in BEGINS_AT.items() if headroom >= begin), default=ThermalLevel(0))
+    return max((level for level, begin in LEVELS.items() if headroom >= begin), default=ThermalLevel(0))
 
 
 def _transitions(rule: Rule, readings: list[Reading], gaps: list[float]) -> int:
