@@ -135,6 +135,7 @@ class Daemon:
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
         self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
         self.power.watch(self.pacer.on_reading)
+        self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)

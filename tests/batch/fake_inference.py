@@ -67,9 +67,11 @@ class FakeInference:
     def parallel(self, model: str) -> int:
         return self.places
 
-    async def ask(self, endpoint: str, body: bytes, request_id: str) -> bytes:
+    async def may_run(self) -> None:
         if self.gate is not None:
             await self.gate.wait()
+
+    async def ask(self, endpoint: str, body: bytes, request_id: str) -> bytes:
         question = json.loads(body)["messages"][0]["content"]
         self.asked.append(question)
         self.num_running += 1

@@ -68,6 +68,21 @@ def answered(daemon: Daemon, batch_id: str) -> int:
     return counts["completed"] + counts["failed"]  # type: ignore[no-any-return]
 
 
+def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: Path) -> None:
+    """Not one line runs; plugged in, all do."""
+    supply = tmp_path / "machine" / "sys/class/power_supply" / "BAT0"
+    supply.mkdir(parents=True)
+    (supply / "type").write_text("Battery")
+    (supply / "status").write_text("Discharging")
+    models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path)
+    daemon = serve("--power-root", str(tmp_path / "machine"), models=models)
+    waiting = submit(daemon, line("a", "echo") + line("b", "echo"))
+    until(lambda: "on battery" in daemon.get("/admin/policy").text)
+    assert (answered(daemon, waiting), daemon.model("echo")["state"]) == (0, "stopped")
+    (supply / "status").write_text("Charging")
+    assert over(daemon, waiting)["request_counts"]["completed"] == 2
+
+
 def kill_at(daemon: Daemon, batch_id: str, num_answered: int) -> None:
     """When so many lines have their answer."""
     until(lambda: answered(daemon, batch_id) >= num_answered, within_s=50)

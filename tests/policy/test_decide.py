@@ -125,6 +125,16 @@ def test_a_rule_holds_until_what_it_waits_for() -> None:
         assert ("hot" in in_force.since) == holds
 
 
+def test_a_machine_that_works_where_it_throttles_is_not_refused_for_long() -> None:
+    """Once what was critical is over, though it never cools down."""
+    rules, in_force = rules_of("balanced", ()), InForce()
+    for at, level, headroom in ((0.0, ThermalLevel.CRITICAL, 1.2), (1.0, ThermalLevel.SERIOUS, 1.0)):
+        in_force = in_force.step(rules, Reading(at=at, thermal=level, headroom=headroom), Hysteresis())
+        assert "critical heat" in in_force.since
+    still = Reading(at=40.0, thermal=ThermalLevel.SERIOUS, headroom=1.0)
+    assert "critical heat" not in in_force.step(rules, still, Hysteresis()).since
+
+
 def test_a_plug_that_is_put_back_changes_nothing() -> None:
     """Within `enter_after`; critical heat does not wait."""
     rules = rules_of("balanced", ())

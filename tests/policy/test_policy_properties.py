@@ -4,7 +4,7 @@ import math
 from dataclasses import fields, replace
 from random import Random
 
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from machines import ACTIONS, FACTS, VALUES, readings, rules, unknown, worse
 
@@ -64,6 +64,7 @@ def test_a_machine_of_which_nothing_is_known_is_not_restricted(facts: Facts, pre
     assert decide(Reading(), rules_of(preset, ()), facts).actions == NONE
 
 
+@settings(max_examples=50)
 @given(st.data(), st.lists(readings(), min_size=1, max_size=8), st.sampled_from(PRESETS))
 def test_presets_are_monotone_over_time_too(
     data: st.DataObject, readings: list[Reading], preset: Preset
@@ -77,6 +78,9 @@ def test_presets_are_monotone_over_time_too(
         assert good.since.keys() <= bad.since.keys()
 
 
+LEVELS = BEGINS_AT | {ThermalLevel.CRITICAL: 1.1}
+"""Of a sensor whose machine switches itself off 6 degrees above where it throttles."""
+
 GAPS = st.lists(st.floats(0.1, 3600), min_size=2, max_size=60)
 
 
@@ -88,7 +92,7 @@ def test_noise_of_one_percent_is_no_transition(bound: int, is_above: list[bool],
 
 
 @given(
-    st.sampled_from([HeadroomAbove(0.75), ThermalIs(ThermalLevel.FAIR), ThermalIs(ThermalLevel.SERIOUS)]),
+    st.sampled_from([HeadroomAbove(0.75), *map(ThermalIs, LEVELS)]),
     st.lists(st.booleans(), min_size=60, max_size=60),
     GAPS,
 )
@@ -96,14 +100,14 @@ def test_noise_of_one_degree_is_no_transition(
     condition: HeadroomAbove | ThermalIs, is_above: list[bool], gaps: list[float]
 ) -> None:
     """30 degrees are a headroom of 1; the level follows the headroom."""
-    bound = condition.headroom if isinstance(condition, HeadroomAbove) else BEGINS_AT[condition.least]
+    bound = condition.headroom if isinstance(condition, HeadroomAbove) else LEVELS[condition.least]
     values = [bound + (1 / 60 if up else -1 / 60) for up in is_above]
     readings = [Reading(headroom=value, thermal=_level(value)) for value in values]
     assert _transitions(Rule("hot", (condition,), {}), readings, gaps) <= 1
 
 
 def _level(headroom: float) -> ThermalLevel:
-    return max((level for level, begin in BEGINS_AT.items() if headroom >= begin), default=ThermalLevel(0))
+    return max((level for level, begin in LEVELS.items() if headroom >= begin), default=ThermalLevel(0))
 
 
 def _transitions(rule: Rule, readings: list[Reading], gaps: list[float]) -> int:
@@ -116,19 +120,15 @@ def _transitions(rule: Rule, readings: list[Reading], gaps: list[float]) -> int:
     return count
 
 
-@given(rules(), readings(), readings())
-def test_a_rule_ends_once_nothing_speaks_for_it(
-    rules: tuple[Rule, ...], bad: Reading, better: Reading
-) -> None:
+@given(rules(fewest_conditions=1), readings())
+def test_a_rule_ends_once_nothing_speaks_for_it(rules: tuple[Rule, ...], bad: Reading) -> None:
     """`leave_after` later, and not sooner."""
-    assume(all(rule.when and not rule.begins(better) for rule in rules))
-    assume(not any(rule.holds(better, HYSTERESIS.slack) for rule in rules))
     in_force = InForce().step(rules, replace(bad, at=0.0), HYSTERESIS)
     began = in_force.since.keys()
     for second in (1.0, HYSTERESIS.leave_after - 1):
-        in_force = in_force.step(rules, replace(better, at=second), HYSTERESIS)
+        in_force = in_force.step(rules, Reading(at=second), HYSTERESIS)
         assert in_force.since.keys() == began
-    assert not in_force.step(rules, replace(better, at=HYSTERESIS.leave_after), HYSTERESIS).since
+    assert not in_force.step(rules, Reading(at=HYSTERESIS.leave_after), HYSTERESIS).since
 
 
 @given(st.sampled_from(PRESETS), readings())

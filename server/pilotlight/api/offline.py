@@ -60,13 +60,16 @@ class Offline:
         known = [one for one in service.status() if model in (one.model.name, *one.model.aliases)]
         return max((one.info.parallel for one in known if one.info is not None), default=1)
 
+    async def may_run(self) -> None:
+        await self._service.gate.until_free(Facts(RequestClass.BATCH))
+
     async def _reply(self, endpoint: str, raw: bytes, request_id: str) -> Reply:
         parse_body, shape = ENDPOINTS[endpoint]
         asked, warnings = parse_body(raw, self._service.config.server.unknown_fields)
         if asked.stream:
             raise Unsupported("stream is not supported in batches", param="stream")
         model = await self._service.catalog.find(asked.model)
-        request = asked.request(request_id.removeprefix("req_"), model)
-        request = replace(request, request_class=RequestClass.BATCH, client=CLIENT)
+        request = replace(asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT)
         facts = Facts(RequestClass.BATCH, model.name, model.small, request.max_tokens)
-        return Reply(Asking(asked, shape, model, request, facts, self._service, warnings))
+        answer_id = request_id.removeprefix("req_")
+        return Reply(Asking(asked, shape, model, request, facts, self._service, answer_id, warnings))

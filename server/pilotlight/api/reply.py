@@ -41,19 +41,15 @@ class Reply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        gate = self._service.gate
-        decision = await gate.judge(self._asking.facts)
-        exchange.headers += said.headers(decision)
-        self._count(decision)
-        if decision.actions.admit is Admit.REJECT:
-            raise gate.refusal(decision)
+        decision = await self._decide(exchange)
         is_stream = bool(self._asking.asked.stream)
         if decision.actions.admit is Admit.DEFER:
             if is_stream:
                 await self._events_of(self._held(decision, exchange))(scope, receive, send)
                 return
-            decision = await _unless_gone(receive, lambda: gate.admitted(decision))
-        with self._begin(decision, exchange) as (answer, tally):
+            decision = await _unless_gone(receive, lambda: self._service.gate.admitted(decision))
+        with self._begin(decision, exchange.arrived) as (answer, tally):
+            exchange.model = self._request.model
             if is_stream:
                 await self._stream(answer, tally, scope, receive, send)
             else:
@@ -61,26 +57,23 @@ class Reply(Response):
                 response = Response(content, 200, self._extra_headers, "application/json")
                 await response(scope, receive, send)
 
-    async def whole(self) -> bytes:
-        """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
-        decision = await self._service.gate.admit(self._asking.facts)
-        self._count(decision)
-        with self._begin(decision) as (answer, tally):
-            return await self._collect(answer, tally)
-
-    def _count(self, decision: Decision) -> None:
+    async def _decide(self, exchange: Exchange | None = None) -> Decision:
+        """Raises the refusal; the exchange's headers say what was decided all the same."""
+        decision = await self._service.gate.judge(self._asking.facts)
+        if exchange is not None:
+            exchange.headers += said.headers(decision)
         self._service.metrics.count_decision(decision.facts.request_class, said.kinds(decision))
+        if decision.actions.admit is Admit.REJECT:
+            raise self._service.gate.refusal(decision)
+        return decision
 
     @contextmanager
-    def _begin(self, decision: Decision, exchange: Exchange | None = None) -> Iterator[tuple[Answer, Tally]]:
-        request, self._writer = self._asking.decided(decision)
-        arrived = time.perf_counter()
-        if exchange is not None:
-            exchange.model, arrived = request.model, exchange.arrived
-        meter = self._service.metrics.meter(request.model, request.request_class)
-        tally = Tally(meter, request.n, arrived)
-        answer = self._service.submit(request)
-        self._comment = lambda: self._service.standing(request) or "keep-alive"
+    def _begin(self, decision: Decision, arrived: float) -> Iterator[tuple[Answer, Tally]]:
+        self._request, self._writer = self._asking.decided(decision)
+        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
+        tally = Tally(meter, self._request.n, arrived)
+        answer = self._service.submit(self._request)
+        self._comment = lambda: self._service.standing(self._request) or "keep-alive"
         try:
             yield answer, tally
         finally:
@@ -99,7 +92,8 @@ class Reply(Response):
             exchange.status = error.status
             return
         exchange.status = ended
-        with self._begin(decision, exchange) as (answer, tally):
+        with self._begin(decision, exchange.arrived) as (answer, tally):
+            exchange.model = self._request.model
             async for data in self._events(answer, tally, None, exchange):
                 yield data
 
@@ -107,9 +101,17 @@ class Reply(Response):
         keepalive_s = self._service.config.server.keepalive_s
         return sse.EventStream(events, self._extra_headers, keepalive_s, lambda: self._comment())
 
+    async def whole(self) -> bytes:
+        """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
+        decision = await self._decide()
+        if decision.actions.admit is Admit.DEFER:
+            decision = await self._service.gate.admitted(decision)
+        with self._begin(decision, time.perf_counter()) as (answer, tally):
+            return await self._collect(answer, tally)
+
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
-        texts: list[list[str]] = [[] for _ in range(self._asking.request.n)]
-        reasons = [FinishReason.STOP] * self._asking.request.n
+        texts: list[list[str]] = [[] for _ in range(self._request.n)]
+        reasons = [FinishReason.STOP] * self._request.n
         async for item in answer:
             for shown in tally.add([item, *answer.queued()]):
                 if isinstance(shown, Chunk):
@@ -133,7 +135,7 @@ class Reply(Response):
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
         if first is None:
-            yield sse.comment(self._comment())
+            yield sse.comment(self._service.standing(self._request) or "waiting")
         else:
             list(tally.add([first]))
         try:

@@ -49,6 +49,9 @@ class Inference(Protocol):
     def parallel(self, model: str) -> int:
         """How many requests the model's worker runs side by side; 1 while nobody knows."""
 
+    async def may_run(self) -> None:
+        """Returns once batches may run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Desk:
@@ -96,6 +99,7 @@ class Run:
                 line = await to_thread.run_sync(self._lines.__getitem__, number)
                 model = msgspec.json.decode(line.body, type=_Asked).model
                 await self._turn(model)
+                await self._inference.may_run()
                 self._num_running += 1
                 tasks.start_soon(self._answer, number, line, model)
 

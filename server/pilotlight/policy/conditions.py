@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from pilotlight.power.headroom import BANDS
+from pilotlight.power.headroom import BANDS, SPAN
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level as MemoryLevel
 
@@ -16,7 +16,11 @@ SUPPLIES = tuple(Supply)
 """From good to bad."""
 
 BEGINS_AT = {level: headroom for headroom, level in BANDS}
-"""The headroom at which each level begins."""
+"""The headroom at which each level begins, critical at the earliest."""
+
+CRITICAL_ABOVE = 1 + 1 / SPAN
+"""While headroom is above this, what was critical is not over. Where that begins depends on the sensor; many
+machines hold themselves at 1 whenever they work, which is not critical."""
 
 LOAD_SLACK = 0.1
 """Of the processors; what other programs use changes by that from one second to the next."""
@@ -106,7 +110,9 @@ class ThermalIs:
     def is_met(self, reading: Reading, slack: Slack = NO_SLACK) -> bool:
         if reading.thermal is not None and reading.thermal >= self.least:
             return True
-        return slack.thermal > 0 and _is_above(reading.headroom, BEGINS_AT[self.least] - slack.thermal)
+        is_critical = self.least is ThermalLevel.CRITICAL
+        bound = CRITICAL_ABOVE if is_critical else BEGINS_AT[self.least] - slack.thermal
+        return slack.thermal > 0 and _is_above(reading.headroom, bound)
 
     def __str__(self) -> str:
         return f"thermal = {self.least.name.lower()!r}"

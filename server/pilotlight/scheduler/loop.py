@@ -39,6 +39,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.worker.handle import Said, Worker
@@ -124,6 +125,7 @@ class Loop:
         self._is_critical = False
         self._is_resting = False
         self.num_yielding_tokens = 0
+        self._orders = Orders()
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -204,6 +206,15 @@ class Loop:
         if is_resting is not self._is_resting:
             self._is_resting = is_resting
             self._wake.set()
+
+    def obey(self, orders: Orders) -> None:
+        """What the policy wants of what runs, until it says otherwise."""
+        self._orders = orders
+        for request in [one.request for one in self._dispatched.values()]:
+            if (refusal := orders.refusals.get(request.request_class)) is not None:
+                self._end(request.id, refusal)
+                self._post(partial(self._scheduler.on_cancel, request.id))
+        self._wake.set()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -483,11 +494,12 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields; in a rest, none
-        does."""
+        """While one worker has interactive requests, the others compute nothing that yields; in a rest, or if
+        the policy says so, none does."""
         urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
+        stands_still = self._is_resting or self._orders.holds_yielding
         for name, at in self._books.items():
-            is_held = self._is_resting or bool(urgent - {name})
+            is_held = stands_still or bool(urgent - {name})
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
