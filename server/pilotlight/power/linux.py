@@ -4,6 +4,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pilotlight.power import jetson, pi, profile, stalls, supplies, zones
+from pilotlight.power.desktop import Desktop
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding
 from pilotlight.power.load import Load
@@ -20,6 +21,8 @@ class Linux:
         self._thermometers = Thermometers(self._files)
         self._throttling = Throttling(self._files)
         self._load = Load(self._files)
+        # The services are this machine's, whatever files are read.
+        self._desktop = Desktop() if root == Path("/") else None
 
     def look(self, now: float, pids: Collection[int]) -> list[Finding]:
         """All findings; `now` in seconds of a clock that never goes back, `pids` our own processes. Blocks
@@ -30,6 +33,7 @@ class Linux:
             *pi.read(files, chips),
             *jetson.read(files, chips),
             *supplies.read(files),
+            *(self._desktop.read(now) if self._desktop else ()),
             *profile.read(files),
             *self._thermometers.read(now),
             *self._throttling.read(now),

@@ -1,0 +1,103 @@
+"""Linux: what the system's services say over D-Bus: whether the person is away, and the chosen power mode.
+
+By jeepney, if it is installed: pure Python, without an event loop of its own. Services that do not run are
+not started for this. Nothing is subscribed to, so nothing wakes us between two questions.
+"""
+
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pilotlight.power.files import Remembered
+from pilotlight.power.finding import Finding, Known, Missing
+
+LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
+PROFILES = (
+    (
+        "org.freedesktop.UPower.PowerProfiles",
+        "/org/freedesktop/UPower/PowerProfiles",
+        "org.freedesktop.UPower.PowerProfiles",
+    ),
+    ("net.hadess.PowerProfiles", "/net/hadess/PowerProfiles", "net.hadess.PowerProfiles"),
+)
+"""The same service by its present name and the one before; tuned and TLP answer to them, too."""
+
+HOT = "high-operating-temperature"
+
+REPLY_S = 0.1
+
+FAILURES = (OSError, ValueError, RuntimeError, struct.error)
+"""No bus, no answer in time, no access, or an answer that is none."""
+
+
+class Desktop:
+    """Owns the connection; asks every `files.AGAIN_S`, as power modes and absence last."""
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._answers = Remembered(self._ask)
+
+    def read(self, now: float) -> Iterator[Finding]:
+        """Idle time of the person, power saver and throttling."""
+        answers = self._answers.at(now)
+        if answers is None:
+            yield Missing("user_idle_s", "there is no system bus, or jeepney is not installed")
+            return
+        manager, profiles = answers
+        since = manager.get("IdleSinceHintMonotonic")
+        if manager.get("IdleHint") is True and isinstance(since, int) and since > 0:
+            yield Known("user_idle_s", max(0.0, time.monotonic() - since / 1e6), "logind")
+        else:
+            # Many desktops never tell logind that somebody is away: this does not say that somebody is there.
+            yield Missing("user_idle_s", "logind knows of nobody who is away")
+        mode = profiles.get("ActiveProfile")
+        if isinstance(mode, str) and mode:
+            yield Known("is_saving", mode == "power-saver", "power-profiles")
+            yield Known("is_throttled", profiles.get("PerformanceDegraded") == HOT, "power-profiles")
+
+    def _ask(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        try:
+            if self._connection is None:
+                self._connection = _connect()
+            return self._properties(LOGIND), self._profiles()
+        except ImportError:
+            return None
+        except FAILURES:
+            self.close()
+            return None
+
+    def _profiles(self) -> dict[str, Any]:
+        return next((found for service in PROFILES if (found := self._properties(service))), {})
+
+    def _properties(self, service: tuple[str, str, str]) -> dict[str, Any]:
+        """Of an object of a service; none if it does not run. Raises one of `FAILURES`."""
+        from jeepney import DBusAddress, MessageFlag, MessageType, Properties
+
+        name, path, interface = service
+        question = Properties(DBusAddress(path, bus_name=name, interface=interface)).get_all()
+        question.header.flags |= MessageFlag.no_auto_start
+        reply = self._connection.send_and_get_reply(question)
+        if reply.header.message_type is not MessageType.method_return:
+            return {}
+        return {key: value for key, (_, value) in reply.body[0].items()}
+
+    def close(self) -> None:
+        """End the connection; the next question makes another."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def _connect() -> Any:
+    """Raises `ImportError` without the library."""
+    from jeepney.bus import get_bus
+    from jeepney.io.blocking import DBusConnection, prep_socket
+
+    class Connection(DBusConnection):  # type: ignore[misc]  # untyped
+        """No question waits for ever, the first one of the library's own included."""
+
+        def send_and_get_reply(self, message: Any, *, timeout: float | None = None) -> Any:
+            return super().send_and_get_reply(message, timeout=REPLY_S if timeout is None else timeout)
+
+    return Connection(prep_socket(get_bus("SYSTEM"), timeout=REPLY_S))
