@@ -105,11 +105,14 @@ class Run:
 
     async def end(self, code: str, message: str) -> None:
         """Write for every line without an answer why it has none."""
-        for number in self._journal.pending:
-            line = await to_thread.run_sync(self._lines.__getitem__, number)
-            await self._keep(
-                Entry(self._journal.entry_id(number), line.custom_id, None, NotRun(code, message))
-            )
+        reason = NotRun(code, message)
+
+        def write() -> None:
+            for number in self._journal.pending:
+                entry_id, custom_id = self._journal.entry_id(number), self._lines[number].custom_id
+                self._journal.add(Entry(entry_id, custom_id, error=reason))
+
+        await self._desk.write(lambda: to_thread.run_sync(write))
 
     async def _turn(self, model: str) -> None:
         """Until the worker has a place for one more."""
