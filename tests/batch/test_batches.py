@@ -375,6 +375,28 @@ async def test_an_input_that_is_gone_fails_its_batch(start: Start) -> None:
         assert fault.code == "input_unreadable"
 
 
+async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
+    """It would end the daemon at every start; the next batch is answered."""
+    inference = FakeInference()
+
+    def bug(question: str) -> None:
+        if question == "r1":
+            raise RuntimeError("xyzzy")
+
+    inference.fate = bug
+    async with start(inference) as owner:
+        (fault,) = (await owner.until((await owner.submit(requests(2))).id, State.FAILED)).faults
+        assert (fault.code, "xyzzy" in fault.message) == ("internal_error", False)
+        await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+
+
+async def test_readers_that_differ_do_not_matter(start: Start) -> None:
+    """Two fields of one name: the last one counts, wherever it is read."""
+    async with start() as owner:
+        text = line("a").replace('"model"', '"model": 5, "model"')
+        await owner.until((await owner.submit(text)).id, State.COMPLETED)
+
+
 @pytest.mark.parametrize("file_id", ["", "..", "../batches/lock", "file-" + "0" * 24, "\0", "x" * 5000])
 async def test_hostile_ids_are_not_found(start: Start, file_id: str) -> None:
     """They never reach the disk."""

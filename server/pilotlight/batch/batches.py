@@ -7,6 +7,7 @@ event loop.
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ class Batches:
                 while True:
                     self._wake = anyio.Event()
                     if (batch := self._next()) is not None:
-                        await self._work(batch)
+                        await self._do(self._work, batch)
                     else:
                         await self._wake.wait()
             finally:
@@ -162,7 +163,14 @@ class Batches:
 
     def _start(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
         assert self._tasks is not None, "batches run before the first request comes in"
-        self._tasks.start_soon(work, batch)
+        self._tasks.start_soon(self._do, work, batch)
+
+    async def _do(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        try:
+            await work(batch)
+        except* Exception as group:
+            # A bug elsewhere ends the daemon. One that a file brings about would do so at every start anew.
+            await self._fail(batch, _fault(batch, group))
 
     def _claim(self) -> "BaseFileLock":
         """Blocking."""
@@ -251,17 +259,13 @@ class Batches:
         log.info("batch begins", batch=batch.id, status=batch.status.value)
         found = await self._scan(batch)
         if found.faults:
-            await self._fail(batch, found.faults)
+            await self._fail(batch, *found.faults)
             return
-        try:
-            lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
-            with lines, await self._journal(batch, len(lines)) as at_work.journal:
-                run = Run(self._desk, batch.endpoint, lines, at_work.journal)
-                await self._answer(batch, run, at_work)
-                await self._finish(batch, at_work.journal)
-        except* (OSError, Bad) as group:
-            reason = f"the input file cannot be read any more: {group.exceptions[0]}"
-            await self._fail(batch, [Fault("input_unreadable", reason)])
+        lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
+        with lines, await self._journal(batch, len(lines)) as at_work.journal:
+            run = Run(self._desk, batch.endpoint, lines, at_work.journal)
+            await self._answer(batch, run, at_work)
+            await self._finish(batch, at_work.journal)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
         output, errors = map(self._files.path, _outputs(batch.id))
@@ -316,13 +320,13 @@ class Batches:
         await self._desk.write(lambda: self._files.publish(file_id, name, batch.output_keep_s))
         return file_id
 
-    async def _fail(self, batch: Batch, faults: list[Fault]) -> None:
+    async def _fail(self, batch: Batch, *faults: Fault) -> None:
         """It cannot run, though it was checked once."""
 
         def failed(now: Batch) -> Batch:
             if now.status is State.CANCELLING:
                 return now.moved(State.CANCELLED, time.time())
-            return replace(now.moved(State.FAILED, time.time()), faults=tuple(faults))
+            return replace(now.moved(State.FAILED, time.time()), faults=faults)
 
         await self._desk.write(lambda: self._change(batch.id, failed))
 
@@ -357,6 +361,17 @@ def _outputs(batch_id: str) -> tuple[str, str]:
     """The ids of its answers and of its errors: the same after every start."""
     output, errors = (hashlib.sha256(f"{batch_id} {kind}".encode()).hexdigest()[:24] for kind in KINDS)
     return f"file-{output}", f"file-{errors}"
+
+
+def _fault(batch: Batch, error: BaseException) -> Fault:
+    """Why it cannot go on; a bug of ours is in the log, without messages: they may hold a prompt."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError | Bad):
+        return Fault("input_unreadable", f"the input file cannot be read any more: {error}")
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("batch failed by a bug of ours", batch=batch.id, error=type(error).__name__, frames=frames)
+    return Fault("internal_error", "the server failed on this batch; its log has the details")
 
 
 def _cancelled(batch: Batch) -> Batch:

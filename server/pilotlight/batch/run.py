@@ -15,7 +15,7 @@ import structlog
 from anyio import to_thread
 
 from pilotlight.batch.journal import Entry, Journal, NotRun, Response
-from pilotlight.batch.lines import Input, Line
+from pilotlight.batch.lines import Input, Line, asked_model
 from pilotlight.core import Severity
 from pilotlight.errors import Error, Unloaded, WorkerFailed
 from pilotlight.notices import Notices
@@ -97,7 +97,7 @@ class Run:
         async with anyio.create_task_group() as tasks:
             for number in self._journal.pending:
                 line = await to_thread.run_sync(self._lines.__getitem__, number)
-                model = msgspec.json.decode(line.body, type=_Asked).model
+                model = asked_model(line)
                 await self._turn(model)
                 await self._inference.may_run()
                 self._num_running += 1
@@ -179,9 +179,3 @@ class Run:
             else:
                 self._lost[model] = 0
                 return body
-
-
-class _Asked(msgspec.Struct):
-    """Of a body, whom it asks."""
-
-    model: str
