@@ -311,6 +311,17 @@ async def test_a_file_that_a_batch_needs_is_not_deleted(start: Start) -> None:
     assert left(owner.state_dir) == ["lock"]
 
 
+async def test_two_may_delete_the_same(start: Start) -> None:
+    """At the same time; it is gone for both."""
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(owner.batches.remove, done.id)
+        assert await owner.batches.all() == []
+        assert [file.id for file in await (await owner.batches.files()).all()] == [done.input_file_id]
+
+
 async def test_what_is_over_age_goes(start: Start) -> None:
     """Files by their own time, batches when their files are long gone."""
     async with start() as owner:

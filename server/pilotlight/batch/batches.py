@@ -5,9 +5,7 @@ with one state directory the first that looks at them owns them until it ends. K
 event loop.
 """
 
-import hashlib
 import time
-import traceback
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,9 +20,10 @@ from msgspec.structs import replace
 
 from pilotlight.batch.files import Files, storing
 from pilotlight.batch.journal import Journal
-from pilotlight.batch.lines import Bad, Input, Scan, scan
+from pilotlight.batch.lines import Input, Scan, scan
 from pilotlight.batch.records import Batch, Counts, Fault, Records, State
 from pilotlight.batch.run import Desk, Run
+from pilotlight.batch.states import KINDS, cancelled, end_of, fault_of, finalizing, outputs
 from pilotlight.core import Severity
 from pilotlight.errors import BadRequest, Conflict, Error, NotFound, ShuttingDown
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 NOT_OURS = "batches_elsewhere"
-KINDS = ("output", "error")
 
 log = structlog.get_logger()
 
@@ -95,7 +93,7 @@ class Batches:
         """Stop what of it runs; what is answered is kept. Raises `NotFound`, and `Conflict` if it is over."""
         await self._open()
         with storing("the cancelling"):
-            batch = await self._change(batch_id, _cancelled)
+            batch = await self._change(batch_id, cancelled)
         if (at_work := self._at_work.get(batch_id)) is not None:
             at_work.scope.cancel()
         else:
@@ -170,7 +168,7 @@ class Batches:
             await work(batch)
         except* Exception as group:
             # A bug elsewhere ends the daemon. One that a file brings about would do so at every start anew.
-            await self._fail(batch, _fault(batch, group))
+            await self._fail(batch, fault_of(batch, group))
 
     def _claim(self) -> "BaseFileLock":
         """Blocking."""
@@ -197,7 +195,7 @@ class Batches:
                 await self._drop(batch.id)
 
     async def _drop(self, batch_id: str) -> None:
-        for file_id in _outputs(batch_id):
+        for file_id in outputs(batch_id):
             with suppress(NotFound):
                 await self._files.remove(file_id)
         await self._records.remove(batch_id)
@@ -268,7 +266,7 @@ class Batches:
             await self._finish(batch, at_work.journal)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
-        output, errors = map(self._files.path, _outputs(batch.id))
+        output, errors = map(self._files.path, outputs(batch.id))
         return await self._desk.write(
             lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
         )
@@ -298,14 +296,14 @@ class Batches:
         """Make files of the answers. Killed in between, all of it is done again."""
         counts, usage = journal.counts, journal.usage
         if counts.completed + counts.failed == counts.total:
-            await self._desk.write(lambda: self._change(batch.id, _finalizing))
+            await self._desk.write(lambda: self._change(batch.id, finalizing))
         await self._desk.write(lambda: to_thread.run_sync(journal.finish))
-        ids = zip(_outputs(batch.id), KINDS, strict=True)
+        ids = zip(outputs(batch.id), KINDS, strict=True)
         output, errors = [await self._publish(batch, file_id, kind) for file_id, kind in ids]
 
         def over(now: Batch) -> Batch:
             end = replace(now, counts=counts, usage=usage, output_file_id=output, error_file_id=errors)
-            return end.moved(_end(now), time.time())
+            return end.moved(end_of(now), time.time())
 
         ended = await self._desk.write(lambda: self._change(batch.id, over))
         log.info("batch over", batch=batch.id, status=ended.status.value)
@@ -354,39 +352,4 @@ class Batches:
     def _in_use(self) -> set[str]:
         """The files that batches need which are not over."""
         running = [batch for batch in self._records if not batch.status.is_over]
-        return {file_id for batch in running for file_id in (batch.input_file_id, *_outputs(batch.id))}
-
-
-def _outputs(batch_id: str) -> tuple[str, str]:
-    """The ids of its answers and of its errors: the same after every start."""
-    output, errors = (hashlib.sha256(f"{batch_id} {kind}".encode()).hexdigest()[:24] for kind in KINDS)
-    return f"file-{output}", f"file-{errors}"
-
-
-def _fault(batch: Batch, error: BaseException) -> Fault:
-    """Why it cannot go on; a bug of ours is in the log, without messages: they may hold a prompt."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    if isinstance(error, OSError | Bad):
-        return Fault("input_unreadable", f"the input file cannot be read any more: {error}")
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("batch failed by a bug of ours", batch=batch.id, error=type(error).__name__, frames=frames)
-    return Fault("internal_error", "the server failed on this batch; its log has the details")
-
-
-def _cancelled(batch: Batch) -> Batch:
-    if batch.status is State.CANCELLING:
-        return batch
-    if batch.status.is_over or batch.status is State.FINALIZING:
-        raise Conflict(f"{batch.id} cannot be cancelled: it is {batch.status.value}")
-    return batch.moved(State.CANCELLING, time.time())
-
-
-def _finalizing(batch: Batch) -> Batch:
-    return batch.moved(State.FINALIZING, time.time()) if batch.status is State.IN_PROGRESS else batch
-
-
-def _end(batch: Batch) -> State:
-    """What it is once its answers are files."""
-    ends = {State.CANCELLING: State.CANCELLED, State.FINALIZING: State.COMPLETED}
-    return ends.get(batch.status, State.EXPIRED)
+        return {file_id for batch in running for file_id in (batch.input_file_id, *outputs(batch.id))}
