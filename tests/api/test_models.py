@@ -60,7 +60,9 @@ async def test_the_bodies_are_described(client: httpx.AsyncClient) -> None:
     """For tools that generate clients; every reference leads somewhere."""
     document = (await client.get("/openapi.json")).json()
     schemas = document["components"]["schemas"]
-    assert {"ChatBody", "CompletionBody", "Message"} <= set(schemas)
+    assert {"ChatBody", "CompletionBody", "Message", "BatchBody"} <= set(schemas)
+    assert set(document["paths"]["/v1/files/{id}"]) == {"get", "delete"}
+    assert set(document["paths"]["/v1/batches"]) == {"get", "post"}
     assert "temperature" in schemas["ChatBody"]["properties"]
     assert set(document["paths"]) >= {"/v1/chat/completions", "/v1/models/{id}", "/metrics"}
 

@@ -311,6 +311,17 @@ async def test_a_file_that_a_batch_needs_is_not_deleted(start: Start) -> None:
     assert left(owner.state_dir) == ["lock"]
 
 
+async def test_two_may_delete_the_same(start: Start) -> None:
+    """At the same time; it is gone for both."""
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(owner.batches.remove, done.id)
+        assert await owner.batches.all() == []
+        assert [file.id for file in await (await owner.batches.files()).all()] == [done.input_file_id]
+
+
 async def test_what_is_over_age_goes(start: Start) -> None:
     """Files by their own time, batches when their files are long gone."""
     async with start() as owner:
@@ -373,6 +384,28 @@ async def test_an_input_that_is_gone_fails_its_batch(start: Start) -> None:
     async with start() as owner:
         (fault,) = (await owner.until(batch.id, State.FAILED)).faults
         assert fault.code == "input_unreadable"
+
+
+async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
+    """It would end the daemon at every start; the next batch is answered."""
+    inference = FakeInference()
+
+    def bug(question: str) -> None:
+        if question == "r1":
+            raise RuntimeError("xyzzy")
+
+    inference.fate = bug
+    async with start(inference) as owner:
+        (fault,) = (await owner.until((await owner.submit(requests(2))).id, State.FAILED)).faults
+        assert (fault.code, "xyzzy" in fault.message) == ("internal_error", False)
+        await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+
+
+async def test_readers_that_differ_do_not_matter(start: Start) -> None:
+    """Two fields of one name: the last one counts, wherever it is read."""
+    async with start() as owner:
+        text = line("a").replace('"model"', '"model": 5, "model"')
+        await owner.until((await owner.submit(text)).id, State.COMPLETED)
 
 
 @pytest.mark.parametrize("file_id", ["", "..", "../batches/lock", "file-" + "0" * 24, "\0", "x" * 5000])

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,6 +211,13 @@ def test_hostile_ids_lead_nowhere(shared: Daemon, path: str) -> None:
     """404, whatever they name."""
     assert shared.get(f"/v1/{path}").status_code == 404
     assert httpx.delete(f"{shared.url}/v1/{path}", timeout=END_S).status_code == 404
+
+
+def test_a_daemon_without_batches_has_nothing_of_them() -> None:
+    """Not even in its memory: they are imported with their first use."""
+    program = "import sys, pilotlight.daemon; print([name for name in sys.modules if 'batch' in name])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_metrics_count_batches_and_lines(serve: Serve, tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ with one state directory the first that looks at them owns them until it ends. K
 event loop.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -21,9 +20,10 @@ from msgspec.structs import replace
 
 from pilotlight.batch.files import Files, storing
 from pilotlight.batch.journal import Journal
-from pilotlight.batch.lines import Bad, Input, Scan, scan
+from pilotlight.batch.lines import Input, Scan, scan
 from pilotlight.batch.records import Batch, Counts, Fault, Records, State
 from pilotlight.batch.run import Desk, Run
+from pilotlight.batch.states import KINDS, cancelled, end_of, fault_of, finalizing, outputs
 from pilotlight.core import Severity
 from pilotlight.errors import BadRequest, Conflict, Error, NotFound, ShuttingDown
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 NOT_OURS = "batches_elsewhere"
-KINDS = ("output", "error")
 
 log = structlog.get_logger()
 
@@ -94,7 +93,7 @@ class Batches:
         """Stop what of it runs; what is answered is kept. Raises `NotFound`, and `Conflict` if it is over."""
         await self._open()
         with storing("the cancelling"):
-            batch = await self._change(batch_id, _cancelled)
+            batch = await self._change(batch_id, cancelled)
         if (at_work := self._at_work.get(batch_id)) is not None:
             at_work.scope.cancel()
         else:
@@ -123,7 +122,7 @@ class Batches:
                 while True:
                     self._wake = anyio.Event()
                     if (batch := self._next()) is not None:
-                        await self._work(batch)
+                        await self._do(self._work, batch)
                     else:
                         await self._wake.wait()
             finally:
@@ -162,7 +161,14 @@ class Batches:
 
     def _start(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
         assert self._tasks is not None, "batches run before the first request comes in"
-        self._tasks.start_soon(work, batch)
+        self._tasks.start_soon(self._do, work, batch)
+
+    async def _do(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        try:
+            await work(batch)
+        except* Exception as group:
+            # A bug elsewhere ends the daemon. One that a file brings about would do so at every start anew.
+            await self._fail(batch, fault_of(batch, group))
 
     def _claim(self) -> "BaseFileLock":
         """Blocking."""
@@ -189,7 +195,7 @@ class Batches:
                 await self._drop(batch.id)
 
     async def _drop(self, batch_id: str) -> None:
-        for file_id in _outputs(batch_id):
+        for file_id in outputs(batch_id):
             with suppress(NotFound):
                 await self._files.remove(file_id)
         await self._records.remove(batch_id)
@@ -251,20 +257,16 @@ class Batches:
         log.info("batch begins", batch=batch.id, status=batch.status.value)
         found = await self._scan(batch)
         if found.faults:
-            await self._fail(batch, found.faults)
+            await self._fail(batch, *found.faults)
             return
-        try:
-            lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
-            with lines, await self._journal(batch, len(lines)) as at_work.journal:
-                run = Run(self._desk, batch.endpoint, lines, at_work.journal)
-                await self._answer(batch, run, at_work)
-                await self._finish(batch, at_work.journal)
-        except* (OSError, Bad) as group:
-            reason = f"the input file cannot be read any more: {group.exceptions[0]}"
-            await self._fail(batch, [Fault("input_unreadable", reason)])
+        lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
+        with lines, await self._journal(batch, len(lines)) as at_work.journal:
+            run = Run(self._desk, batch.endpoint, lines, at_work.journal)
+            await self._answer(batch, run, at_work)
+            await self._finish(batch, at_work.journal)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
-        output, errors = map(self._files.path, _outputs(batch.id))
+        output, errors = map(self._files.path, outputs(batch.id))
         return await self._desk.write(
             lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
         )
@@ -294,14 +296,14 @@ class Batches:
         """Make files of the answers. Killed in between, all of it is done again."""
         counts, usage = journal.counts, journal.usage
         if counts.completed + counts.failed == counts.total:
-            await self._desk.write(lambda: self._change(batch.id, _finalizing))
+            await self._desk.write(lambda: self._change(batch.id, finalizing))
         await self._desk.write(lambda: to_thread.run_sync(journal.finish))
-        ids = zip(_outputs(batch.id), KINDS, strict=True)
+        ids = zip(outputs(batch.id), KINDS, strict=True)
         output, errors = [await self._publish(batch, file_id, kind) for file_id, kind in ids]
 
         def over(now: Batch) -> Batch:
             end = replace(now, counts=counts, usage=usage, output_file_id=output, error_file_id=errors)
-            return end.moved(_end(now), time.time())
+            return end.moved(end_of(now), time.time())
 
         ended = await self._desk.write(lambda: self._change(batch.id, over))
         log.info("batch over", batch=batch.id, status=ended.status.value)
@@ -316,13 +318,13 @@ class Batches:
         await self._desk.write(lambda: self._files.publish(file_id, name, batch.output_keep_s))
         return file_id
 
-    async def _fail(self, batch: Batch, faults: list[Fault]) -> None:
+    async def _fail(self, batch: Batch, *faults: Fault) -> None:
         """It cannot run, though it was checked once."""
 
         def failed(now: Batch) -> Batch:
             if now.status is State.CANCELLING:
                 return now.moved(State.CANCELLED, time.time())
-            return replace(now.moved(State.FAILED, time.time()), faults=tuple(faults))
+            return replace(now.moved(State.FAILED, time.time()), faults=faults)
 
         await self._desk.write(lambda: self._change(batch.id, failed))
 
@@ -350,28 +352,4 @@ class Batches:
     def _in_use(self) -> set[str]:
         """The files that batches need which are not over."""
         running = [batch for batch in self._records if not batch.status.is_over]
-        return {file_id for batch in running for file_id in (batch.input_file_id, *_outputs(batch.id))}
-
-
-def _outputs(batch_id: str) -> tuple[str, str]:
-    """The ids of its answers and of its errors: the same after every start."""
-    output, errors = (hashlib.sha256(f"{batch_id} {kind}".encode()).hexdigest()[:24] for kind in KINDS)
-    return f"file-{output}", f"file-{errors}"
-
-
-def _cancelled(batch: Batch) -> Batch:
-    if batch.status is State.CANCELLING:
-        return batch
-    if batch.status.is_over or batch.status is State.FINALIZING:
-        raise Conflict(f"{batch.id} cannot be cancelled: it is {batch.status.value}")
-    return batch.moved(State.CANCELLING, time.time())
-
-
-def _finalizing(batch: Batch) -> Batch:
-    return batch.moved(State.FINALIZING, time.time()) if batch.status is State.IN_PROGRESS else batch
-
-
-def _end(batch: Batch) -> State:
-    """What it is once its answers are files."""
-    ends = {State.CANCELLING: State.CANCELLED, State.FINALIZING: State.COMPLETED}
-    return ends.get(batch.status, State.EXPIRED)
+        return {file_id for batch in running for file_id in (batch.input_file_id, *outputs(batch.id))}

@@ -58,7 +58,7 @@ def scan(path: Path, endpoint: str, max_bytes: int) -> Scan:
             line = parse(_whole(raw, max_bytes), endpoint)
             if (first := seen.setdefault(line.custom_id, number)) != number:
                 raise Bad("duplicate_custom_id", f"line {first} has the same custom_id", "custom_id")
-            found.models.setdefault(_model(line), number)
+            found.models.setdefault(asked_model(line), number)
             found.offsets.append(offset)
         except Bad as bad:
             found.faults.append(Fault(bad.code, str(bad), number, bad.param))
@@ -86,6 +86,21 @@ def parse(raw: bytes, endpoint: str) -> Line:
     if line.url != endpoint:
         raise Bad("mismatched_endpoint", f"url must be {endpoint!r}, the endpoint of the batch", "url")
     return line
+
+
+def asked_model(line: Line) -> str:
+    """Whom the body asks. Raises `Bad`."""
+    try:
+        # The decoder passes over the body without a look at its text.
+        body = from_json(bytes(line.body), allow_inf_nan=False)
+    except ValueError as exc:
+        raise Bad("invalid_json_line", f"the body is not valid JSON: {exc}", "body") from None
+    if not isinstance(body, dict):
+        raise Bad("invalid_request", "body must be an object", "body")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise Bad("missing_required_parameter", "body.model is required, a string", "body.model")
+    return model
 
 
 class Input:
@@ -133,18 +148,3 @@ def _whole(raw: bytes, max_bytes: int) -> bytes:
     if len(raw) > max_bytes:
         raise Bad("line_too_long", f"the line has more than {max_bytes} bytes, which is server.body_limit")
     return raw
-
-
-def _model(line: Line) -> str:
-    """What the body asks for. Raises `Bad`."""
-    try:
-        # The decoder passes over the body without a look at its text.
-        body = from_json(bytes(line.body), allow_inf_nan=False)
-    except ValueError as exc:
-        raise Bad("invalid_json_line", f"the body is not valid JSON: {exc}", "body") from None
-    if not isinstance(body, dict):
-        raise Bad("invalid_request", "body must be an object", "body")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise Bad("missing_required_parameter", "body.model is required, a string", "body.model")
-    return model

@@ -152,7 +152,8 @@ class Records(Generic[R]):
         self._known[record.id] = record
 
     async def remove(self, record_id: str) -> None:
-        del self._known[record_id]
+        """Nothing to do if it is gone already."""
+        self._known.pop(record_id, None)
         await to_thread.run_sync(self._file(record_id).unlink, True)
 
     def _write(self, record_id: str, content: bytes) -> None:

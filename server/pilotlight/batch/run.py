@@ -15,7 +15,7 @@ import structlog
 from anyio import to_thread
 
 from pilotlight.batch.journal import Entry, Journal, NotRun, Response
-from pilotlight.batch.lines import Input, Line
+from pilotlight.batch.lines import Input, Line, asked_model
 from pilotlight.core import Severity
 from pilotlight.errors import Error, Unloaded, WorkerFailed
 from pilotlight.notices import Notices
@@ -97,7 +97,7 @@ class Run:
         async with anyio.create_task_group() as tasks:
             for number in self._journal.pending:
                 line = await to_thread.run_sync(self._lines.__getitem__, number)
-                model = msgspec.json.decode(line.body, type=_Asked).model
+                model = asked_model(line)
                 await self._turn(model)
                 await self._inference.may_run()
                 self._num_running += 1
@@ -105,11 +105,14 @@ class Run:
 
     async def end(self, code: str, message: str) -> None:
         """Write for every line without an answer why it has none."""
-        for number in self._journal.pending:
-            line = await to_thread.run_sync(self._lines.__getitem__, number)
-            await self._keep(
-                Entry(self._journal.entry_id(number), line.custom_id, None, NotRun(code, message))
-            )
+        reason = NotRun(code, message)
+
+        def write() -> None:
+            for number in self._journal.pending:
+                entry_id, custom_id = self._journal.entry_id(number), self._lines[number].custom_id
+                self._journal.add(Entry(entry_id, custom_id, error=reason))
+
+        await self._desk.write(lambda: to_thread.run_sync(write))
 
     async def _turn(self, model: str) -> None:
         """Until the worker has a place for one more."""
@@ -176,9 +179,3 @@ class Run:
             else:
                 self._lost[model] = 0
                 return body
-
-
-class _Asked(msgspec.Struct):
-    """Of a body, whom it asks."""
-
-    model: str

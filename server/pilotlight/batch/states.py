@@ -1,0 +1,52 @@
+"""How a batch goes from state to state, and what its files are called. Knows no disk."""
+
+import hashlib
+import time
+import traceback
+
+import structlog
+
+from pilotlight.batch.lines import Bad
+from pilotlight.batch.records import Batch, Fault, State
+from pilotlight.errors import Conflict
+
+KINDS = ("output", "error")
+
+log = structlog.get_logger()
+
+
+def outputs(batch_id: str) -> tuple[str, str]:
+    """The ids of its answers and of its errors: the same after every start."""
+    output, errors = (hashlib.sha256(f"{batch_id} {kind}".encode()).hexdigest()[:24] for kind in KINDS)
+    return f"file-{output}", f"file-{errors}"
+
+
+def fault_of(batch: Batch, error: BaseException) -> Fault:
+    """Why it cannot go on; a bug of ours is in the log, without messages: they may hold a prompt."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError | Bad):
+        return Fault("input_unreadable", f"the input file cannot be read any more: {error}")
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    log.error("batch failed by a bug of ours", batch=batch.id, error=type(error).__name__, frames=frames)
+    return Fault("internal_error", "the server failed on this batch; its log has the details")
+
+
+def cancelled(batch: Batch) -> Batch:
+    """Raises `Conflict` if there is nothing left to cancel."""
+    if batch.status is State.CANCELLING:
+        return batch
+    if batch.status.is_over or batch.status is State.FINALIZING:
+        raise Conflict(f"{batch.id} cannot be cancelled: it is {batch.status.value}")
+    return batch.moved(State.CANCELLING, time.time())
+
+
+def finalizing(batch: Batch) -> Batch:
+    """All its lines have run; one that is cancelled stays so."""
+    return batch.moved(State.FINALIZING, time.time()) if batch.status is State.IN_PROGRESS else batch
+
+
+def end_of(batch: Batch) -> State:
+    """What it is once its answers are files."""
+    ends = {State.CANCELLING: State.CANCELLED, State.FINALIZING: State.COMPLETED}
+    return ends.get(batch.status, State.EXPIRED)

@@ -1,0 +1,83 @@
+"""A batch's line goes the way of a request over HTTP, with nobody at a connection."""
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from fake_service import FakeService, fail, hold
+
+from pilotlight.api.offline import Offline
+from pilotlight.core import Accepted, RequestClass
+from pilotlight.errors import BadRequest, Busy, Error, Internal, ModelNotFound, UnknownField, Unsupported
+
+pytestmark = pytest.mark.anyio
+
+CHAT = "/v1/chat/completions"
+
+
+def body(**fields: Any) -> bytes:
+    return json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]} | fields).encode()
+
+
+async def test_a_line_is_answered_as_a_request_is(service: FakeService) -> None:
+    """In the last of the classes, and its answer says so."""
+    answer = json.loads(await Offline(service).ask(CHAT, body(model="small"), "req_1"))
+    assert (answer["id"], answer["object"], answer["model"]) == ("chatcmpl-1", "chat.completion", "tiny")
+    assert answer["choices"][0]["message"]["content"] == "Hello"
+    assert (answer["usage"]["total_tokens"], answer["service_tier"]) == (9, "flex")
+    (request,) = service.requests
+    assert request.request_class is RequestClass.BATCH
+
+
+async def test_its_tokens_are_counted(service: FakeService) -> None:
+    """With those of everybody else."""
+    await Offline(service).ask(CHAT, body(), "req_1")
+    assert b'pilotlight_tokens_total{kind="completion",model="tiny"} 2.0' in service.metrics.text()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind"),
+    [
+        ({"temperature": 99}, BadRequest),
+        ({"temprature": 1}, UnknownField),
+        ({"stream": True}, Unsupported),
+        ({"model": "tony"}, ModelNotFound),
+        ({"messages": [{"role": "user", "content": "a\0b"}]}, BadRequest),
+    ],
+)
+async def test_what_is_wrong_with_it_is_raised(
+    service: FakeService, fields: dict[str, Any], kind: type[Error]
+) -> None:
+    """The same errors; nothing was asked of the model."""
+    with pytest.raises(kind):
+        await Offline(service).ask(CHAT, body(**fields), "req_1")
+    assert service.requests == []
+
+
+async def test_a_refusal_is_raised(service: FakeService) -> None:
+    """Also in the middle of an answer."""
+    for after in ((), (Accepted(3),)):
+        service.script = fail(Busy("full"), after=after)
+        with pytest.raises(Busy):
+            await Offline(service).ask(CHAT, body(), "req_1")
+
+
+async def test_a_cancelled_line_frees_its_request(service: FakeService) -> None:
+    """At once."""
+    service.script = hold(Accepted(3))
+    with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+        await Offline(service).ask(CHAT, body(), "req_1")
+    assert service.releases == ["req_1"]
+
+
+async def test_a_bug_of_ours_is_the_lines_answer(service: FakeService) -> None:
+    """It must not end the daemon, which would meet the same line after every start."""
+    with pytest.raises(Internal, match="req_1"):
+        await Offline(service).ask("/v1/nope", body(), "req_1")
+    assert service.requests == []
+
+
+def test_who_knows_no_model_runs_one_line(service: FakeService) -> None:
+    """Until it is loaded nobody knows how many run side by side."""
+    assert Offline(service).parallel("tiny") == Offline(service).parallel("nope") == 1
