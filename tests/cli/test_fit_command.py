@@ -144,3 +144,15 @@ def test_what_the_hub_does_not_have_is_one_line(run: Run, hub: str) -> None:
     assert "large-F16.gguf: 18446744073709551615 tensors, more than" in hostile.stderr
     nobody = run("fit", "someone/model", HF_ENDPOINT="http://127.0.0.1:1")
     assert nobody.stderr.startswith("pilotlight: the hub does not answer: ")
+
+
+@pytest.mark.parametrize(
+    ("within", "is_enough"), [("100%", True), ("2g", True), ("30MiB", False), ("1e3", None)]
+)
+def test_the_memory_it_may_take_is_written_as_in_the_settings(
+    run: Run, tiny_gguf: Path, within: str, is_enough: bool | None
+) -> None:
+    """Bytes or a part of the machine; what is neither is told with what would be right."""
+    result = run("fit", str(tiny_gguf), "--within", within)
+    assert result.returncode == {True: 0, False: 1, None: 2}[is_enough]
+    assert is_enough is not None or "'1e3' must be bytes (\"2GiB\"" in result.stderr

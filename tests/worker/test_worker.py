@@ -31,6 +31,7 @@ from pilotlight.worker.protocol import (
     SetThreads,
     State,
     Step,
+    Trim,
     encode,
 )
 
@@ -288,6 +289,15 @@ async def test_threads_can_be_changed_while_it_runs(spawn: Spawn) -> None:
     worker.send(Inspect())
     await talk(worker, heard, lambda: bool(heard.states))
     assert heard.states[0].threads == 7
+
+
+async def test_a_worker_that_forgets_goes_on_with_what_it_runs(spawn: Spawn) -> None:
+    """In the middle of an answer."""
+    worker, heard = await load(await spawn()), Heard()
+    worker.send(ask(1, max_tokens=50))
+    worker.send(Trim())
+    await talk(worker, heard, lambda: any(isinstance(event, Done) for event in heard.events))
+    assert heard.events[-1].completion_tokens == 50
 
 
 async def test_a_worker_that_dies_while_serving_ends_the_run(spawn: Spawn) -> None:

@@ -51,7 +51,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
 
     from pilotlight.cli import client, machine
     from pilotlight.cli.advice import advise
-    from pilotlight.registry import keys
+    from pilotlight.registry import keys, memory
     from pilotlight.registry.description import at_rest, listing
     from pilotlight.registry.ladder import MODES
 
@@ -65,7 +65,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
         "cpu": asdict(cpu),
-        "memory": asdict(machine.memory()),
+        "memory": asdict(memory.read()),
         "power": _senses(config),
         "runtimes": [asdict(library) for library in libraries],
         "config": str(config.file),

@@ -14,6 +14,7 @@ from pilotlight.errors import Error, NotFound
 
 if TYPE_CHECKING:
     from pilotlight.config import Config
+    from pilotlight.registry.budget import Amount
     from pilotlight.registry.fit import Subject, Verdict
     from pilotlight.registry.ladder import Ladder
 
@@ -38,17 +39,18 @@ Examples:
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?<!\.gguf)(:.+)?")
 
 
-class Memory(click.ParamType[int]):
-    """Bytes, as people write them."""
+class Memory(click.ParamType["Amount"]):
+    """An amount of memory, written as in the settings."""
 
     name = "size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", str(value), re.IGNORECASE)
-        if found is None:
-            self.fail(f"{value!r} is no amount of memory, as 6GB or 6GiB is", param, ctx)
-        base = 1024 if found[3] else 1000
-        return int(float(found[1]) * base ** " KMGT".index(found[2].upper() or " "))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Amount":
+        from pilotlight.registry.budget import Amount
+
+        try:
+            return Amount.parse(str(value))
+        except ValueError as exc:
+            self.fail(f"{value!r} {exc}", param, ctx)
 
 
 @click.command("fit", epilog=EPILOG)
@@ -60,9 +62,7 @@ class Memory(click.ParamType[int]):
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The models.toml to read.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
-def command(
-    ctx: click.Context, /, model: str, config: Path | None, as_json: bool, **wishes: int | None
-) -> None:
+def command(ctx: click.Context, /, model: str, config: Path | None, as_json: bool, **wishes: Any) -> None:
     """Tell whether MODEL (a name, a GGUF file or a folder) fits this machine, and how fast it may be.
 
     Of the files of a repository on the Hugging Face hub (OWNER/NAME), tell which is the best that fits.
@@ -79,17 +79,20 @@ def command(
     ctx.exit(0 if any(verdict.fits for verdict in verdicts) else 1)
 
 
-def _verdicts(name: str, config: "Config", context: int | None, within: int | None) -> Iterator["Verdict"]:
+def _verdicts(
+    name: str, config: "Config", context: int | None, within: "Amount | None"
+) -> Iterator["Verdict"]:
     """Of the model, or of each file of the repository."""
-    from pilotlight.cli import machine
     from pilotlight.cli.bandwidth import bytes_per_s
+    from pilotlight.registry import memory
     from pilotlight.registry.fit import Machine, judge
 
     subjects = _subjects(name, config)
-    memory, speed = machine.memory(), bytes_per_s()
+    found, speed = memory.read(), bytes_per_s()
     for subject in subjects:
-        available = min(memory.bytes_available, subject.memory or memory.bytes_available)
-        yield judge(subject, Machine(memory.bytes_total, within or available, speed), context or 0)
+        available = min(found.bytes_available, subject.memory or found.bytes_available)
+        most = within.of(found.bytes_total) if within else available
+        yield judge(subject, Machine(found.bytes_total, most, speed), context or 0)
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:

@@ -1,4 +1,4 @@
-"""What `doctor` finds on this machine: processor, memory, runtimes.
+"""What `doctor` finds on this machine: processor, runtimes.
 
 Imports no native runtime: that is tried in a process of its own, which may die of it.
 """
@@ -63,12 +63,6 @@ class Cpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    bytes_total: int
-    bytes_available: int
-
-
-@dataclass(frozen=True, slots=True)
 class Library:
     """A runtime's native library; `version` is None when it is not installed.
 
@@ -104,11 +98,6 @@ def cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     flags = facts.get("flags") or facts.get("Features")
     features = None if flags is None else tuple(feature for feature in FEATURES if feature in flags.split())
     return Cpu(name, features, psutil.cpu_count(logical=False), psutil.cpu_count())
-
-
-def memory() -> Memory:
-    found = psutil.virtual_memory()
-    return Memory(found.total, found.available)
 
 
 def libraries() -> tuple[Library, ...]:

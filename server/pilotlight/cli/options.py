@@ -22,7 +22,11 @@ def daemon_options(command: F) -> F:
         click.option(
             "--port", type=int, metavar="N", help="TCP port; 0 takes any free one.  [default: 8710]"
         ),
-        click.option("--host", metavar="ADDRESS", help="Loopback address.  [default: 127.0.0.1]"),
+        click.option(
+            "--host",
+            metavar="ADDRESS",
+            help="Its address; one that others can reach needs api_keys.  [default: 127.0.0.1]",
+        ),
         click.option(
             "--config", metavar="FILE", type=click.Path(path_type=Path), help="The models.toml to read."
         ),

@@ -40,6 +40,15 @@ def read(root: Path = Path("/")) -> Memory:
     return Memory(total, available)
 
 
+def free_share(root: Path = Path("/")) -> float:
+    """Of the machine's memory, the part that holds nothing, not even pages of files; 0 where nobody tells."""
+    try:
+        kib = _meminfo(root)
+    except OSError:
+        return 0.0
+    return kib["MemFree"] / kib["MemTotal"]
+
+
 def groups(root: Path = Path("/")) -> Iterator[tuple[_Files, Path]]:
     """The memory cgroups we are in, innermost first; a container may see only the outermost as its root."""
     with suppress(OSError):
@@ -54,12 +63,16 @@ def groups(root: Path = Path("/")) -> Iterator[tuple[_Files, Path]]:
 
 def _machine(root: Path) -> Memory:
     try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
+        kib = _meminfo(root)
     except OSError:
         found = psutil.virtual_memory()
         return Memory(int(found.total), int(found.available))
-    kib = {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
     return Memory(kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024)
+
+
+def _meminfo(root: Path) -> dict[str, int]:
+    lines = (root / "proc/meminfo").read_text().splitlines()
+    return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _cache(folder: Path, files: _Files) -> int:

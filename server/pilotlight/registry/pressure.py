@@ -52,6 +52,10 @@ LIMITS = ("high", "max")
 hurts of it is a stall; so they count only where stalls are not told."""
 
 
+PLENTY = 0.25
+"""While so much of the machine is free, what stalls there is somebody else's cgroup at a limit of its own."""
+
+
 class Source(Protocol):
     """A file that has urgent data (`EPOLLPRI`) when something has happened."""
 
@@ -64,13 +68,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One of PSI's: the file stands for one level."""
+    """One of PSI's: the file stands for one level, which counts unless there `is_plenty` of memory."""
 
     file: int
     level: Level
+    is_plenty: Callable[[], bool] = lambda: False
 
     def heard(self) -> Level:
-        return self.level
+        return Level.NONE if self.is_plenty() else self.level
 
 
 @dataclass(slots=True)
@@ -138,19 +143,21 @@ async def _hear(source: Source, tell: Callable[[Level], None]) -> None:
 def open_sources(files: ExitStack, root: Path = Path("/")) -> list[Source]:
     """All that there are; `files` closes them."""
     group = next((folder for _, folder in memory.groups(root)), None)
-    places = [root / "proc/pressure/memory", *([group / "memory.pressure"] if group else [])]
-    triggers = [trigger for place in places for trigger in _triggers(place, files)]
-    counters = _counters(group / "memory.events", files, bool(triggers)) if group else []
-    return [*triggers, *counters]
+    machine = root / "proc/pressure/memory"
+    triggers = list(_triggers(machine, files, lambda: memory.free_share(root) > PLENTY))
+    if group is None:
+        return triggers
+    triggers += _triggers(group / "memory.pressure", files, lambda: False)
+    return [*triggers, *_counters(group / "memory.events", files, bool(triggers))]
 
 
-def _triggers(place: Path, files: ExitStack) -> Iterator[Source]:
+def _triggers(place: Path, files: ExitStack, is_plenty: Callable[[], bool]) -> Iterator[Source]:
     """One for each level, if the place takes them."""
     with suppress(OSError):
         for level, trigger in TRIGGERS.items():
             file = _open(place, os.O_RDWR | os.O_NONBLOCK, files)
             os.write(file, trigger.encode() + b"\0")
-            yield Trigger(file, level)
+            yield Trigger(file, level, is_plenty)
 
 
 def _counters(place: Path, files: ExitStack, has_stalls: bool) -> Iterator[Source]:

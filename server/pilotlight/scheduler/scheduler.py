@@ -19,7 +19,6 @@ from pilotlight.scheduler.standing import Standing
 RETRY_AFTER_S = 2
 """What a refused client is told to wait; the queue has moved by then even on slow machines."""
 
-
 TRIM_S = 1.0
 """What it brings to forget shows by then: the next word on pressure says that it was not enough."""
 
