@@ -58,3 +58,38 @@ def test_it_never_holds_more_than_it_may(prefixes: list[list[int]]) -> None:
         found.put(tokens, number)
         assert found.num_tokens <= 6
         assert states(found)[-1] == number
+
+
+def test_the_newest_may_be_longer_until_it_was_of_use() -> None:
+    """It comes from elsewhere, for somebody who is about to go on from it."""
+    found = parking([1, 1], [2] * 9)
+    assert states(found) == [1]
+    longest, _ = found.match([2, 2])
+    assert longest is not None
+    found.touch(longest)
+    assert states(found) == []
+
+
+def test_what_made_way_meanwhile_is_back_when_it_was_of_use() -> None:
+    """Instead of what was used longest ago."""
+    found = parking([1, 1], [2, 2], [3, 3])
+    used, _ = found.match([1])
+    assert used is not None
+    found.put([4, 4], 3)
+    found.touch(used)
+    assert states(found) == [2, 3, 0]
+
+
+def test_the_newest_come_first() -> None:
+    """For whoever has no time for all of them."""
+    assert [parked.state for parked in parking([1], [2], [3]).newest_first()] == [2, 1, 0]
+
+
+def test_what_is_dropped_is_gone() -> None:
+    """Twice is no error."""
+    found = parking([1], [2])
+    used, _ = found.match([1])
+    assert used is not None
+    found.drop(used)
+    found.drop(used)
+    assert states(found) == [1]

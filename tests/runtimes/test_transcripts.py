@@ -36,3 +36,13 @@ def test_the_oldest_are_forgotten() -> None:
     transcripts = remembered(*texts)
     assert transcripts.find("00") is None
     assert transcripts.find("01") == Transcript("01", (1,))
+
+
+def test_the_longest_that_tokens_begin_with_is_found() -> None:
+    """The last token of an answer that was cut off is not computed."""
+    transcripts = Transcripts()
+    for text, tokens in (("a", (1, 2)), ("ab", (1, 2, 3)), ("b", (1, 9, 9))):
+        transcripts.add(Transcript(text, tokens))
+    assert transcripts.of([1, 2, 3, 4]) == Transcript("ab", (1, 2, 3))
+    assert transcripts.of([1, 2]) == Transcript("ab", (1, 2, 3))
+    assert transcripts.of([5]) is None

@@ -17,7 +17,7 @@ Ctrl-C  stop the answer"""
 
 
 class Chat:
-    """Owns the history of one conversation with one model; nothing of it is written to disk."""
+    """Owns the history of one conversation with one model; writes nothing of it to disk."""
 
     def __init__(self, client: Client, model: str) -> None:
         self._client = client

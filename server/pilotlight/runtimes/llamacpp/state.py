@@ -88,8 +88,8 @@ class SequenceState:
         num_bytes = buffer.size - _FIRST_CELL - NUMBER * MOST_STREAMS
         if buffer.dtype != np.uint8 or buffer.ndim != 1 or num_bytes < NUMBER:
             return None
-        state = cls.__new__(cls)
-        state._num_bytes, state._buffer, state._place = num_bytes, buffer, (0, 1)
+        state = cls(num_bytes + NUMBER * HEAD, 0, 1)
+        state._buffer = buffer
         return state
 
     def is_plain(self, num_tokens: int) -> bool:
