@@ -15,7 +15,6 @@ from pilotlight.registry.cost import (
     PAD_CELLS,
     WARM_UP_TOKENS,
     Layout,
-    Shape,
     cell_bytes,
     estimate,
     repacked_kinds,
@@ -23,6 +22,7 @@ from pilotlight.registry.cost import (
 from pilotlight.registry.gguf import read_header, read_model
 from pilotlight.registry.ladder import features
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.shape import Shape
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.llamacpp.layout import UNIT, choose

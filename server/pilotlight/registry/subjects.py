@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pilotlight.core import Model
-from pilotlight.registry.cost import Estimate, Layout, Shape, estimate
+from pilotlight.registry.cost import Estimate, Layout, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
@@ -14,6 +14,7 @@ from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import backends
 from pilotlight.registry.hub import Remote
+from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
 from pilotlight.runtimes.limits import DEFAULT_PARALLEL
