@@ -17,10 +17,10 @@ MICROBATCH = 128
 WARM_UP_TOKENS = 16
 """As in `runtimes.llamacpp`, which the daemon does not import: a test holds them together."""
 
-PROCESS_BYTES = 26 * 10**6
+PROCESS_BYTES = 26_600_000
 """Python with numpy, a template engine and our own code, and llama.cpp's tables without any model."""
 
-LIBRARY_BYTES = 23 * 10**6
+LIBRARY_BYTES = 23_400_000
 """Pages of the interpreter's and libraries' own files."""
 
 BYTES_PER_WORD = 208
@@ -159,7 +159,8 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
     weights = shape.bytes_weights
     # A matrix that is looked up and multiplied with is needed in both orders.
     twice = shape.tied.num_bytes if shape.tied and shape.tied.kind in layout.repacked else 0
-    # What is repacked was read from the mapped pages, and they stay.
+    # What is repacked was read from the mapped pages, and they stay, but for those before the first and behind
+    # the last tensor that is used where it is: a layer at most, which is left out here.
     repacked = sum(shape.bytes_of_matrices.get(kind, 0) for kind in layout.repacked)
     tables = shape.num_vocab * BYTES_PER_WORD + shape.num_merges * BYTES_PER_MERGE
     return Parts(
