@@ -134,7 +134,7 @@ class CatalogSettings(_Section):
 
     @field_validator("model_dirs")
     @classmethod
-    def _areabsolute(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
+    def _are_absolute(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
         return tuple(map(absolute, folders))
 
 
