@@ -99,8 +99,8 @@ class Costs:
         """The one that the model's own cap allows, and why it does not if so."""
         from pilotlight.registry.caps import context_within
 
-        trained = getattr(self._shape(model), "context_trained", 0) or DEFAULT_CONTEXT
-        default = min(DEFAULT_CONTEXT, trained)
+        shape = self._shape(model)
+        default = min(DEFAULT_CONTEXT, (shape and shape.context_trained) or DEFAULT_CONTEXT)
         return context_within(model, default, lambda one: self._estimate(replace(model, context=one), mode))
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
