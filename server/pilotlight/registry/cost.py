@@ -159,13 +159,11 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
     weights = shape.bytes_weights
     # A matrix that is looked up and multiplied with is needed in both orders.
     twice = shape.tied.num_bytes if shape.tied and shape.tied.kind in layout.repacked else 0
-    # What is repacked was read from the mapped pages, and they stay, but for those behind the last tensor
-    # that is used where it is: a layer at most, which counts as if it stayed, too.
-    repacked = sum(shape.bytes_of_matrices.get(kind, 0) for kind in layout.repacked)
+    own = shape.bytes_repacked(layout.repacked) if layout.mmap else weights
     tables = shape.num_vocab * BYTES_PER_WORD + shape.num_merges * BYTES_PER_MERGE
     return Parts(
-        weights=layout.bytes_adapters + twice + (repacked if layout.mmap else weights),
-        mapped=weights if layout.mmap else 0,
+        weights=layout.bytes_adapters + own + twice,
+        mapped=shape.bytes_mapped(layout.repacked) if layout.mmap else 0,
         cells=cells,
         compute=compute,
         process=PROCESS_BYTES + tables + len(shape.layers) * BYTES_PER_LAYER + later,

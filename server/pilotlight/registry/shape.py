@@ -1,7 +1,6 @@
 """The sizes of a GGUF model that decide what it costs, from its header."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 from pilotlight.registry.gguf import Header, Tensor
@@ -41,6 +40,23 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors of one file: what they take, and where the first begins and the last ends."""
+
+    num_bytes: int
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> "Group":
+        return cls(
+            num_bytes=sum(one.num_bytes for one in tensors),
+            start=min(one.offset for one in tensors),
+            end=max(one.offset + one.num_bytes for one in tensors),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """The sizes of a model that decide what it costs."""
 
@@ -58,8 +74,9 @@ class Shape:
     bytes_weights: int
     bytes_active: int
     """Weights that one token passes through."""
-    bytes_of_matrices: Mapping[str, int] = field(default_factory=dict)
-    """By their kind, without those that are only looked up."""
+    matrices: Mapping[str, Group] = field(default_factory=dict)
+    """By their kind; under "" what is only looked up, or has one row."""
+    is_sharded: bool = False
     tied: Tensor | None = field(default=None)
     """The embedding, if it is the output matrix, too."""
 
@@ -67,6 +84,20 @@ class Shape:
     def has_plain_memory(self) -> bool:
         """Keys and values of all tokens, and nothing else."""
         return not any(layer.window or layer.state_bytes for layer in self.layers)
+
+    def bytes_repacked(self, kinds: Container[str]) -> int:
+        """Of the matrices of these kinds."""
+        return sum(group.num_bytes for kind, group in self.matrices.items() if kind in kinds)
+
+    def bytes_mapped(self, repacked: Container[str]) -> int:
+        """Of a mapped file: from the first to the last tensor used where it is; the rest is given back.
+
+        In the shards of a model offsets begin anew, so they count in whole.
+        """
+        used = [group for kind, group in self.matrices.items() if kind not in repacked]
+        if not used or self.is_sharded:
+            return self.bytes_weights
+        return max(group.end for group in used) - min(group.start for group in used)
 
     @classmethod
     def of(cls, header: Header) -> "Shape":
@@ -90,7 +121,8 @@ class Shape:
             num_merges=header.count("tokenizer.ggml.merges"),
             bytes_weights=header.bytes_weights,
             bytes_active=_bytes_active(header, facts, embedding),
-            bytes_of_matrices=_bytes_of_matrices(header),
+            matrices=_matrices(header),
+            is_sharded=(header.number("split.count") or 1) > 1,
             tied=None if "output.weight" in tensors else embedding,
         )
 
@@ -104,12 +136,12 @@ def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> 
     return header.bytes_weights - looked_up - idle
 
 
-def _bytes_of_matrices(header: Header) -> dict[str, int]:
-    found = Counter[str]()
+def _matrices(header: Header) -> dict[str, Group]:
+    found: dict[str, list[Tensor]] = {}
     for tensor in header.tensors:
-        if len(tensor.shape) > 1 and not tensor.name.startswith("token_embd"):
-            found[tensor.kind] += tensor.num_bytes
-    return dict(found)
+        is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
+        found.setdefault(tensor.kind if is_multiplied else "", []).append(tensor)
+    return {kind: Group.of(tensors) for kind, tensors in found.items()}
 
 
 class _Facts:

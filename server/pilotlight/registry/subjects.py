@@ -45,7 +45,7 @@ def of_remotes(remotes: Iterable[Remote], header: Header, mode: str) -> Iterator
     for remote in remotes:
         num_bytes = max(0, remote.num_bytes - header.data_start)
         active = shape.bytes_active * num_bytes // max(1, shape.bytes_weights)
-        one = replace(shape, bytes_weights=num_bytes, bytes_active=active)
+        one = replace(shape, bytes_weights=num_bytes, bytes_active=active, matrices={})
         yield _of_shape(one, Model(remote.file, Path(remote.file)), mode)
 
 
