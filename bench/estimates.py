@@ -17,9 +17,10 @@ from pathlib import Path
 
 from models import ensure_model
 from pilotlight.core import Loading, Model, Prompt, Sampling, Size
-from pilotlight.registry.cost import Estimate, Shape, estimate
+from pilotlight.registry.cost import Estimate, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.gguf import read_model
+from pilotlight.registry.shape import Shape
 from pilotlight.worker.protocol import (
     Done,
     Generate,

@@ -28,8 +28,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pilotlight import sources
-from pilotlight.core import Loading, Lora, Model
+from pilotlight.core import Model
 from pilotlight.errors import ConfigError, Error
+from pilotlight.loading import KvCacheType, LoadingSettings, changed, loading
 from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import archive, keep_alive, keys, memory
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
@@ -39,16 +40,11 @@ from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.registry.stores.places import Place, places
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
-from pilotlight.runtimes.kv_types import KvTypes
+from pilotlight.sources import AbsolutePath, absolute
 from pilotlight.store.store import Store, Stored, short_name
 
 BUILTIN = {"pilot": "pilot.gguf", "pilot-onnx": "pilot-onnx", "pilot-mlx": "pilot-mlx"}
 """The built-in models and their files; those of optional runtimes are there if their library is."""
-
-
-def _absolute(path: Path) -> Path:
-    """From where we run: paths in a file come here relative to nothing, see `sources.File`."""
-    return Path(os.path.expanduser(path)).absolute()
 
 
 def _amount(text: str) -> str:
@@ -85,21 +81,14 @@ def _key(text: str) -> str:
     return text
 
 
-def _kv_cache_type(text: str) -> str:
-    KvTypes.parse(text)
-    return text
-
-
 def _text(value: Any) -> Any:
     """TOML has numbers where a variable has only text."""
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Text = Annotated[str, BeforeValidator(_text)]
 Key = Annotated[str, AfterValidator(_key)]
 Duration = Annotated[Text, AfterValidator(_duration)]
-KvCacheType = Annotated[str, AfterValidator(_kv_cache_type)]
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_NAME)]
 
@@ -175,12 +164,12 @@ class CatalogSettings(_Section):
     """[catalog]: where models are found that have no table; see `registry.stores.places`."""
 
     stores: tuple[Literal["huggingface", "ollama", "lmstudio"], ...] = ("huggingface", "ollama", "lmstudio")
-    model_dirs: tuple[Path, ...] = Field(default_factory=lambda: (_absolute(Path("~/models")),))
+    model_dirs: tuple[Path, ...] = Field(default_factory=lambda: (absolute(Path("~/models")),))
 
     @field_validator("model_dirs")
     @classmethod
     def _are_absolute(cls, folders: tuple[Path, ...]) -> tuple[Path, ...]:
-        return tuple(map(_absolute, folders))
+        return tuple(map(absolute, folders))
 
 
 class ClassSettings(_Section):
@@ -209,14 +198,7 @@ class SamplingSettings(_Section):
     repeat_penalty: float = Field(1.0, gt=0, le=10)
 
 
-class LoraSettings(_Section):
-    """[[model.lora]]: an adapter that the model is loaded with."""
-
-    path: AbsolutePath
-    scale: float = 1.0
-
-
-class ModelSettings(_Section):
+class ModelSettings(_Section, LoadingSettings):
     """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
 
     name: Name
@@ -227,10 +209,6 @@ class ModelSettings(_Section):
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
     threads: int | None = Field(None, ge=0, le=1024)
-    kv_cache_type: KvCacheType | None = None
-    mmap: bool | None = None
-    gpu_layers: int = Field(-1, ge=-1, le=4096)
-    lora: tuple[LoraSettings, ...] = ()
     chat_template: str | None = None
     provider: str = "auto"
     memory: Annotated[Text, AfterValidator(_amount)] | None = None
@@ -256,7 +234,7 @@ class ModelSettings(_Section):
             raise PydanticCustomError("missing", "Field required")
         if path is not None and info.data.get("source"):
             raise ValueError("there is a source already, and a model has one of the two")
-        return None if path is None else _absolute(path)
+        return None if path is None else absolute(path)
 
 
 class Document(sources.Layered):
@@ -393,7 +371,7 @@ def user_file() -> Path:
 
 def _find_file(chosen: Path | str | None) -> Path:
     if chosen:
-        return _absolute(Path(chosen))
+        return absolute(Path(chosen))
     return user_file() if user_file().is_file() else reference()
 
 
@@ -429,7 +407,7 @@ def _pick(value: str, entries: list[ModelSettings], found_in: tuple[Place, ...])
     named = {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
     if value in named:
         return named[value]
-    path = _absolute(Path(value))
+    path = absolute(Path(value))
     if path.exists():
         entry = ModelSettings(name=path.name.removesuffix(".gguf"), path=path)
         known = named.get(entry.name)
@@ -502,39 +480,16 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         threads=threads if capabilities.threads else 0,
         chat_template=entry.chat_template,
         provider=entry.provider,
-        loading=_loading(entry, defaults, runtime),
+        loading=loading(entry.name, entry, runtime, defaults.kv_cache_type),
         memory=Amount.parse(entry.memory).of(memory.read().bytes_total) if entry.memory else None,
         pin=entry.pin,
         small=entry.small,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
-        created=_changed(path),
+        created=changed(path),
         capabilities=capabilities,
         bytes_disk=sum(file.stat().st_size for file in weights_of(path)),
     )
-
-
-def _loading(entry: ModelSettings, defaults: DefaultsSettings, runtime: str) -> Loading:
-    """What the model's own table wants its runtime must be able to; of [defaults] it takes what it can."""
-    capabilities = CAPABILITIES[runtime]
-    for name in ("mmap", "gpu_layers", "lora"):
-        if name in entry.model_fields_set and not getattr(capabilities, name):
-            raise ConfigError(f"model {entry.name!r}: {name} is not supported by {runtime}")
-    loras = tuple(Lora(str(one.path), one.scale, _changed(one.path)) for one in entry.lora)
-    wanted = Loading(entry.kv_cache_type or defaults.kv_cache_type, entry.mmap, entry.gpu_layers, loras)
-    kv = KvTypes.parse(wanted.kv_cache_type)
-    unsupported = kv.unsupported(capabilities.kv_cache_types) if kv else []
-    if unsupported and entry.kv_cache_type:
-        raise ConfigError(
-            f"model {entry.name!r}: kv_cache_type {unsupported[0]!r} is not supported by {runtime}; "
-            f"there is: {', '.join(('auto', *capabilities.kv_cache_types))}"
-        )
-    return replace(wanted, kv_cache_type="auto") if unsupported else wanted
-
-
-def _changed(path: Path) -> int:
-    """Unix seconds; 0 for what is not there."""
-    return int(path.stat().st_mtime) if path.exists() else 0
 
 
 def is_loopback(host: str) -> bool:

@@ -12,9 +12,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, InitSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import PydanticBaseSettingsSource
@@ -24,6 +24,14 @@ from pilotlight.errors import ConfigError
 PREFIX = "PILOTLIGHT_"
 OTHERS = {PREFIX + "CONFIG", PREFIX + "MODEL"}  # --config and --model, which are no settings
 D = TypeVar("D", bound="Layered")
+
+
+def absolute(path: Path) -> Path:
+    """From where we run: paths in a file come here relative to nothing, see `File`."""
+    return Path(os.path.expanduser(path)).absolute()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(absolute)]
 
 
 class Layered(BaseSettings):

@@ -57,6 +57,15 @@ def test_a_model_s_own_cap_is_what_it_may_take(run: Run, tmp_path: Path) -> None
     assert run("fit", "q", "--config", "models.toml", "--within", "9GB").returncode == 0
 
 
+def test_a_model_is_judged_with_the_context_of_its_table(run: Run, tmp_path: Path) -> None:
+    """Unless another is asked for."""
+    (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    (tmp_path / "models.toml").write_text('[[model]]\nname = "q"\npath = "qwen.gguf"\ncontext = 3000')
+    asked = ("fit", "q", "--config", "models.toml", "--json")
+    contexts = [json.loads(run(*asked, *more).stdout)["context"] for more in ((), ("--context", "5000"))]
+    assert contexts == [3000, 5000]
+
+
 def test_a_folder_is_judged_too(run: Run) -> None:
     """By its files."""
     assert run("fit", "pilot-onnx").stdout.startswith("pilot-onnx: onnx folder, ")

@@ -77,6 +77,19 @@ def test_everything_about_a_model_is_shown(run: Run, tmp_path: Path) -> None:
     assert ["aliases", "ollama/m:latest"] in lines
 
 
+def test_how_a_model_is_loaded_is_shown(run: Run, tmp_path: Path) -> None:
+    """Everything its table says about it."""
+    settings = (
+        "kv_cache_type = 'q8_0/f16'\nmmap = true\nmemory = '1MiB'\nlora = [{path = 'a.gguf', scale = 0.5}]"
+    )
+    (tmp_path / "models.toml").write_text(f"[[model]]\nname = 'm'\npath = 'm.gguf'\n{settings}")
+    shown = run("show", "m", "--config", "models.toml").stdout
+    lines = dict(line.split(maxsplit=1) for line in shown.splitlines())
+    found = {key: lines[f"settings.{key}"] for key in ("kv_cache_type", "mmap", "gpu_layers", "memory")}
+    assert found == {"kv_cache_type": "q8_0/f16", "mmap": "True", "gpu_layers": "-1", "memory": str(2**20)}
+    assert lines["settings.lora"] == f"path={tmp_path}/a.gguf scale=0.5 created=0"
+
+
 def test_a_running_daemon_shows_its_model(run: Run, daemon: FakeDaemon) -> None:
     """As it is now; what its file says of itself cannot move the cursor."""
     daemon.models[0]["description"] = "llama\x1b[2J\n 3B"

@@ -15,7 +15,6 @@ from pilotlight.registry.cost import (
     PAD_CELLS,
     WARM_UP_TOKENS,
     Layout,
-    Shape,
     cell_bytes,
     estimate,
     repacked_kinds,
@@ -23,6 +22,7 @@ from pilotlight.registry.cost import (
 from pilotlight.registry.gguf import read_header, read_model
 from pilotlight.registry.ladder import features
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.shape import Group, Shape
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.llamacpp.layout import UNIT, choose
@@ -152,10 +152,13 @@ def test_a_repacked_output_matrix_is_a_second_copy() -> None:
 
 def test_what_is_repacked_of_a_mapped_file_is_there_twice() -> None:
     """In its pages, and in the worker's memory: all matrices but the embedding, of these kinds."""
-    found = replace(shape("Llama 3.2 1B"), bytes_of_matrices={"Q4_0": 600, "F16": 50}, tied=None)
+    groups = {"": Group(100, 50, 700), "Q4_0": Group(600, 150, 750), "F16": Group(50, 0, 50)}
+    found = replace(shape("Llama 3.2 1B"), matrices=groups, tied=None)
     layout = Layout(mmap=True, repacked=frozenset(("Q4_0", "Q4_K")))
     parts = estimate(found, layout).at_load
-    assert (parts.weights, parts.mapped) == (600, found.bytes_weights)
+    assert (parts.weights, parts.mapped) == (600, 700), "what is behind the last tensor in use is given back"
+    sharded = estimate(replace(found, is_sharded=True), layout).at_load
+    assert (sharded.weights, sharded.mapped) == (600, found.bytes_weights)
     assert estimate(found, replace(layout, mmap=False)).at_load.weights == found.bytes_weights
 
 
@@ -164,7 +167,9 @@ def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
     found = Shape.of(read_model(tiny_gguf))
     embedding = found.num_vocab * 64 // 32 * 34
     norms = 5 * 64 * 4
-    assert found.bytes_of_matrices == {"Q8_0": found.bytes_weights - embedding - norms}
+    sizes = {kind: group.num_bytes for kind, group in found.matrices.items()}
+    assert sizes == {"": embedding + norms, "Q8_0": found.bytes_weights - embedding - norms}
+    assert found.bytes_mapped(()) == found.bytes_weights
 
 
 def test_attention_without_flash_needs_room_for_its_scores() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from pilotlight.core import Loading, Model, Size
-from pilotlight.registry.cost import Shape
 from pilotlight.registry.costs import MOST_MEASURED, Costs, layout
 from pilotlight.registry.gguf import read_model
 from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.worker.handle import Worker
 from pilotlight.worker.size import size_of

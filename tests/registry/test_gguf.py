@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_header import PUBLISHED, Words, header, tensor, text, value
-from pilotlight.registry.cost import Layout, Shape, estimate
+from pilotlight.registry.cost import Layout, estimate
 from pilotlight.registry.gguf import KINDS, Header, Skipped, read_header, read_model
 from pilotlight.registry.reader import HeaderError, TruncatedError
+from pilotlight.registry.shape import Shape
 
 MANY = 2**62
 

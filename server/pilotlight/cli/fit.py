@@ -136,4 +136,5 @@ def _subject(name: str, config: "Config", ladder: "Ladder") -> "Subject":
         model = Model(path.name.removesuffix(".gguf"), path, runtime=runtime_of(path))
     else:
         model = Catalog(models(config)).get(name)
-    return replace(subject(model, ladder.modes(model.runtime)[0]), memory=model.memory)
+    found = subject(model, ladder.modes(model.runtime)[0])
+    return replace(found, context=model.context, memory=model.memory)

@@ -30,7 +30,12 @@ def _lines(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _lines(value, f"{prefix}{key}.")
         elif value not in (None, [], (), "") and key not in HIDDEN:
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+            text = ", ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
             # Some of it comes out of a stranger's file.
             shown = "".join(letter if letter.isprintable() else " " for letter in text)
             yield f"{prefix + key:<32} {shown}"
+
+
+def _text(value: Any) -> str:
+    """One of a list; of an object, what it says."""
+    return " ".join(f"{key}={one}" for key, one in value.items()) if isinstance(value, dict) else str(value)

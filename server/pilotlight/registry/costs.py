@@ -24,8 +24,9 @@ from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 
 # The arithmetic is imported with the first model that is loaded: a daemon that nobody asks starts sooner.
 if TYPE_CHECKING:
-    from pilotlight.registry.cost import Estimate, Layout, Parts, Shape
+    from pilotlight.registry.cost import Estimate, Layout, Parts
     from pilotlight.registry.folders import FolderShape
+    from pilotlight.registry.shape import Shape
 
 VERSION = 1
 
@@ -96,13 +97,14 @@ class Costs:
         """The one that the model's own cap allows, and why it does not if so."""
         from pilotlight.registry.caps import context_within
 
-        trained = getattr(self._shape(model), "context_trained", 0) or DEFAULT_CONTEXT
-        default = min(DEFAULT_CONTEXT, trained)
+        shape = self._shape(model)
+        default = min(DEFAULT_CONTEXT, (shape and shape.context_trained) or DEFAULT_CONTEXT)
         return context_within(model, default, lambda one: self._estimate(replace(model, context=one), mode))
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
-        from pilotlight.registry.cost import LIBRARY_BYTES, PROCESS_BYTES, Estimate, Parts, Shape, estimate
+        from pilotlight.registry.cost import LIBRARY_BYTES, PROCESS_BYTES, Estimate, Parts, estimate
         from pilotlight.registry.folders import FolderShape, estimate_folder
+        from pilotlight.registry.shape import Shape
 
         shape = self._shape(model)
         if isinstance(shape, Shape):
@@ -116,9 +118,9 @@ class Costs:
 
     def _shape(self, model: Model) -> "Shape | FolderShape | None":
         """Of the file as it is now; read once. None for a runtime that loads no weights."""
-        from pilotlight.registry.cost import Shape
         from pilotlight.registry.folders import FolderShape
         from pilotlight.registry.gguf import read_model
+        from pilotlight.registry.shape import Shape
 
         if model.runtime == "echo":
             return None

@@ -42,6 +42,8 @@ class Subject:
     """What it takes with a context of so many tokens."""
     at_8_bits: Callable[[int], Estimate] | None = None
     """The same with keys and values in 8 bits, where that takes less and can be chosen."""
+    context: int = 0
+    """That its own table gives it; 0: none."""
     memory: int | None = None
     """Bytes that its own table allows it."""
     gpus: tuple[str, ...] = ()
@@ -87,9 +89,9 @@ class Verdict:
 
 
 def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
-    """Does it fit with this context (0: what it gets when nobody says)?"""
+    """Does it fit with this context (0: the one it is loaded with)?"""
     trained = subject.context_trained or DEFAULT_CONTEXT
-    wanted = context or min(DEFAULT_CONTEXT, trained)
+    wanted = context or subject.context or min(DEFAULT_CONTEXT, trained)
     contexts = sorted({wanted, trained, *(one for one in CONTEXTS if one < trained)})
     rows = tuple(_row(subject, machine, one) for one in contexts)
     (asked,) = (row for row in rows if row.context == wanted)

@@ -41,6 +41,8 @@ class Loader:
         if (cost := await anyio.to_thread.run_sync(self._refuse_hostile, model)) is not None:
             if cost.refusal:
                 raise DoesNotFit(cost.refusal, param="model")
+            if cost.context != model.context:
+                log.info("context made to fit", model=model.name, context=cost.context, memory=model.memory)
             model = replace(model, context=cost.context)
         crashes: list[str] = []
         kills = oom.kills()

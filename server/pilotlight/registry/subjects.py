@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pilotlight.core import Model
-from pilotlight.registry.cost import Estimate, Layout, Shape, estimate
+from pilotlight.registry.cost import Estimate, Layout, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
@@ -14,6 +14,7 @@ from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import backends
 from pilotlight.registry.hub import Remote
+from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
 from pilotlight.runtimes.limits import DEFAULT_PARALLEL
@@ -44,7 +45,7 @@ def of_remotes(remotes: Iterable[Remote], header: Header, mode: str) -> Iterator
     for remote in remotes:
         num_bytes = max(0, remote.num_bytes - header.data_start)
         active = shape.bytes_active * num_bytes // max(1, shape.bytes_weights)
-        one = replace(shape, bytes_weights=num_bytes, bytes_active=active)
+        one = replace(shape, bytes_weights=num_bytes, bytes_active=active, matrices={})
         yield _of_shape(one, Model(remote.file, Path(remote.file)), mode)
 
 

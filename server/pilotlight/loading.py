@@ -1,0 +1,70 @@
+"""How a model's table says it is to be loaded, where runtimes differ in what they can be told."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pilotlight.core import Loading, Lora
+from pilotlight.errors import ConfigError
+from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.runtimes.kv_types import AUTO, KvTypes
+from pilotlight.sources import AbsolutePath
+
+
+def _kv_cache_type(text: str) -> str:
+    KvTypes.parse(text)
+    return text
+
+
+KvCacheType = Annotated[str, AfterValidator(_kv_cache_type)]
+
+
+class LoraSettings(BaseModel):
+    """[[model.lora]]: an adapter that the model is loaded with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    path: AbsolutePath
+    scale: float = 1.0
+
+
+class LoadingSettings(BaseModel):
+    """Keys of [[model]] that a runtime may not know."""
+
+    kv_cache_type: KvCacheType | None = None
+    mmap: bool | None = None
+    gpu_layers: int = Field(-1, ge=-1, le=4096)
+    lora: tuple[LoraSettings, ...] = ()
+
+
+def loading(name: str, wanted: LoadingSettings, runtime: str, kv_cache_type: str) -> Loading:
+    """What the table of the model wants, or with `kv_cache_type` what all others get, if the runtime can.
+
+    Raises `ConfigError` for what it cannot and the table has.
+    """
+    capabilities = CAPABILITIES[runtime]
+    for key in ("mmap", "gpu_layers", "lora"):
+        if key in wanted.model_fields_set and not getattr(capabilities, key):
+            raise ConfigError(f"model {name!r}: {key} is not supported by {runtime}")
+    found = Loading(
+        kv_cache_type=wanted.kv_cache_type or kv_cache_type,
+        mmap=wanted.mmap,
+        gpu_layers=wanted.gpu_layers,
+        lora=tuple(Lora(str(one.path), one.scale, changed(one.path)) for one in wanted.lora),
+    )
+    kv = KvTypes.parse(found.kv_cache_type)
+    if kv is None or not (unsupported := kv.unsupported(capabilities.kv_cache_types)):
+        return found
+    if wanted.kv_cache_type is None:
+        return replace(found, kv_cache_type=AUTO)
+    raise ConfigError(
+        f"model {name!r}: kv_cache_type {unsupported[0]!r} is not supported by {runtime}; "
+        f"there is: {', '.join((AUTO, *capabilities.kv_cache_types))}"
+    )
+
+
+def changed(path: Path) -> int:
+    """When the file was, in Unix seconds; 0 if it is not there."""
+    return int(path.stat().st_mtime) if path.exists() else 0

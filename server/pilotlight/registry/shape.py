@@ -1,0 +1,234 @@
+"""The sizes of a GGUF model that decide what it costs, from its header."""
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field
+
+from pilotlight.registry.gguf import Header, Tensor
+from pilotlight.registry.reader import HeaderError
+
+SWA_PERIODS = {
+    "afmoe": 4,
+    "cohere2": 4,
+    "exaone4": 4,
+    "gemma2": 2,
+    "gemma3": 6,
+    "gemma3n": 5,
+    "gpt-oss": 2,
+    "llama4": 4,
+    "olmo2": 4,
+}
+"""Architectures whose files do not say which layers look back only a window: all but every so-manieth."""
+
+RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
+"""Architectures without attention."""
+
+BOTH = ("falcon-h1",)
+"""Architectures whose layers have attention and a recurrent state."""
+
+DEFAULT_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What one layer remembers: widths of a token's key and value, or bytes of state per sequence."""
+
+    key: int = 0
+    value: int = 0
+    window: int = 0
+    """Tokens it looks back; 0 for all."""
+    state_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tensors of one file: what they take, and where the first begins and the last ends."""
+
+    num_bytes: int
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, tensors: list[Tensor]) -> "Group":
+        return cls(
+            num_bytes=sum(one.num_bytes for one in tensors),
+            start=min(one.offset for one in tensors),
+            end=max(one.offset + one.num_bytes for one in tensors),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The sizes of a model that decide what it costs."""
+
+    architecture: str
+    layers: tuple[Layer, ...]
+    width: int
+    num_heads: int
+    head_width: int
+    """Values in the key of a head."""
+    feed_forward: int
+    """Values between the two halves of the widest layer, for all experts that a token uses."""
+    context_trained: int
+    num_vocab: int
+    num_merges: int
+    bytes_weights: int
+    bytes_active: int
+    """Weights that one token passes through."""
+    matrices: Mapping[str, Group] = field(default_factory=dict)
+    """By their kind; under "" what is only looked up, or has one row."""
+    is_sharded: bool = False
+    tied: Tensor | None = field(default=None)
+    """The embedding, if it is the output matrix, too."""
+
+    @property
+    def has_plain_memory(self) -> bool:
+        """Keys and values of all tokens, and nothing else."""
+        return not any(layer.window or layer.state_bytes for layer in self.layers)
+
+    def bytes_repacked(self, kinds: Container[str]) -> int:
+        """Of the matrices of these kinds."""
+        return sum(group.num_bytes for kind, group in self.matrices.items() if kind in kinds)
+
+    def bytes_mapped(self, repacked: Container[str]) -> int:
+        """Of a mapped file: from the first to the last tensor used where it is; the rest is given back.
+
+        In the shards of a model offsets begin anew, so they count in whole.
+        """
+        used = [group for kind, group in self.matrices.items() if kind not in repacked]
+        if not used or self.is_sharded:
+            return self.bytes_weights
+        return max(group.end for group in used) - min(group.start for group in used)
+
+    @classmethod
+    def of(cls, header: Header) -> "Shape":
+        """Raises `HeaderError` if the header is of no text model, or lacks what every one has."""
+        arch = header.text("general.architecture")
+        if arch is None or header.text("general.type") == "mmproj" or arch == "clip":
+            raise HeaderError(f"this is no text model: its architecture is {arch or 'not given'}")
+        facts = _Facts(header, arch)
+        tensors = {tensor.name: tensor for tensor in header.tensors}
+        embedding = tensors.get("token_embd.weight")
+        num_vocab = embedding.shape[-1] if embedding else header.count("tokenizer.ggml.tokens")
+        return cls(
+            architecture=arch,
+            layers=tuple(facts.layer(number) for number in range(facts.num_layers)),
+            width=facts.width,
+            num_heads=facts.num_heads,
+            head_width=facts.head_width,
+            feed_forward=facts.feed_forward,
+            context_trained=header.number(f"{arch}.context_length") or 0,
+            num_vocab=num_vocab,
+            num_merges=header.count("tokenizer.ggml.merges"),
+            bytes_weights=header.bytes_weights,
+            bytes_active=_bytes_active(header, facts, embedding),
+            matrices=_matrices(header),
+            is_sharded=(header.number("split.count") or 1) > 1,
+            tied=None if "output.weight" in tensors else embedding,
+        )
+
+
+def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> int:
+    """All weights but those of experts that stay out, and of an embedding that is only looked up."""
+    experts = sum(tensor.num_bytes for tensor in header.tensors if "_exps." in tensor.name)
+    is_output = all(tensor.name != "output.weight" for tensor in header.tensors)
+    looked_up = 0 if embedding is None or is_output else embedding.num_bytes
+    idle = experts - experts * facts.experts_used // max(1, facts.num_experts)
+    return header.bytes_weights - looked_up - idle
+
+
+def _matrices(header: Header) -> dict[str, Group]:
+    found: dict[str, list[Tensor]] = {}
+    for tensor in header.tensors:
+        is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
+        found.setdefault(tensor.kind if is_multiplied else "", []).append(tensor)
+    return {kind: Group.of(tensors) for kind, tensors in found.items()}
+
+
+class _Facts:
+    """Reads the numbers of one architecture, and refuses those that no model can have."""
+
+    def __init__(self, header: Header, arch: str) -> None:
+        self._header = header
+        self._arch = arch
+        self.num_layers = self._bounded("block_count", 1, 4096)
+        self.width = self._bounded("embedding_length", 1, 2**20)
+        self.num_heads = max(self._by_layer("attention.head_count", 1)) or 1
+        self.num_experts = self._number("expert_count", 0)
+        self.experts_used = min(self.num_experts, self._number("expert_used_count", 0))
+        dense = max(self._by_layer("feed_forward_length", 0))
+        expert = self._number("expert_feed_forward_length", dense) * self.experts_used
+        self.feed_forward = max(dense, expert)
+        self._kv_heads = self._by_layer("attention.head_count_kv", self.num_heads)
+        self._dense = self._by_layer("feed_forward_length", 0)
+        head = self.width // self.num_heads
+        self.head_width = self._number("attention.key_length", head)
+        self._value = self._number("attention.value_length", head)
+        self._window = self._number("attention.sliding_window", 0)
+        self._is_mla = bool(self._number("attention.key_length_mla", 0))
+        self._num_own = self.num_layers - self._number("attention.shared_kv_layers", 0)
+
+    def layer(self, number: int) -> Layer:
+        """What that layer remembers."""
+        state = 0
+        if self._is_recurrent(number):
+            state = self._state_bytes()
+            if self._arch not in BOTH:
+                return Layer(state_bytes=state)
+        if number >= self._num_own:
+            return Layer()
+        window = self._window if self._is_windowed(number) else 0
+        heads = self._kv_heads[number]
+        swa = "_swa" if window else ""
+        key = self._number(f"attention.key_length{swa}", self.head_width) * heads
+        value = 0 if self._is_mla else self._number(f"attention.value_length{swa}", self._value) * heads
+        return Layer(key, value, window, state)
+
+    def _is_recurrent(self, number: int) -> bool:
+        if self._arch in RECURRENT or self._arch in BOTH:
+            return True
+        default = DEFAULT_ATTENTION_INTERVAL.get(self._arch, 0)
+        if interval := self._number("full_attention_interval", default):
+            return (number + 1) % interval != 0
+        is_plain = self._arch.startswith("nemotron_h") and self._dense[number] > 0
+        return self._kv_heads[number] == 0 and not is_plain
+
+    def _is_windowed(self, number: int) -> bool:
+        pattern = self._header.metadata.get(f"{self._arch}.attention.sliding_window_pattern")
+        if isinstance(pattern, tuple):
+            return number < len(pattern) and bool(pattern[number])
+        period = self._number("attention.sliding_window_pattern", SWA_PERIODS.get(self._arch, 1))
+        return period > 1 and number % period < period - 1
+
+    def _state_bytes(self) -> int:
+        """In 32 bits: what the convolution looks back to, and the state itself."""
+        if head := self._number("wkv.head_size", 0):
+            return 4 * self.width * (self._number("token_shift_count", 2) + head)
+        if back := self._number("shortconv.l_cache", 0):
+            return 4 * self.width * (back - 1)
+        inner, state = self._number("ssm.inner_size", 0), self._number("ssm.state_size", 0)
+        groups, kernel = self._number("ssm.group_count", 0), self._number("ssm.conv_kernel", 1)
+        return 4 * ((max(1, kernel) - 1) * (inner + 2 * groups * state) + state * inner)
+
+    def _number(self, key: str, default: int) -> int:
+        value = self._header.number(f"{self._arch}.{key}")
+        if value is not None and value >= 2**24:
+            raise HeaderError(f"{self._arch}.{key} is {value}, which no model has")
+        return default if value is None else value
+
+    def _bounded(self, key: str, least: int, most: int) -> int:
+        value = self._number(key, 0)
+        if not least <= value <= most:
+            raise HeaderError(f"{self._arch}.{key} is {value}; it must be {least} to {most}")
+        return value
+
+    def _by_layer(self, key: str, default: int) -> tuple[int, ...]:
+        """One number for each layer: the file has an array, or one for all."""
+        value = self._header.metadata.get(f"{self._arch}.{key}")
+        if not isinstance(value, tuple):
+            return (self._number(key, default),) * self.num_layers
+        numbers = tuple(number for number in value if isinstance(number, int) and 0 <= number < 2**24)
+        if len(numbers) != len(value) or len(numbers) < self.num_layers:
+            raise HeaderError(
+                f"{self._arch}.{key} does not have a number for each of {self.num_layers} layers"
+            )
+        return numbers[: self.num_layers]
