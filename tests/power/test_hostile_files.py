@@ -38,7 +38,7 @@ def machine(files: dict[str, bytes]) -> Reading:
         return reading_of(Path(folder))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None)
 @given(st.dictionaries(st.sampled_from(PATHS), JUNK, max_size=25))
 def test_no_content_raises(files: dict[str, bytes]) -> None:
     """And every value that comes out is one that a machine can have."""
@@ -50,7 +50,7 @@ def test_no_content_raises(files: dict[str, bytes]) -> None:
     assert reading.headroom is None or 0 <= reading.headroom < 5
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, database=None)
 @given(st.sampled_from(TREES), st.data())
 def test_values_that_are_none_restrict_nobody(tree: Tree, data: st.DataObject) -> None:
     """Every number of any machine may turn into nonsense; the worst that follows is that less is known."""

@@ -1,4 +1,4 @@
-"""Linux: everything that can be found out from files, in one look."""
+"""Linux: everything that can be found out, in one look."""
 
 from collections.abc import Collection
 from pathlib import Path
