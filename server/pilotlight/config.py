@@ -91,6 +91,7 @@ class ServerSettings(_Section):
     download_retry_s: float = Field(1.0, ge=0)
     builtin: bool = True
     body_limit: int = Field(8 * 2**20, ge=1024)
+    upload_limit: int = Field(200 * 2**20, ge=1024)
     queue: int = Field(64, ge=0)
     unknown_fields: Literal["refuse", "warn"] = "refuse"
     drain_s: float = Field(30.0, ge=0)

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Coroutine, Sequence
 from dataclasses import asdict
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
@@ -53,6 +54,9 @@ from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
 from pilotlight.store.smoke import Smoke
+
+if TYPE_CHECKING:
+    from pilotlight.batch.batches import Batches
 
 log = structlog.get_logger()
 
@@ -119,11 +123,14 @@ class Daemon:
         puller = Puller(self.shelf.store, Smoke(loader), self._model_at)
         self.metrics = Metrics(self.status, self.memory)
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
+        self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
         self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
         self.power.watch(self.pacer.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
+        self._batches: Batches | None = None
+        self._tasks: TaskGroup | None = None
         self._sock = sock
         self._server = Server(create_app(self), config)
         self._discovery = Discovery(config.state_dir)
@@ -178,15 +185,37 @@ class Daemon:
     async def unload(self, model: str) -> None:
         await self._loop.unload(model)
 
+    @property
+    def batches(self) -> "Batches":
+        return self._batches or self._start_batches()
+
+    def _start_batches(self) -> "Batches":
+        """When they are first asked for, or something is left to do: most daemons never see a batch."""
+        from pilotlight.api.offline import Offline
+        from pilotlight.batch.batches import Batches
+        from pilotlight.batch.records import State
+        from pilotlight.batch.run import Desk
+
+        desk = Desk(Offline(self), self.notices, self.metrics.count_batch_line)
+        batches = self._batches = Batches(self.config.state_dir, desk, self.config.server.body_limit)
+        for state in State:
+            self.metrics.show_batches(state.value, partial(batches.num_in, state))
+        assert self._tasks is not None, "requests come in while we serve"
+        self._tasks.start_soon(batches.run)
+        return batches
+
     # --- life ---
 
     async def serve(self) -> None:
         """Start, serve, and stop in order when a signal comes."""
         async with anyio.create_task_group() as tasks:
+            self._tasks = tasks
             await tasks.start(self._receive_signals, tasks)
             tasks.start_soon(self.power.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
+            if (self.config.state_dir / "batches").exists():
+                self._start_batches()
             if sys.platform == "linux":
                 tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
@@ -243,6 +272,8 @@ class Daemon:
         self._loop.shut_down()
         self.gate.close()
         self.pulls.stop()
+        if self._batches is not None:
+            self._batches.stop()
         self._server.stop()
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()

@@ -18,6 +18,8 @@
     ├── NotFound               404, no such path
     ├── MethodNotAllowed       405
     ├── Unloaded               409, the load was broken off by a stop
+    ├── Conflict               409, a file or batch is in no state for that
+    ├── DiskFull               507, what was sent cannot be written
     ├── Busy                   429, the queue is full; Retry-After
     ├── WorkerFailed           500, the worker died or could not load the model
     │   └── OutOfMemory        500, the system killed the worker for lack of memory
@@ -176,6 +178,21 @@ class Unloaded(Error):
     status = 409
     type = "invalid_request_error"
     code = "model_unloaded"
+
+
+class Conflict(Error):
+    """A file or batch is in no state for what was asked; the message says what must come first."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class DiskFull(Error):
+    """What was sent cannot be written, and nothing of it is kept; make room and send it again."""
+
+    status = 507
+    code = "disk_full"
 
 
 class Busy(Error):

@@ -45,6 +45,10 @@ class Metrics:
         self._pulls = Counter(
             "pilotlight_pulls", "Pulls of models by how they ended.", ("outcome",), registry=self.registry
         )
+        self._batches = Gauge("pilotlight_batches", "Batches by state.", ("status",), registry=self.registry)
+        self._batch_lines = Counter(
+            "pilotlight_batch_lines", "Lines of batches answered.", ("outcome",), registry=self.registry
+        )
         self._decisions = Counter(
             "pilotlight_policy_decisions",
             "Requests by class and what the policy did with them; a request may count for several actions.",
@@ -98,6 +102,14 @@ class Metrics:
     def count_transition(self, rule: str, begins: bool) -> None:
         """A rule of the policy begins to hold, or ends."""
         self._transitions.labels(rule, "begin" if begins else "end").inc()
+
+    def count_batch_line(self, outcome: str) -> None:
+        """One line of a batch was answered: `completed`, or `failed` with an error."""
+        self._batch_lines.labels(outcome).inc()
+
+    def show_batches(self, status: str, count: Callable[[], int]) -> None:
+        """Ask how many batches have this status when somebody scrapes."""
+        self._batches.labels(status).set_function(count)
 
     def meter(self, model: str, request_class: str) -> "ModelMeter":
         """The bound children of a model of the catalog and a class of requests."""

@@ -82,6 +82,13 @@ async def test_headers_that_mean_nothing_are_refused(
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, next(iter(headers)))
 
 
+async def test_what_nobody_waits_for_overrides_nothing(client: httpx.AsyncClient) -> None:
+    """Programs would always send it."""
+    headers = {"X-Policy-Override": "1", "X-Request-Class": "background"}
+    answer = await client.post(PATH, json=BODY, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Policy-Override")
+
+
 @pytest.mark.parametrize("ttl", [-1, 90000, "soon"])
 async def test_an_override_has_an_end(client: httpx.AsyncClient, ttl: Any) -> None:
     """A day at most."""

@@ -83,6 +83,21 @@ def test_what_waits_begins_when_the_plug_is_back(
         assert "data: [DONE]" in list(lines)
 
 
+def test_what_runs_in_the_background_rests_on_battery(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """In place, and goes on where it was when the plug is back."""
+    models = "[policy.hysteresis]\nenter_after = 0\nleave_after = 0\n" + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), models=models)
+    long = [{"role": "user", "content": "one " * 60}]
+    with daemon.stream("echo", messages=long, service_tier="flex") as stream:
+        assert next(stream)
+        write(laptop, AC_online="0", BAT0_status="Discharging")
+        assert until(lambda: daemon.model("echo")["paused"] == 1)
+        write(laptop, AC_online="1", BAT0_status="Charging")
+        assert list(stream)[-1] == {"done": True}
+
+
 def test_rules_are_read_again(serve: Callable[..., Daemon], tmp_path: Path) -> None:
     """The context that a rule leaves is a limit of the answer's model, and told as that."""
     daemon = serve(models="")

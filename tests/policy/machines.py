@@ -106,9 +106,9 @@ def worse(draw: st.DrawFn, reading: Reading) -> Reading:
 
 
 @st.composite
-def rules(draw: st.DrawFn) -> tuple[Rule, ...]:
+def rules(draw: st.DrawFn, fewest_conditions: int = 0) -> tuple[Rule, ...]:
     """Up to six, as no file could be stranger."""
-    conditions = st.lists(CONDITIONS, max_size=3).map(tuple)
+    conditions = st.lists(CONDITIONS, min_size=fewest_conditions, max_size=3).map(tuple)
     actions = st.fixed_dictionaries(dict.fromkeys(RequestClass, ACTIONS))
     return tuple(
         Rule(f"rule {number}", draw(conditions), draw(actions), draw(conditions))

@@ -12,7 +12,7 @@ from pilotlight.policy.actions import Actions, Admit
 from pilotlight.policy.decide import Decision
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.settings import RuleSettings, rules_of
-from pilotlight.power.reading import Reading, Supply
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.scheduler.gate import LONGEST_RETRY_S, Gate, Policy, restricted
 from virtual_clock import run_virtual
 
@@ -174,6 +174,24 @@ def test_what_is_known_no_more_restricts_no_more() -> None:
 class Stuck(Machine):
     async def fresh(self, within_s: float) -> Reading:
         return self.reading
+
+
+def test_what_runs_gets_its_orders() -> None:
+    """In the background it rests when none might begin; an answer ends only in what is critical."""
+
+    async def main() -> None:
+        machine = Machine(PLUGGED)
+        ordering = gate(machine)
+        hot = replace(PLUGGED, thermal=ThermalLevel.CRITICAL)
+        for reading, holds, ends in ((PLUGGED, False, 0), (LOW, True, 0), (hot, True, 3)):
+            await anyio.sleep(5)
+            machine.reading = reading
+            ordering.orders(await machine.fresh(0))
+            await anyio.sleep(5)
+            orders = ordering.orders(await machine.fresh(0))
+            assert (orders.holds_yielding, len(orders.refusals)) == (holds, ends)
+
+    run_virtual(main)
 
 
 def test_a_policy_that_is_off_looks_at_nothing() -> None:

@@ -11,17 +11,8 @@ from anyio.lowlevel import checkpoint
 from fake_effects import request
 from fake_worker import FakeLoader, FakeWorker, model
 
-from pilotlight.core import (
-    Accepted,
-    Chunk,
-    Finished,
-    FinishReason,
-    Model,
-    Prompt,
-    RequestClass,
-    WorkerState,
-)
-from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
+from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, RequestClass, WorkerState
+from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
@@ -32,6 +23,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
+from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.loop import Loop
 from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, State
 
@@ -333,6 +325,30 @@ async def test_pressure_is_a_notice_as_long_as_it_lasts(bench: Bench) -> None:
     assert bench.loop.status()[1].state is WorkerState.STOPPED
     bench.loop.press(Level.NONE)
     assert bench.codes() == []
+
+
+async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
+    """On whatever worker it runs; a worker that is loaded meanwhile is told, too."""
+    await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(Orders(holds_yielding=True))
+    await settle()
+    bench.loop.obey(Orders())
+    await settle()
+    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+
+
+async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench) -> None:
+    """After what it has said already; requests of other classes go on."""
+    answer, number = await bench.running("r1")
+    other, _ = await bench.running("r2", request_class=RequestClass.BATCH)
+    bench.worker.say(Admitted(number, 3), Delta(number, 0, "so far", 2))
+    bench.loop.obey(Orders(refusals={RequestClass.INTERACTIVE: ThermalCritical("too hot")}))
+    await settle()
+    assert answer.queued() == [Accepted(3), Chunk(0, "so far", 2)]
+    with pytest.raises(ThermalCritical):
+        await read(answer)
+    assert bench.worker.cancels == [number]
+    other.close()
 
 
 async def test_after_the_shutdown_what_runs_goes_on(bench: Bench) -> None:

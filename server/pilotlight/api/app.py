@@ -8,17 +8,29 @@ from starlette.responses import Response
 
 from pilotlight import __version__
 from pilotlight.api import admin, chat, completions, health, models, policy, pulls, residency
-from pilotlight.api.document import Route, describe
+from pilotlight.api.document import Later, Route, describe
 from pilotlight.api.edge import Edge, Exchange, error_response
 from pilotlight.api.framework import FastAPI
 from pilotlight.api.service import Service
 from pilotlight.errors import BadRequest, Error, MethodNotAllowed, NotFound
+
+FILES, BATCHES = "pilotlight.api.files", "pilotlight.api.batches"
 
 ROUTES = (
     Route("/v1/chat/completions", chat.chat, chat.ChatBody),
     Route("/v1/completions", completions.complete, completions.CompletionBody),
     Route("/v1/models", models.models),
     Route("/v1/models/{id:path}", models.model),
+    Route("/v1/files", Later(FILES, "upload"), is_action=True),
+    Route("/v1/files", Later(FILES, "files")),
+    Route("/v1/files/{id}", Later(FILES, "file")),
+    Route("/v1/files/{id}", Later(FILES, "delete"), is_deletion=True),
+    Route("/v1/files/{id}/content", Later(FILES, "content")),
+    Route("/v1/batches", Later(BATCHES, "create"), Later(BATCHES, "BatchBody")),
+    Route("/v1/batches", Later(BATCHES, "batches")),
+    Route("/v1/batches/{id}", Later(BATCHES, "batch")),
+    Route("/v1/batches/{id}", Later(BATCHES, "delete"), is_deletion=True),
+    Route("/v1/batches/{id}/cancel", Later(BATCHES, "cancel"), is_action=True),
     Route("/admin/models", admin.models),
     Route("/admin/models/{id:path}", admin.show),
     Route("/admin/reload", admin.reload, is_action=True),
@@ -58,7 +70,7 @@ def create_app(service: Service) -> FastAPI:
 def _bound(route: Route, service: Service) -> Callable[[HttpRequest], Awaitable[Response]]:
     async def handle(http: HttpRequest) -> Response:
         Exchange.of(http.scope).endpoint = route.path
-        return await route.endpoint(http, service)
+        return await route.loaded_endpoint()(http, service)
 
     return handle
 

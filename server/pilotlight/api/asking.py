@@ -29,6 +29,7 @@ class Asking:
     request: Request
     facts: Facts
     service: Service
+    answer_id: str
     warnings: Sequence[str] = ()
 
     @classmethod
@@ -42,7 +43,8 @@ class Asking:
         request = classes.classified(
             asked.request(exchange.id, model), http, asked.service_tier, service.config.classes
         )
-        return cls(asked, shape, model, request, said.facts(http, request, model), service, warnings)
+        facts = said.facts(http, request, model)
+        return cls(asked, shape, model, request, facts, service, exchange.id, warnings)
 
     def decided(self, decision: Decision) -> tuple[Request, Writer]:
         """What is really done, and who writes it down."""
@@ -57,7 +59,7 @@ class Asking:
             )
         writer = Writer(
             self.shape,
-            request.id,
+            self.answer_id,
             model,
             tier=classes.TIERS_USED[request.request_class],
             include_usage=self.asked.include_usage,

@@ -93,7 +93,7 @@ class Edge:
         except Error as error:
             await error_response(error)(scope, receive, exchange.send)
         except Exception as exc:
-            _log_bug(exc, exchange.endpoint)
+            log_bug(exc, exchange.endpoint)
             exchange.status = Internal.status
             if exchange.is_started:
                 raise
@@ -111,7 +111,7 @@ class Edge:
         )
 
 
-def _log_bug(exc: BaseException, endpoint: str) -> None:
+def log_bug(exc: BaseException, endpoint: str) -> None:
     """Where it happened, without messages and locals: they may hold a prompt."""
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]

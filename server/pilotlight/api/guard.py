@@ -54,7 +54,7 @@ class Guard:
             return None
         names = asked.get(b"access-control-request-headers", b"")
         answer = [
-            (b"access-control-allow-methods", b"GET, HEAD, POST, OPTIONS"),
+            (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE, OPTIONS"),
             (b"access-control-allow-headers", names if _HEADER_NAMES.fullmatch(names) else b"content-type"),
             (b"access-control-max-age", b"600"),
         ]

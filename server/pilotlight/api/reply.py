@@ -4,6 +4,7 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -40,20 +41,15 @@ class Reply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = Exchange.of(scope)
-        gate = self._service.gate
-        decision = await gate.judge(self._asking.facts)
-        exchange.headers += said.headers(decision)
-        request_class = decision.facts.request_class
-        self._service.metrics.count_decision(request_class, said.kinds(decision))
-        if decision.actions.admit is Admit.REJECT:
-            raise gate.refusal(decision)
+        decision = await self._decide(exchange)
         is_stream = bool(self._asking.asked.stream)
         if decision.actions.admit is Admit.DEFER:
             if is_stream:
                 await self._events_of(self._held(decision, exchange))(scope, receive, send)
                 return
-            decision = await _unless_gone(receive, lambda: gate.admitted(decision))
-        with self._begin(decision, exchange) as (answer, tally):
+            decision = await _unless_gone(receive, lambda: self._service.gate.admitted(decision))
+        with self._begin(decision, exchange.arrived) as (answer, tally):
+            exchange.model = self._request.model
             if is_stream:
                 await self._stream(answer, tally, scope, receive, send)
             else:
@@ -61,12 +57,21 @@ class Reply(Response):
                 response = Response(content, 200, self._extra_headers, "application/json")
                 await response(scope, receive, send)
 
+    async def _decide(self, exchange: Exchange | None = None) -> Decision:
+        """Raises the refusal; the exchange's headers say what was decided all the same."""
+        decision = await self._service.gate.judge(self._asking.facts)
+        if exchange is not None:
+            exchange.headers += said.headers(decision)
+        self._service.metrics.count_decision(decision.facts.request_class, said.kinds(decision))
+        if decision.actions.admit is Admit.REJECT:
+            raise self._service.gate.refusal(decision)
+        return decision
+
     @contextmanager
-    def _begin(self, decision: Decision, exchange: Exchange) -> Iterator[tuple[Answer, Tally]]:
+    def _begin(self, decision: Decision, arrived: float) -> Iterator[tuple[Answer, Tally]]:
         self._request, self._writer = self._asking.decided(decision)
-        exchange.model = self._request.model
-        meter = self._service.metrics.meter(exchange.model, self._request.request_class)
-        tally = Tally(meter, self._request.n, exchange.arrived)
+        meter = self._service.metrics.meter(self._request.model, self._request.request_class)
+        tally = Tally(meter, self._request.n, arrived)
         answer = self._service.submit(self._request)
         self._comment = lambda: self._service.standing(self._request) or "keep-alive"
         try:
@@ -87,13 +92,22 @@ class Reply(Response):
             exchange.status = error.status
             return
         exchange.status = ended
-        with self._begin(decision, exchange) as (answer, tally):
+        with self._begin(decision, exchange.arrived) as (answer, tally):
+            exchange.model = self._request.model
             async for data in self._events(answer, tally, None, exchange):
                 yield data
 
     def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
         keepalive_s = self._service.config.server.keepalive_s
         return sse.EventStream(events, self._extra_headers, keepalive_s, lambda: self._comment())
+
+    async def whole(self) -> bytes:
+        """The body of an answer that nobody waits for at a connection. Raises the `Error` that ended it."""
+        decision = await self._decide()
+        if decision.actions.admit is Admit.DEFER:
+            decision = await self._service.gate.admitted(decision)
+        with self._begin(decision, time.perf_counter()) as (answer, tally):
+            return await self._collect(answer, tally)
 
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
         texts: list[list[str]] = [[] for _ in range(self._request.n)]

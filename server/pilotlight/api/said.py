@@ -23,13 +23,18 @@ LONGEST_VALUE = 500
 
 def facts(http: HttpRequest, request: Request, model: Model) -> Facts:
     """What the policy is told of a request. Raises `BadRequest` for headers that say nothing it knows."""
+    is_overridden = _is_given(http, OVERRIDE, "1")
+    if is_overridden and request.request_class.yields:
+        raise BadRequest(
+            f"{OVERRIDE} is for interactive requests: what waits for it is a person", param=OVERRIDE
+        )
     return Facts(
         request_class=request.request_class,
         model=model.name,
         small=model.small,
         max_tokens=request.max_tokens,
         is_strict=_is_given(http, STRICT, "strict"),
-        is_overridden=_is_given(http, OVERRIDE, "1"),
+        is_overridden=is_overridden,
     )
 
 

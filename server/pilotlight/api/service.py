@@ -1,7 +1,7 @@
 """What the HTTP routes need of the daemon; `daemon.Daemon` is the real one."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
@@ -14,6 +14,9 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
+
+if TYPE_CHECKING:
+    from pilotlight.batch.batches import Batches
 
 
 class Service(Protocol):
@@ -35,6 +38,8 @@ class Service(Protocol):
     def shelf(self) -> Shelf: ...
     @property
     def pulls(self) -> Pulls: ...
+    @property
+    def batches(self) -> "Batches": ...
     @property
     def is_ready(self) -> bool:
         """Able to serve: started and not stopping."""

@@ -10,6 +10,7 @@ import click
 
 from pilotlight import __version__
 from pilotlight.cli import (
+    batch,
     completion,
     doctor,
     fit,
@@ -36,6 +37,7 @@ Examples:
   pilotlight ls                          all models there are
   pilotlight ps                          what is loaded and what it costs
   pilotlight load qwen3-4b               load it before anybody asks; `stop` unloads it
+  pilotlight batch submit FILE.jsonl     run a file of requests in their own time
 """
 
 
@@ -70,7 +72,7 @@ def cli() -> None:
     """Pilotlight: a local, OpenAI-compatible inference daemon."""
 
 
-for module in (serve, run, pull, ls, show, ps, policy, fit, doctor, simulate, completion):
+for module in (serve, run, pull, ls, show, ps, policy, fit, batch, doctor, simulate, completion):
     cli.add_command(module.command)
 for command in (load.load, load.stop, shelf.rollback, shelf.remove, shelf.prune):
     cli.add_command(command)

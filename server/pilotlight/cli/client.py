@@ -6,6 +6,7 @@ Knows the routes it calls; knows nothing of terminals.
 import json
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -78,6 +79,47 @@ class Client:
                 raise _refusal(response)
             done: dict[str, Any] = response.json()
             return done
+
+    def upload(self, file: Path) -> dict[str, Any]:
+        """Send a file for a batch, as it is read; returns what is known of it."""
+        with _mapped(self.url), file.open("rb") as content:
+            form = {"purpose": "batch"}
+            timeout = httpx.Timeout(5, read=None, write=None)
+            return _body(
+                self._http.post("/v1/files", data=form, files={"file": (file.name, content)}, timeout=timeout)
+            )
+
+    def create_batch(self, file_id: str, endpoint: str, window: str) -> dict[str, Any]:
+        order = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window}
+        return self._post("/v1/batches", order)
+
+    def batches(self) -> list[dict[str, Any]]:
+        """All there are, newest first."""
+        page = self._get("/v1/batches?limit=100")
+        found: list[dict[str, Any]] = page["data"]
+        while page["has_more"]:
+            page = self._get(f"/v1/batches?limit=100&after={page['last_id']}")
+            found += page["data"]
+        return found
+
+    def batch(self, batch_id: str) -> dict[str, Any]:
+        return self._get(f"/v1/batches/{quote(batch_id, safe='')}")
+
+    def cancel_batch(self, batch_id: str) -> dict[str, Any]:
+        return self._post(f"/v1/batches/{quote(batch_id, safe='')}/cancel", {})
+
+    def delete(self, kind: str, identifier: str) -> None:
+        """One of the `batches` or `files`."""
+        with _mapped(self.url):
+            _body(self._http.delete(f"/v1/{kind}/{quote(identifier, safe='')}"))
+
+    def content(self, file_id: str) -> Iterator[bytes]:
+        """What is in a file, in pieces."""
+        with _mapped(self.url), self._http.stream("GET", f"/v1/files/{file_id}/content") as response:
+            if response.is_error:
+                response.read()
+                raise _refusal(response)
+            yield from response.iter_bytes()
 
     def _lines(self, path: str, body: Mapping[str, Any]) -> Iterator[str]:
         """The data of the events that answer."""

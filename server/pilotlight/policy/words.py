@@ -22,7 +22,9 @@ def sentence(reading: Reading, rules: Sequence[Rule], actions: Actions, facts: F
     """ "on battery at 14 %: small answers instead of large, at most 256 tokens; plug in, or send ..."."""
     about = {condition.about for rule in rules for condition in (*rule.when, *rule.unless)}
     why = " and ".join(_causes(reading, about)) or _named(rules)
-    ways = [*_ways_out(rules, about), *([] if any(rule.is_critical for rule in rules) else [OVERRIDE])]
+    ways = list(_ways_out(rules, about))
+    if not (facts.request_class.yields or any(rule.is_critical for rule in rules)):
+        ways.append(OVERRIDE)
     what = ", ".join(_effects(actions, facts))
     return "; ".join(filter(None, (f"{why}: {what}" if what else why, ", or ".join(ways))))
 

@@ -1,18 +1,18 @@
 """The gate that every request passes before it is queued: asks the policy, and holds who has to wait.
 
 Owns which rules are in force and an override's end. It looks at the machine when a request comes, and again
-every `RECHECK_S` while one is held; never otherwise. Single event loop.
+every `RECHECK_S` while one is held; who looks while work runs gets its orders for that. Single event loop.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import anyio
 import structlog
 
-from pilotlight.core import Request
+from pilotlight.core import Request, RequestClass
 from pilotlight.errors import (
     BackgroundBlocked,
     BatteryFloor,
@@ -78,6 +78,14 @@ class Ruling:
     ends_in_s: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What is done with requests that run: those that yield are held; those of some classes end."""
+
+    holds_yielding: bool = False
+    refusals: Mapping[RequestClass, Restricted] = field(default_factory=dict)
+
+
 class Gate:
     """At most `max_held` requests wait here; `tell` hears of rules that begin to hold (True) or end."""
 
@@ -104,9 +112,7 @@ class Gate:
             return Decision(facts, Reading())
         reading = await self._readings.fresh(PATIENCE_S)
         self._step(reading)
-        if self.override_left_s > 0:
-            facts = replace(facts, is_overridden=True)
-        return decide(reading, self._policy.rules, facts, self.in_force)
+        return self._decide(reading, facts)
 
     async def admitted(self, decision: Decision) -> Decision:
         """Returns once a deferred request may begin, with what is done with it then.
@@ -118,17 +124,38 @@ class Gate:
             raise Busy(
                 f"{self.held} requests wait for the policy; at most {self._max_held} may (server.queue)"
             )
-        began = anyio.current_time()
+        began, facts = anyio.current_time(), decision.facts
         self.held += 1
         try:
             while decision.actions.admit is Admit.DEFER:
                 await self._wait(began, decision)
-                decision = await self.judge(decision.facts)
+                decision = await self.judge(facts)
         finally:
             self.held -= 1
         if decision.actions.admit is Admit.REJECT:
             raise self.refusal(decision)
         return decision
+
+    async def until_free(self, facts: Facts) -> None:
+        """Returns once such a request might begin; whoever waits has a deadline of their own."""
+        while (await self.judge(facts)).actions.admit is not Admit.NOW:
+            with anyio.move_on_after(RECHECK_S):
+                await self._changed.wait()
+
+    def orders(self, reading: Reading) -> Orders:
+        """What follows from a reading for what runs already: background work rests as long as none might
+        begin; only what is critical ends anything."""
+        if not self._policy.rules:
+            return Orders()
+        self._step(reading)
+        decisions = {one: self._decide(reading, Facts(one)) for one in RequestClass}
+        ending = {
+            one: self.refusal(decision)
+            for one, decision in decisions.items()
+            if decision.cause is not None and any(rule.is_critical for rule in decision.blocking)
+        }
+        waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
+        return Orders(all(waits), ending)
 
     def refusal(self, decision: Decision) -> Restricted:
         """The error that tells why, and when to try again if that is known."""
@@ -178,8 +205,8 @@ class Gate:
         self._wake()
 
     def follow(self, policy: Policy) -> None:
-        """Other rules from now on; those that stay go on as they are."""
-        self._policy = policy
+        """Other rules from now on; which of them hold is what the next reading says alone."""
+        self._policy, self.in_force = policy, InForce()
         self._wake()
 
     def close(self) -> None:
@@ -188,6 +215,11 @@ class Gate:
         self._wake()
 
     # --- how it is done ---
+
+    def _decide(self, reading: Reading, facts: Facts) -> Decision:
+        if self.override_left_s > 0:
+            facts = replace(facts, is_overridden=True)
+        return decide(reading, self._policy.rules, facts, self.in_force)
 
     def _step(self, reading: Reading) -> None:
         now = anyio.current_time()
@@ -201,6 +233,8 @@ class Gate:
         for name in sorted(after ^ before):
             log.info("policy rule begins" if name in after else "policy rule ends", rule=name)
             self._tell(name, name in after)
+        if after != before:
+            self._wake()
 
     async def _wait(self, began: float, decision: Decision) -> None:
         """Until it is time to look again. Raises when there has been waiting enough."""

@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -37,6 +38,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.worker.handle import Said, Worker
@@ -116,6 +118,7 @@ class Loop:
         self._is_stopping = False
         self._is_resting = False
         self.num_yielding_tokens = 0
+        self._orders = Orders()
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -139,6 +142,8 @@ class Loop:
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
         if not is_paused:
             return None
+        if self._orders.holds_yielding:
+            return "resting, as the policy says"
         is_cooling = self._is_resting and not self.is_answering
         return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
 
@@ -181,6 +186,15 @@ class Loop:
         if is_resting is not self._is_resting:
             self._is_resting = is_resting
             self._wake.set()
+
+    def obey(self, orders: Orders) -> None:
+        """What the policy wants of what runs, until it says otherwise."""
+        self._orders = orders
+        for request in [one.request for one in self._dispatched.values()]:
+            if (refusal := orders.refusals.get(request.request_class)) is not None:
+                self._end(request.id, refusal)
+                self._post(partial(self._scheduler.on_cancel, request.id))
+        self._wake.set()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -448,11 +462,12 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields; in a rest, none
-        does."""
+        """While one worker has interactive requests, the others compute nothing that yields; in a rest, or
+        if the policy says so, none does."""
         urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
+        is_resting = self._is_resting or self._orders.holds_yielding
         for name, at in self._books.items():
-            is_held = self._is_resting or bool(urgent - {name})
+            is_held = is_resting or bool(urgent - {name})
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))

@@ -1,7 +1,7 @@
 // Runs every scenario with the stock OpenAI client and prints what each saw as one JSON object.
 // Arguments: the URL of a daemon that serves, and of one whose queue is full.
 
-import OpenAI from "openai";
+import OpenAI, { toFile } from "openai";
 
 const [url, fullUrl] = process.argv.slice(2);
 const messages = [{ role: "user", content: "one two three" }];
@@ -26,7 +26,22 @@ async function caught(work) {
   }
 }
 
+async function batch() {
+  const endpoint = "/v1/chat/completions";
+  const line = JSON.stringify({ custom_id: "a", method: "POST", url: endpoint, body: { model: "echo", messages } });
+  const file = await client.files.create({ file: await toFile(Buffer.from(line), "in.jsonl"), purpose: "batch" });
+  let done = await client.batches.create({ input_file_id: file.id, endpoint, completion_window: "24h" });
+  while (["validating", "in_progress", "finalizing"].includes(done.status)) {
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    done = await client.batches.retrieve(done.id);
+  }
+  const text = await (await client.files.content(done.output_file_id)).text();
+  const listed = (await collected(client.batches.list())).map((one) => one.id);
+  return { done, text, listed, deleted: await client.files.delete(file.id) };
+}
+
 const scenarios = {
+  batch,
   models: () => collected(client.models.list()),
   model: () => client.models.retrieve("tiny"),
   chat: () => chat(),

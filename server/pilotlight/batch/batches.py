@@ -1,0 +1,377 @@
+"""The daemon's batches: checked when they come, then run one after another, oldest first, over restarts.
+
+`state_dir/batches` has a record per batch, `state_dir/files` their inputs and answers. Of several daemons
+with one state directory the first that looks at them owns them until it ends. Knows nothing of HTTP. Single
+event loop.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import structlog
+from anyio import to_thread
+from anyio.abc import TaskGroup
+from msgspec.structs import replace
+
+from pilotlight.batch.files import Files, storing
+from pilotlight.batch.journal import Journal
+from pilotlight.batch.lines import Bad, Input, Scan, scan
+from pilotlight.batch.records import Batch, Counts, Fault, Records, State
+from pilotlight.batch.run import Desk, Run
+from pilotlight.core import Severity
+from pilotlight.errors import BadRequest, Conflict, Error, NotFound, ShuttingDown
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+NOT_OURS = "batches_elsewhere"
+KINDS = ("output", "error")
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class AtWork:
+    """A batch at work: its lines run inside `scope`; what is done is in `journal` once that is open."""
+
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    journal: Journal | None = None
+
+
+class Batches:
+    """Owns batches and files. Nothing is read before somebody asks, or something was left to be done."""
+
+    def __init__(self, state_dir: Path, desk: Desk, max_line_bytes: int) -> None:
+        self._folder = state_dir / "batches"
+        self._records = Records(self._folder, Batch)
+        self._files = Files(state_dir / "files", self._in_use)
+        self._desk = desk
+        self._max_line_bytes = max_line_bytes
+        self._lock: BaseFileLock | None = None
+        self._opening = anyio.Lock()
+        self._changing = anyio.Lock()
+        self._tasks: TaskGroup | None = None
+        self._at_work: dict[str, AtWork] = {}
+        self._wake = anyio.Event()
+        self._is_stopping = False
+
+    # --- for the API ---
+
+    async def files(self) -> Files:
+        """Raises `Conflict` if another daemon owns them."""
+        await self._open()
+        return self._files
+
+    async def all(self) -> list[Batch]:
+        """Oldest first."""
+        await self._open()
+        return [self._live(batch) for batch in self._records]
+
+    async def get(self, batch_id: str) -> Batch:
+        """Raises `NotFound`."""
+        await self._open()
+        return self._live(self._known(batch_id))
+
+    async def create(self, batch: Batch) -> Batch:
+        """Take it in; it is checked, and run in its turn. Raises `NotFound` for its file, and `DiskFull`."""
+        file = await (await self.files()).get(batch.input_file_id)
+        if file.purpose != "batch":
+            raise BadRequest(
+                f"{file.id} was not uploaded for a batch (purpose 'batch')", param="input_file_id"
+            )
+        with storing("the batch"):
+            await self._records.put(batch)
+        self._start(self._check, batch)
+        return batch
+
+    async def cancel(self, batch_id: str) -> Batch:
+        """Stop what of it runs; what is answered is kept. Raises `NotFound`, and `Conflict` if it is over."""
+        await self._open()
+        with storing("the cancelling"):
+            batch = await self._change(batch_id, _cancelled)
+        if (at_work := self._at_work.get(batch_id)) is not None:
+            at_work.scope.cancel()
+        else:
+            self._start(self._work, batch)
+        return batch
+
+    async def remove(self, batch_id: str) -> None:
+        """Delete a batch, and what it wrote. Raises `NotFound`, and `Conflict` if it is not over."""
+        await self._open()
+        if not self._known(batch_id).status.is_over:
+            raise Conflict(f"{batch_id} is not over; cancel it first")
+        await self._drop(batch_id)
+
+    def num_in(self, state: State) -> int:
+        """How many are in it, as far as anybody has looked."""
+        return sum(batch.status is state for batch in self._records)
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Run batches until `stop`. While there are none, nothing happens."""
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                if self._folder.exists():
+                    await self._open_or_tell()
+                while True:
+                    self._wake = anyio.Event()
+                    if (batch := self._next()) is not None:
+                        await self._work(batch)
+                    else:
+                        await self._wake.wait()
+            finally:
+                self._tasks.cancel_scope.cancel()
+        if self._lock is not None:
+            self._lock.release()
+
+    def stop(self) -> None:
+        """Let go of everything; lines that run are run again after the next start."""
+        self._is_stopping = True
+        if self._tasks is not None:
+            self._tasks.cancel_scope.cancel()
+
+    async def _open_or_tell(self) -> None:
+        try:
+            await self._open()
+        except Error as error:
+            self._desk.notices.raise_(NOT_OURS, Severity.WARNING, error.message)
+
+    async def _open(self) -> None:
+        """Own the folders, and go on with what was not over."""
+        if self._is_stopping:
+            raise ShuttingDown("the daemon is stopping", retry_after_s=5)
+        async with self._opening:
+            if self._lock is None:
+                with storing("the state directory"):
+                    self._lock = await to_thread.run_sync(self._claim)
+                self._desk.notices.clear(NOT_OURS)
+                for batch in self._records:
+                    if batch.status is State.VALIDATING:
+                        self._start(self._check, batch)
+                    elif batch.status is State.CANCELLING:
+                        self._start(self._work, batch)
+                self._wake.set()
+        await self._expire()
+
+    def _start(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        assert self._tasks is not None, "batches run before the first request comes in"
+        self._tasks.start_soon(work, batch)
+
+    def _claim(self) -> "BaseFileLock":
+        """Blocking."""
+        from filelock import FileLock, Timeout
+
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(self._folder / "lock", mode=0o600, thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise Conflict(
+                f"the files and batches in {self._folder.parent} belong to another daemon that runs there; "
+                "call that one, or give this one another --state-dir"
+            ) from None
+        self._records.load()
+        self._files.load()
+        self._files.drop_leftovers()
+        return lock
+
+    async def _expire(self) -> None:
+        """Forget batches whose files are long gone."""
+        for batch in self._records:
+            if batch.status.is_over and batch.expires_at + batch.output_keep_s < time.time():
+                await self._drop(batch.id)
+
+    async def _drop(self, batch_id: str) -> None:
+        for file_id in _outputs(batch_id):
+            with suppress(NotFound):
+                await self._files.remove(file_id)
+        await self._records.remove(batch_id)
+
+    # --- checking ---
+
+    async def _check(self, batch: Batch) -> None:
+        """Refuse it with all that is wrong with its file, or put it in the line of those that run."""
+        found = await self._scan(batch)
+        faults = found.faults or await self._unknown_models(found.models)
+
+        def checked(now: Batch) -> Batch:
+            if now.status is not State.VALIDATING:
+                return now
+            if faults:
+                return replace(now.moved(State.FAILED, time.time()), faults=tuple(faults))
+            model = next(iter(found.models)) if len(found.models) == 1 else None
+            counts = Counts(total=len(found.offsets))
+            return replace(now.moved(State.IN_PROGRESS, time.time()), model=model, counts=counts)
+
+        # It may have been cancelled, and deleted, while its file was read.
+        with suppress(NotFound):
+            await self._desk.write(lambda: self._change(batch.id, checked))
+        self._wake.set()
+
+    async def _scan(self, batch: Batch) -> Scan:
+        path = self._files.path(batch.input_file_id)
+        try:
+            return await to_thread.run_sync(scan, path, batch.endpoint, self._max_line_bytes)
+        except OSError as exc:
+            return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
+
+    async def _unknown_models(self, models: dict[str, int]) -> list[Fault]:
+        faults = []
+        for model, line in models.items():
+            try:
+                await self._desk.inference.find(model)
+            except Error as error:
+                faults.append(Fault(error.code or "model_not_found", error.message, line, "body.model"))
+        return faults
+
+    # --- running ---
+
+    def _next(self) -> Batch | None:
+        waiting = (State.IN_PROGRESS, State.FINALIZING)
+        return next((batch for batch in self._records if batch.status in waiting), None)
+
+    async def _work(self, batch: Batch) -> None:
+        """Take it to its end, from whatever state; of one that is cancelled nothing runs."""
+        if batch.id in self._at_work:
+            return
+        at_work = self._at_work[batch.id] = AtWork()
+        try:
+            await self._work_through(batch, at_work)
+        finally:
+            del self._at_work[batch.id]
+
+    async def _work_through(self, batch: Batch, at_work: AtWork) -> None:
+        log.info("batch begins", batch=batch.id, status=batch.status.value)
+        found = await self._scan(batch)
+        if found.faults:
+            await self._fail(batch, found.faults)
+            return
+        try:
+            lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
+            with lines, await self._journal(batch, len(lines)) as at_work.journal:
+                run = Run(self._desk, batch.endpoint, lines, at_work.journal)
+                await self._answer(batch, run, at_work)
+                await self._finish(batch, at_work.journal)
+        except* (OSError, Bad) as group:
+            reason = f"the input file cannot be read any more: {group.exceptions[0]}"
+            await self._fail(batch, [Fault("input_unreadable", reason)])
+
+    async def _journal(self, batch: Batch, num_lines: int) -> Journal:
+        output, errors = map(self._files.path, _outputs(batch.id))
+        return await self._desk.write(
+            lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
+        )
+
+    async def _answer(self, batch: Batch, run: Run, at_work: AtWork) -> None:
+        """Every line has an entry after that, if only why it has no answer."""
+        assert at_work.journal is not None, "it is open"
+        with at_work.scope:
+            # Once more if a clock was set meanwhile, or one of the two stood still while the machine slept.
+            while (
+                at_work.journal.pending and not self._is_cancelled(batch) and time.time() < batch.expires_at
+            ):
+                with anyio.move_on_after(batch.expires_at - time.time()):
+                    await run.run()
+        if self._is_cancelled(batch):
+            await run.end("batch_cancelled", "the batch was cancelled before this request ran")
+        else:
+            await run.end(
+                "batch_expired",
+                f"the batch was over after {batch.completion_window}, before this request ran",
+            )
+
+    def _is_cancelled(self, batch: Batch) -> bool:
+        return self._known(batch.id).status is State.CANCELLING
+
+    async def _finish(self, batch: Batch, journal: Journal) -> None:
+        """Make files of the answers. Killed in between, all of it is done again."""
+        counts, usage = journal.counts, journal.usage
+        if counts.completed + counts.failed == counts.total:
+            await self._desk.write(lambda: self._change(batch.id, _finalizing))
+        await self._desk.write(lambda: to_thread.run_sync(journal.finish))
+        ids = zip(_outputs(batch.id), KINDS, strict=True)
+        output, errors = [await self._publish(batch, file_id, kind) for file_id, kind in ids]
+
+        def over(now: Batch) -> Batch:
+            end = replace(now, counts=counts, usage=usage, output_file_id=output, error_file_id=errors)
+            return end.moved(_end(now), time.time())
+
+        ended = await self._desk.write(lambda: self._change(batch.id, over))
+        log.info("batch over", batch=batch.id, status=ended.status.value)
+
+    async def _publish(self, batch: Batch, file_id: str, kind: str) -> str | None:
+        """The id, if there is anything in the file; else it is no file."""
+        path = self._files.path(file_id)
+        if not path.stat().st_size:
+            path.unlink()
+            return None
+        name = f"{batch.id}_{kind}.jsonl"
+        await self._desk.write(lambda: self._files.publish(file_id, name, batch.output_keep_s))
+        return file_id
+
+    async def _fail(self, batch: Batch, faults: list[Fault]) -> None:
+        """It cannot run, though it was checked once."""
+
+        def failed(now: Batch) -> Batch:
+            if now.status is State.CANCELLING:
+                return now.moved(State.CANCELLED, time.time())
+            return replace(now.moved(State.FAILED, time.time()), faults=tuple(faults))
+
+        await self._desk.write(lambda: self._change(batch.id, failed))
+
+    # --- records ---
+
+    def _known(self, batch_id: str) -> Batch:
+        if (batch := self._records.get(batch_id)) is None:
+            raise NotFound(f"there is no batch {batch_id[:80]!r}", param="batch_id")
+        return batch
+
+    def _live(self, batch: Batch) -> Batch:
+        """With what is counted so far."""
+        at_work = self._at_work.get(batch.id)
+        if at_work is None or at_work.journal is None:
+            return batch
+        return replace(batch, counts=at_work.journal.counts, usage=at_work.journal.usage)
+
+    async def _change(self, batch_id: str, change: Callable[[Batch], Batch]) -> Batch:
+        """Raises `OSError`; nothing has changed then."""
+        async with self._changing:
+            batch = change(self._known(batch_id))
+            await self._records.put(batch)
+        return batch
+
+    def _in_use(self) -> set[str]:
+        """The files that batches need which are not over."""
+        running = [batch for batch in self._records if not batch.status.is_over]
+        return {file_id for batch in running for file_id in (batch.input_file_id, *_outputs(batch.id))}
+
+
+def _outputs(batch_id: str) -> tuple[str, str]:
+    """The ids of its answers and of its errors: the same after every start."""
+    output, errors = (hashlib.sha256(f"{batch_id} {kind}".encode()).hexdigest()[:24] for kind in KINDS)
+    return f"file-{output}", f"file-{errors}"
+
+
+def _cancelled(batch: Batch) -> Batch:
+    if batch.status is State.CANCELLING:
+        return batch
+    if batch.status.is_over or batch.status is State.FINALIZING:
+        raise Conflict(f"{batch.id} cannot be cancelled: it is {batch.status.value}")
+    return batch.moved(State.CANCELLING, time.time())
+
+
+def _finalizing(batch: Batch) -> Batch:
+    return batch.moved(State.FINALIZING, time.time()) if batch.status is State.IN_PROGRESS else batch
+
+
+def _end(batch: Batch) -> State:
+    """What it is once its answers are files."""
+    ends = {State.CANCELLING: State.CANCELLED, State.FINALIZING: State.COMPLETED}
+    return ends.get(batch.status, State.EXPIRED)

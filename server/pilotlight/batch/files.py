@@ -1,0 +1,139 @@
+"""Uploaded files and what batches wrote: contents under their ids, with a record beside each.
+
+A content without a record is no file yet: an upload that was broken off, or the answers of a batch that still
+runs. Knows nothing of what is in them.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from anyio import to_thread
+
+from pilotlight.batch.records import File, Records, new_id
+from pilotlight.errors import Conflict, DiskFull, NotFound
+
+KEEP_S = 30 * 86400
+"""How long a file is kept that says nothing else; OpenAI's, for batches."""
+
+
+class Files:
+    """Owns the folder. `in_use` names the files that must stay; expired ones go whenever somebody looks."""
+
+    def __init__(self, folder: Path, in_use: Callable[[], set[str]]) -> None:
+        self._folder = folder
+        self._records = Records(folder, File)
+        self._in_use = in_use
+
+    def load(self) -> None:
+        """Blocking."""
+        self._records.load()
+
+    def drop_leftovers(self) -> None:
+        """Blocking. Delete the contents that nothing leads to."""
+        in_use = self._in_use()
+        for path in self._folder.iterdir():
+            if path.suffix != ".json" and path.name not in in_use and self._records.get(path.name) is None:
+                path.unlink()
+
+    async def all(self) -> list[File]:
+        """Oldest first."""
+        await self._expire()
+        return list(self._records)
+
+    async def get(self, file_id: str) -> File:
+        """Raises `NotFound`."""
+        await self._expire()
+        if (file := self._records.get(file_id)) is None:
+            raise NotFound(f"there is no file {file_id[:80]!r}", param="file_id")
+        return file
+
+    def path(self, file_id: str) -> Path:
+        """Where the content is, of an id that is ours."""
+        return self._folder / file_id
+
+    def incoming(self) -> "Incoming":
+        """Room for an upload. Raises `DiskFull`."""
+        return Incoming(self._folder)
+
+    async def keep(self, upload: "Incoming", name: str, purpose: str, keep_s: int) -> File:
+        """Make a file of what was uploaded. Raises `DiskFull`."""
+        now = time.time()
+        file = File(upload.id, name, purpose, upload.size, now, now + keep_s)
+        await upload.sync()
+        with storing("the upload"):
+            await self._records.put(file)
+        upload.is_kept = True
+        return file
+
+    async def publish(self, file_id: str, name: str, keep_s: int) -> None:
+        """Make a file of what a batch wrote, now whole. Raises `OSError`."""
+        now, size = time.time(), self.path(file_id).stat().st_size
+        await self._records.put(File(file_id, name, "batch_output", size, now, now + keep_s))
+
+    async def remove(self, file_id: str) -> None:
+        """Raises `NotFound`, and `Conflict` while a batch needs it."""
+        await self.get(file_id)
+        if file_id in self._in_use():
+            raise Conflict(f"{file_id} is the input of a batch that is not over; cancel the batch first")
+        await self._drop(file_id)
+
+    async def _expire(self) -> None:
+        now, in_use = time.time(), self._in_use()
+        for file in self._records:
+            if file.expires_at < now and file.id not in in_use:
+                await self._drop(file.id)
+
+    async def _drop(self, file_id: str) -> None:
+        await self._records.remove(file_id)
+        await to_thread.run_sync(self.path(file_id).unlink, True)
+
+
+class Incoming:
+    """A content on its way to the disk. It is deleted when the block ends, unless it became a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.id = new_id("file-")
+        self.size = 0
+        self.is_kept = False
+        self._path = folder / self.id
+        with storing("the upload"):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file: BinaryIO = os.fdopen(descriptor, "wb")
+
+    async def write(self, data: bytes) -> None:
+        """Raises `DiskFull`."""
+        with storing("the upload"):
+            await to_thread.run_sync(self._file.write, data)
+        self.size += len(data)
+
+    async def sync(self) -> None:
+        """On the disk when this returns. Raises `DiskFull`."""
+        with storing("the upload"):
+            await to_thread.run_sync(self._flush)
+
+    def _flush(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What is buffered may not fit: it is thrown away with the rest.
+        with suppress(OSError):
+            self._file.close()
+        if not self.is_kept:
+            self._path.unlink()
+
+
+@contextmanager
+def storing(what: str) -> Iterator[None]:
+    """The system's refusals to write, as `DiskFull`."""
+    try:
+        yield
+    except OSError as exc:
+        raise DiskFull(f"{what} cannot be written: {exc.strerror}; nothing of it is kept") from exc

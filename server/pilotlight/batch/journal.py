@@ -1,0 +1,185 @@
+"""The answers to a batch's lines: two files of JSON lines that are final from their first line on.
+
+They are what is known of a batch's progress, too: a line is answered if it is in one of them. What a crash
+left of a last line is cut off, so that line is answered again, and every line has exactly one answer.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from pilotlight.batch.records import Counts, Usage
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What the endpoint answered. `body` is JSON without line breaks."""
+
+    status_code: int
+    request_id: str
+    body: msgspec.Raw
+
+
+class NotRun(msgspec.Struct, frozen=True):
+    """Why a line has no response."""
+
+    code: str
+    message: str
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """The answer to one line, as OpenAI writes it."""
+
+    id: str
+    custom_id: str
+    response: Response | None = None
+    error: NotRun | None = None
+
+    @property
+    def is_success(self) -> bool:
+        return self.response is not None and self.response.status_code < 300
+
+
+class Journal:
+    """Owns the two files of one batch while it runs; opening it reads what is in them.
+
+    Blocking. Single writer: nobody else may have them open.
+    """
+
+    def __init__(self, batch_id: str, num_lines: int, output: Path, errors: Path) -> None:
+        self._prefix = f"batch_req_{batch_id.removeprefix('batch_')}-"
+        self._is_answered = bytearray(num_lines)
+        self._completed = self._failed = 0
+        self._input = self._cached = self._generated = 0
+        self._output = _Lines(output)
+        self._errors = _Lines(errors)
+        for lines in (self._output, self._errors):
+            lines.recover(self._take)
+
+    @property
+    def pending(self) -> list[int]:
+        """The lines without an answer, in order."""
+        return [number for number, is_answered in enumerate(self._is_answered) if not is_answered]
+
+    @property
+    def counts(self) -> Counts:
+        """Lines that were never run are no failures."""
+        return Counts(len(self._is_answered), self._completed, self._failed)
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(self._input, self._cached, self._generated)
+
+    def entry_id(self, number: int) -> str:
+        return f"{self._prefix}{number}"
+
+    def add(self, entry: Entry) -> None:
+        """Write an answer. Raises `OSError`; nothing of it is in the file then."""
+        content = msgspec.json.encode(entry)
+        assert b"\n" not in content, "an answer is one line"
+        (self._output if entry.is_success else self._errors).append(content + b"\n")
+        assert self._take(content), f"{entry.id} was answered before"
+
+    def close(self) -> None:
+        for lines in (self._output, self._errors):
+            lines.close()
+
+    def finish(self) -> None:
+        """Make both files last; they do not grow any more. Raises `OSError`."""
+        for lines in (self._output, self._errors):
+            lines.sync()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _take(self, content: bytes) -> bool:
+        """Count an answer; False for what is none, and for a second one to the same line."""
+        try:
+            kept = _decoder.decode(content)
+            number = int(kept.id.removeprefix(self._prefix))
+            is_new = kept.id == self.entry_id(abs(number)) and not self._is_answered[number]
+        except (ValueError, IndexError):
+            return False
+        if is_new:
+            self._is_answered[number] = True
+            if kept.response is not None:
+                self._count(kept.response)
+        return is_new
+
+    def _count(self, response: "_KeptResponse") -> None:
+        if response.status_code >= 300:
+            self._failed += 1
+            return
+        self._completed += 1
+        if (usage := response.body.usage) is not None:
+            self._input += usage.prompt_tokens
+            self._generated += usage.completion_tokens
+            self._cached += usage.prompt_tokens_details.cached_tokens
+
+
+class _Lines:
+    """A file that only grows, by whole lines."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._path = path
+        self._size = 0
+
+    def recover(self, take: Callable[[bytes], bool]) -> None:
+        """Cut the file off where a line is torn or not taken."""
+        with self._path.open("rb") as file:
+            for line in file:
+                if not (line.endswith(b"\n") and take(line)):
+                    break
+                self._size += len(line)
+        os.ftruncate(self._descriptor, self._size)
+
+    def append(self, line: bytes) -> None:
+        try:
+            rest = memoryview(line)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+        except OSError:
+            os.ftruncate(self._descriptor, self._size)
+            raise
+        self._size += len(line)
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int = 0
+
+
+class _KeptUsage(msgspec.Struct):
+    prompt_tokens: int
+    completion_tokens: int
+    prompt_tokens_details: _Details = msgspec.field(default_factory=_Details)
+
+
+class _KeptBody(msgspec.Struct):
+    usage: _KeptUsage | None = None
+
+
+class _KeptResponse(msgspec.Struct):
+    status_code: int
+    body: _KeptBody
+
+
+class _Kept(msgspec.Struct):
+    """Of an answer, what is counted."""
+
+    id: str
+    response: _KeptResponse | None
+
+
+_decoder = msgspec.json.Decoder(_Kept)

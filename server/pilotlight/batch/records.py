@@ -1,0 +1,163 @@
+"""What is known of files and batches, and the folder that keeps it: one small JSON file per record.
+
+Times are Unix seconds. Knows nothing of what is in the files.
+"""
+
+import re
+import secrets
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+from anyio import to_thread
+
+from pilotlight.registry import private_file
+
+log = structlog.get_logger()
+
+
+class State(StrEnum):
+    """The life of a batch, by OpenAI's names."""
+
+    VALIDATING = "validating"
+    FAILED = "failed"
+    """Its file was refused; nothing ran."""
+    IN_PROGRESS = "in_progress"
+    FINALIZING = "finalizing"
+    COMPLETED = "completed"
+    EXPIRED = "expired"
+    """Its time was over before its last line; the lines answered until then are kept."""
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_over(self) -> bool:
+        return self in (State.FAILED, State.COMPLETED, State.EXPIRED, State.CANCELLED)
+
+
+class File(msgspec.Struct, frozen=True):
+    """An uploaded file, or what a batch wrote."""
+
+    id: str
+    filename: str
+    purpose: str
+    bytes: int
+    created_at: float
+    expires_at: float
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why a batch was refused: what is wrong, and in which line of its file."""
+
+    code: str
+    message: str
+    line: int | None = None
+    param: str | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Lines: all, those answered, and those that were an error."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of all lines answered so far."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as it stands. The files it writes are named from the begin, and shown once they are whole."""
+
+    id: str
+    endpoint: str
+    input_file_id: str
+    completion_window: str
+    created_at: float
+    expires_at: float
+    output_keep_s: int
+    """How long its files are kept once they are whole."""
+    metadata: dict[str, str] | None = None
+    status: State = State.VALIDATING
+    model: str | None = None
+    """If all lines ask the same one."""
+    faults: tuple[Fault, ...] = ()
+    counts: Counts = Counts()
+    usage: Usage = Usage()
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: float | None = None
+    finalizing_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    expired_at: float | None = None
+    cancelling_at: float | None = None
+    cancelled_at: float | None = None
+
+    def moved(self, status: State, now: float) -> "Batch":
+        """In another state since now; each state but the first has a time of its name."""
+        return msgspec.structs.replace(self, status=status, **{f"{status.value}_at": now})
+
+
+R = TypeVar("R", File, Batch)
+
+_ID = re.compile(r"(file-|batch_)[0-9a-f]{24}")
+
+
+def new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+class Records(Generic[R]):
+    """Owns a folder of records, read once by `load`; the ids of strangers never reach the disk."""
+
+    def __init__(self, folder: Path, kind: type[R]) -> None:
+        self.folder = folder
+        self._kind: type[R] = kind
+        self._known: dict[str, R] = {}
+
+    def __iter__(self) -> Iterator[R]:
+        """Oldest first."""
+        return iter(sorted(self._known.values(), key=lambda record: record.created_at))
+
+    def get(self, record_id: str) -> R | None:
+        return self._known.get(record_id)
+
+    def load(self) -> None:
+        """Blocking. Makes the folder; what is damaged is left out and logged."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        for file in self.folder.glob("*.json"):
+            try:
+                record = msgspec.json.decode(file.read_bytes(), type=self._kind)
+            except (OSError, ValueError) as exc:
+                log.warning("a record cannot be read and is left out", path=str(file), error=str(exc))
+                continue
+            if record.id == file.stem and _ID.fullmatch(record.id):
+                self._known[record.id] = record
+        for torn in self.folder.glob(".new-*"):
+            torn.unlink()
+
+    async def put(self, record: R) -> None:
+        """On the disk when this returns. Raises `OSError`; the old record stands then."""
+        content = msgspec.json.encode(record)
+        await to_thread.run_sync(self._write, record.id, content)
+        self._known[record.id] = record
+
+    async def remove(self, record_id: str) -> None:
+        del self._known[record_id]
+        await to_thread.run_sync(self._file(record_id).unlink, True)
+
+    def _write(self, record_id: str, content: bytes) -> None:
+        private_file.write(self._file(record_id), content, is_lasting=True)
+        private_file.sync(self.folder)
+
+    def _file(self, record_id: str) -> Path:
+        return self.folder / f"{record_id}.json"

@@ -1,0 +1,185 @@
+"""`pilotlight batch`: files of requests that the daemon runs in their own time."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pilotlight.cli.load import json_option
+from pilotlight.cli.options import daemon_options
+from pilotlight.errors import Error
+
+EPILOG = """\b
+A line of FILE is a request, as for OpenAI's Batch API:
+  {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": {"model": ..., "messages": ...}}
+
+\b
+Examples:
+  pilotlight batch submit questions.jsonl --wait
+  pilotlight batch ls
+  pilotlight batch output batch_6f0c... > answers.jsonl
+  pilotlight batch rm batch_6f0c...     with its input and its answers
+"""
+
+COLUMNS = ("batch", "status", "answered", "errors", "model", "created")
+
+
+def _batch_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Shell completion; without a daemon there are none."""
+    from pilotlight.cli.client import found
+
+    options = ("config", "host", "port", "state_dir")
+    try:
+        batches = found({name: ctx.params.get(name) for name in options}).batches()
+    except Error:
+        return []
+    return [batch["id"] for batch in batches if batch["id"].startswith(incomplete)]
+
+
+batch_argument = click.argument("batch_id", metavar="BATCH", shell_complete=_batch_ids)
+
+
+@click.group("batch", epilog=EPILOG)
+def command() -> None:
+    """Run files of requests in their own time."""
+
+
+@command.command("submit")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--window", default="24h", metavar="TIME", help="How long it may take: 24h, 7d.  [default: 24h]"
+)
+@click.option("--wait", is_flag=True, help="Show its progress until it is over.")
+@json_option
+@daemon_options
+def submit(file: Path, window: str, wait: bool, as_json: bool, **arguments: Any) -> None:
+    """Upload FILE and run its requests; Ctrl-C while waiting leaves it running."""
+    from pilotlight.cli.client import found
+    from pilotlight.cli.progress import follow
+
+    client = found(arguments)
+    batch = client.create_batch(client.upload(file)["id"], _endpoint(file), window)
+    if wait:
+        click.echo(f"{batch['id']} is submitted", err=True)
+        batch = follow(client, batch)
+    _print(batch, as_json)
+    if wait and (batch["status"] != "completed" or batch["request_counts"]["failed"]):
+        sys.exit(1)
+
+
+@command.command("ls")
+@json_option
+@daemon_options
+def ls(as_json: bool, **arguments: Any) -> None:
+    """List the batches, newest first."""
+    from pilotlight.cli.client import found
+    from pilotlight.cli.tables import print_table
+
+    batches = found(arguments).batches()
+    if as_json:
+        click.echo(json.dumps(batches, indent=2))
+    else:
+        print_table(COLUMNS, map(_row, batches))
+
+
+@command.command("show")
+@batch_argument
+@json_option
+@daemon_options
+def show(batch_id: str, as_json: bool, **arguments: Any) -> None:
+    """Show how a batch stands, and what is wrong with its file."""
+    from pilotlight.cli.client import found
+
+    _print(found(arguments).batch(batch_id), as_json)
+
+
+@command.command("cancel")
+@batch_argument
+@json_option
+@daemon_options
+def cancel(batch_id: str, as_json: bool, **arguments: Any) -> None:
+    """Stop a batch; what it has answered is kept."""
+    from pilotlight.cli.client import found
+
+    _print(found(arguments).cancel_batch(batch_id), as_json)
+
+
+@command.command("output")
+@batch_argument
+@click.option(
+    "--errors", is_flag=True, help="The requests that failed or did not run, instead of the answers."
+)
+@daemon_options
+def output(batch_id: str, errors: bool, **arguments: Any) -> None:
+    """Print the answers of a batch that is over, as lines of JSON in the order they were made."""
+    from pilotlight.cli.client import found
+
+    client = found(arguments)
+    batch = client.batch(batch_id)
+    file_id = batch["error_file_id" if errors else "output_file_id"]
+    if file_id is None:
+        raise Error(f"{batch_id} has no {'errors' if errors else 'answers'}: {_summary(batch)}")
+    for piece in client.content(file_id):
+        sys.stdout.buffer.write(piece)
+
+
+@command.command("rm")
+@batch_argument
+@json_option
+@daemon_options
+def remove(batch_id: str, as_json: bool, **arguments: Any) -> None:
+    """Delete a batch that is over, with its answers and, if no other batch has it, its input."""
+    from pilotlight.cli.client import found
+
+    client = found(arguments)
+    batch = client.batch(batch_id)
+    client.delete("batches", batch_id)
+    is_shared = any(other["input_file_id"] == batch["input_file_id"] for other in client.batches())
+    if not is_shared:
+        client.delete("files", batch["input_file_id"])
+    done = {"id": batch_id, "deleted": True, "input_deleted": not is_shared}
+    text = f"{batch_id} is deleted" + ("; its input is kept for another batch" if is_shared else "")
+    click.echo(json.dumps(done, indent=2) if as_json else text)
+
+
+def _endpoint(file: Path) -> str:
+    """What the first line asks; a wrong one is the daemon's to tell."""
+    with file.open("rb") as lines:
+        first = lines.readline(2**20)
+    try:
+        return str(json.loads(first)["url"])
+    except (ValueError, KeyError, TypeError):
+        return "/v1/chat/completions"
+
+
+def _print(batch: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(batch, indent=2))
+        return
+    click.echo(f"{batch['id']}: {_summary(batch)}")
+    for error in (batch["errors"] or {"data": []})["data"]:
+        where = f"line {error['line']}: " if error["line"] is not None else ""
+        click.echo(f"  {where}{error['message']}")
+
+
+def _summary(batch: dict[str, Any]) -> str:
+    counts = batch["request_counts"]
+    return (
+        f"{batch['status']}, {counts['completed']} of {counts['total']} answered, {counts['failed']} errors"
+    )
+
+
+def _row(batch: dict[str, Any]) -> tuple[str, ...]:
+    from datetime import datetime
+
+    counts = batch["request_counts"]
+    return (
+        batch["id"],
+        batch["status"],
+        f"{counts['completed']} of {counts['total']}",
+        str(counts["failed"]),
+        batch["model"] or "-",
+        f"{datetime.fromtimestamp(batch['created_at']):%Y-%m-%d %H:%M}",
+    )

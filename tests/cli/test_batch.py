@@ -1,0 +1,106 @@
+"""`pilotlight batch` against a real daemon."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from serving import Daemon, echo, serving
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    folder = tmp_path_factory.mktemp("batches")
+    with serving(folder, models=echo(folder) + echo(folder, "slow", tokens_per_s=5)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def batch(run: Run, served: Daemon) -> Run:
+    """`pilotlight batch` with these arguments."""
+    return lambda *arguments: run("batch", *arguments, PILOTLIGHT_STATE_DIR=str(served.state_dir))
+
+
+def write(path: Path, *models: str, url: str = "/v1/completions", **fields: Any) -> str:
+    """A file with a line for each model; its path."""
+    bodies = [{"model": model, "prompt": "four five", **fields} for model in models]
+    lines = [
+        json.dumps({"custom_id": str(number), "method": "POST", "url": url, "body": body})
+        for number, body in enumerate(bodies)
+    ]
+    path.write_text("\n".join(lines))
+    return str(path)
+
+
+def test_a_file_is_submitted_and_waited_for(batch: Run, tmp_path: Path) -> None:
+    """Its endpoint is that of its lines; then there are answers, and nothing is left in the end."""
+    done = batch("submit", write(tmp_path / "in.jsonl", "echo", "echo"), "--wait", "--json")
+    assert done.returncode == 0, done.stderr
+    submitted = json.loads(done.stdout)
+    assert (submitted["status"], submitted["endpoint"]) == ("completed", "/v1/completions")
+    output = batch("output", submitted["id"]).stdout.splitlines()
+    assert sorted(json.loads(line)["custom_id"] for line in output) == ["0", "1"]
+    assert f"{submitted['id']}: completed, 2 of 2 answered, 0 errors" in batch("show", submitted["id"]).stdout
+    assert submitted["id"] in batch("ls").stdout
+    removed = json.loads(batch("rm", submitted["id"], "--json").stdout)
+    assert removed == {"id": submitted["id"], "deleted": True, "input_deleted": True}
+    assert submitted["id"] not in [one["id"] for one in json.loads(batch("ls", "--json").stdout)]
+
+
+def test_errors_of_lines_are_an_exit_code(batch: Run, tmp_path: Path) -> None:
+    """And a file of their own."""
+    done = batch("submit", write(tmp_path / "in.jsonl", "echo", temperature=99), "--wait", "--json")
+    assert done.returncode == 1
+    batch_id = json.loads(done.stdout)["id"]
+    assert json.loads(batch("output", batch_id, "--errors").stdout)["response"]["status_code"] == 400
+    missing = batch("output", batch_id)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert f"{batch_id} has no answers: completed, 0 of 1 answered, 1 errors" in missing.stderr
+
+
+def test_bad_lines_are_shown(batch: Run, tmp_path: Path) -> None:
+    """By number."""
+    done = batch("submit", write(tmp_path / "in.jsonl", "echo", "ecko"), "--wait")
+    assert done.returncode == 1
+    assert "failed, 0 of 0 answered" in done.stdout
+    assert "line 2: no model is named 'ecko'; did you mean 'echo'?" in done.stdout
+
+
+def test_a_batch_is_cancelled(batch: Run, tmp_path: Path) -> None:
+    """Twice is once too often."""
+    file = write(tmp_path / "in.jsonl", "slow", max_tokens=100_000, ignore_eos=True)
+    batch_id = json.loads(batch("submit", file, "--window", "7d", "--json").stdout)["id"]
+    assert "cancelling" in batch("cancel", batch_id).stdout
+    refused = batch("cancel", "batch_0")
+    assert (refused.returncode, refused.stderr) == (1, "pilotlight: there is no batch 'batch_0'\n")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"url": 5}'])
+def test_a_file_that_is_none_is_the_daemons_to_refuse(batch: Run, tmp_path: Path, content: str) -> None:
+    """It says what is wrong with it."""
+    (tmp_path / "in.jsonl").write_text(content)
+    done = batch("submit", str(tmp_path / "in.jsonl"), "--wait")
+    assert done.returncode == 1
+    assert "failed" in done.stdout or "endpoint" in done.stderr
+
+
+def test_batches_complete_in_the_shell(run: Run, served: Daemon, batch: Run, tmp_path: Path) -> None:
+    """Those of the daemon."""
+    batch_id = json.loads(batch("submit", write(tmp_path / "in.jsonl", "echo"), "--json").stdout)["id"]
+    environ = {"PILOTLIGHT_STATE_DIR": str(served.state_dir), "_PILOTLIGHT_COMPLETE": "bash_complete"}
+    asked = run(COMP_WORDS="pilotlight batch show ba", COMP_CWORD="3", **environ)
+    assert batch_id in asked.stdout
+
+
+def test_without_a_daemon_there_are_no_batches(run: Run) -> None:
+    """It says how to start one."""
+    done = run("batch", "ls")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "pilotlight: no daemon is running; `pilotlight serve` starts one\n",
+    )
