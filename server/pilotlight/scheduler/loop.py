@@ -163,6 +163,8 @@ class Loop:
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
         if not is_paused:
             return None
+        if self._orders.holds_yielding:
+            return "resting, as the policy says"
         is_cooling = self._is_resting and not self.is_answering
         return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
 

@@ -81,8 +81,9 @@ class Pilotlight:
             )
         duty = self._thermal.on_reading(reading, is_answering=is_answering)
         self._in_force = self._in_force.step(self.rules, reading, HYSTERESIS)
-        admit = decide(reading, self.rules, BACKGROUND, self._in_force).actions.admit
-        return Orders(duty, is_eco=True, is_admitted=admit is Admit.NOW)
+        decision = decide(reading, self.rules, BACKGROUND, self._in_force)
+        is_admitted = decision.actions.admit is Admit.NOW
+        return Orders(duty if is_admitted else 0.0, is_eco=True, is_admitted=is_admitted)
 
 
 def policy(name: str, rules: tuple[Rule, ...] = ()) -> Policy:
