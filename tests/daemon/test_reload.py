@@ -73,7 +73,7 @@ def test_what_runs_is_not_disturbed(serve: Serve, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[server]\nprot = 1", "unknown key server.prot; did you mean 'port'?"),
-        ("[[model]]\nname = 'm'", "model[0].path is missing"),
+        ("[[model]]\nname = 'm'", "model[0].path (line 1) is missing"),
         ("[[model]", "models.toml: "),
         (
             "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'\nthreads = 1",
