@@ -82,6 +82,15 @@ def test_a_conversation_goes_on_as_if_nothing_had_been(load: Load) -> None:
     assert "blue" in broken.text
 
 
+def test_what_is_forgotten_for_want_of_memory_is_saved_first(load_one: Load) -> None:
+    """The worker that goes afterwards has nothing left to save."""
+    first = load_one()
+    answer = begin(first)
+    first.runtime.trim()
+    assert save(first).count == 0
+    assert go_on(load_one(), answer).end.cached_tokens > 60
+
+
 def test_it_fits_other_memory(load_one: Load) -> None:
     """With another context, and more rows or fewer."""
     first = load_one()

@@ -30,7 +30,7 @@ from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
-from pilotlight.scheduler import books
+from pilotlight.scheduler import books, scheduler
 from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Orders
@@ -405,8 +405,7 @@ async def test_nothing_is_kept_of_a_request_that_is_over(bench: Bench, leave_fir
     await settle()
     assert bench.loop.status()[0].active == 0
     assert not bench.loop._answers
-    assert not bench.loop._dispatched
-    assert not bench.loop._numbers
+    assert not bench.loop._dispatches.requests
 
 
 async def evicted(bench: Bench, level: Level = Level.NONE) -> None:
@@ -445,9 +444,15 @@ async def test_one_that_does_not_end_is_ended(bench: Bench, monkeypatch: pytest.
     assert bench.loop.status()[0].state is WorkerState.STOPPED
 
 
-async def test_when_memory_is_short_it_saves_and_when_there_is_none_it_goes(bench: Bench) -> None:
+async def test_when_memory_is_short_it_saves_and_when_there_is_none_it_goes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A critical machine gets its memory back at once."""
+    monkeypatch.setattr(scheduler, "TRIM_S", 0.0)
     await evicted(bench, Level.WARN)
+    assert not bench.worker.is_finishing, "at first it only forgets"
+    bench.loop.press(Level.WARN)
+    await settle()
     assert bench.worker.is_finishing
     bench.worker.save(1)
     bench.loop.press(Level.NONE)

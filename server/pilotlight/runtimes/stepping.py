@@ -28,6 +28,9 @@ from pilotlight.runtimes.running import Prepared, Running
 from pilotlight.runtimes.vocabulary import Vocabulary
 from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, Saved, State
 
+TRIM_SAVE_S = 1.0
+"""For writing what is to be forgotten: memory is short, and whoever comes next waits for it."""
+
 WARM_UP_TOKEN = 0
 """Every vocabulary has it."""
 
@@ -354,6 +357,9 @@ class RowRuntime:
         self._is_full = False
 
     def trim(self) -> None:
+        if not self._sequences:
+            # Nobody waits meanwhile, and what is forgotten cannot be saved when the worker goes.
+            self.save(TRIM_SAVE_S)
         self._memory.forget()
 
     # --- invariants ---

@@ -4,12 +4,10 @@ Loading and reading workers are tasks beside it that come back as events. Chunks
 the answer they belong to; they are no decision.
 """
 
-import math
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
@@ -39,9 +37,12 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
+from pilotlight.scheduler.holds import Holds
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
+from pilotlight.scheduler.snapshot import status_of
 from pilotlight.worker.handle import Said, Worker
 from pilotlight.worker.protocol import (
     Admitted,
@@ -72,15 +73,6 @@ UNLOAD_S = 10.0
 """A worker that is told to end is killed sooner."""
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Dispatched:
-    """A request in a worker, under the number the worker knows it by."""
-
-    request: Request
-    number: int
-    unfinished: int
 
 
 class Senses(Protocol):
@@ -116,16 +108,14 @@ class Loop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
         self._answers: dict[str, Answer] = {}
-        self._dispatched: dict[int, Dispatched] = {}
-        self._numbers: dict[str, int] = {}
-        self._last_number = 0
+        self._dispatches = Dispatches()
+        self._holds = Holds()
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_stopping = False
         self._is_critical = False
-        self._is_resting = False
         self.num_yielding_tokens = 0
-        self._orders = Orders()
+        """That were generated so far by requests that yield."""
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -161,12 +151,7 @@ class Loop:
         if (standing := self._scheduler.standing(request.model, request.id)) is not None:
             return standing.text
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
-        if not is_paused:
-            return None
-        if self._orders.holds_yielding:
-            return "resting, as the policy says"
-        is_cooling = self._is_resting and not self.is_answering
-        return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
+        return self._holds.reason(self._dispatches.urgent_models) if is_paused else None
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
@@ -196,23 +181,23 @@ class Loop:
     @property
     def is_answering(self) -> bool:
         """Interactive requests run."""
-        return any(not one.request.yields for one in self._dispatched.values())
+        return bool(self._dispatches.urgent_models)
 
     @property
     def has_yielding(self) -> bool:
         """Others do, or are held."""
-        return any(one.request.yields for one in self._dispatched.values())
+        return any(request.yields for request in self._dispatches.requests)
 
     def rest(self, is_resting: bool) -> None:
         """Hold what yields in all workers, or let it go on where nothing interactive runs."""
-        if is_resting is not self._is_resting:
-            self._is_resting = is_resting
+        if is_resting is not self._holds.is_resting:
+            self._holds.is_resting = is_resting
             self._wake.set()
 
     def obey(self, orders: Orders) -> None:
         """What the policy wants of what runs, until it says otherwise."""
-        self._orders = orders
-        for request in [one.request for one in self._dispatched.values()]:
+        self._holds.orders = orders
+        for request in self._dispatches.requests:
             if (refusal := orders.refusals.get(request.request_class)) is not None:
                 self._end(request.id, refusal)
                 self._post(partial(self._scheduler.on_cancel, request.id))
@@ -231,33 +216,9 @@ class Loop:
         return self._books.status(self._scheduler.bytes_charged)
 
     def _status(self, model: Model) -> ModelStatus:
-        line = self._scheduler.line(model.name)
-        at = self._books[model.name]
-        resident = self._scheduler.resident(model.name)
-        expires_at = resident.expires_at if resident else math.inf
-        return ModelStatus(
-            model=model,
-            state=line.state,
-            info=at.info if at.worker else None,
-            progress=at.progress,
-            active=line.active,
-            queued=len(line.queue),
-            bytes_resident=at.bytes_resident,
-            restarts=at.restarts,
-            error=at.error,
-            bytes_charged=resident.num_bytes if resident else 0,
-            unload_in_s=max(0.0, expires_at - anyio.current_time()) if math.isfinite(expires_at) else None,
-            loads=at.loads,
-            load_s=at.load_s,
-            evictions=dict(at.evictions),
-            classes=line.classes,
-            paused=at.pauses.num_sequences,
-            pauses=at.pauses.count,
-            paused_s=at.pauses.seconds(anyio.current_time()),
-            saved=at.saved,
-            restored=at.restored,
-            cost=self._loader.cost(model),
-        )
+        line, resident = self._scheduler.line(model.name), self._scheduler.resident(model.name)
+        at, cost = self._books[model.name], self._loader.cost(model)
+        return status_of(model, line, resident, at, cost, anyio.current_time())
 
     # --- life ---
 
@@ -341,13 +302,10 @@ class Loop:
             return
         worker = self._books[request.model].worker
         assert worker is not None, f"{request.model} is ready without a worker"
-        self._last_number += 1
-        number = self._last_number
-        self._dispatched[number] = Dispatched(request, number, request.n)
-        self._numbers[request.id] = number
-        self._slowdown.began(request.model, _sequences(number, request), anyio.current_time())
+        dispatched = self._dispatches.add(request)
+        self._slowdown.began(request.model, dispatched.sequences, anyio.current_time())
         generate = Generate(
-            id=number,
+            id=dispatched.number,
             prompt=request.prompt,
             sampling=request.sampling,
             max_tokens=request.max_tokens,
@@ -364,10 +322,10 @@ class Loop:
             self._done(request, errors.BadRequest(f"the request holds what no worker can be sent: {exc}"))
 
     def cancel(self, request: Request) -> None:
-        number = self._forget(request)
+        dispatched = self._forget(request)
         worker = self._books[request.model].worker
-        if worker is not None and number is not None:
-            worker.send(Cancel(number))
+        if worker is not None and dispatched is not None:
+            worker.send(Cancel(dispatched.number))
 
     def fail(self, request: Request, error: Error) -> None:
         self._forget(request)
@@ -496,12 +454,9 @@ class Loop:
     # --- what workers are told, and say ---
 
     def _hold(self) -> None:
-        """While one worker has interactive requests, the others compute nothing that yields; in a rest, or if
-        the policy says so, none does."""
-        urgent = {one.request.model for one in self._dispatched.values() if not one.request.yields}
-        stands_still = self._is_resting or self._orders.holds_yielding
+        urgent_models = self._dispatches.urgent_models
         for name, at in self._books.items():
-            is_held = stands_still or bool(urgent - {name})
+            is_held = self._holds.is_held(name, urgent_models)
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
@@ -520,7 +475,7 @@ class Loop:
             return
         tokens: dict[tuple[int, int], int] = {}
         for event in message.events:
-            dispatched = self._dispatched.get(event.id)
+            dispatched = self._dispatches.get(event.id)
             if dispatched is not None:  # else cancelled while the frame was on its way
                 self._on_event(dispatched, event)
                 if isinstance(event, Delta):
@@ -579,13 +534,8 @@ class Loop:
         if self._answers.pop(request_id, None) is not None:
             self._post(lambda: self._scheduler.on_cancel(request_id))
 
-    def _forget(self, request: Request) -> int | None:
-        number = self._numbers.pop(request.id, None)
-        if number is not None:
-            del self._dispatched[number]
-            self._slowdown.ended(request.model, _sequences(number, request))
-        return number
-
-
-def _sequences(number: int, request: Request) -> list[tuple[int, int]]:
-    return [(number, index) for index in range(request.n)]
+    def _forget(self, request: Request) -> Dispatched | None:
+        dispatched = self._dispatches.remove(request)
+        if dispatched is not None:
+            self._slowdown.ended(request.model, dispatched.sequences)
+        return dispatched
