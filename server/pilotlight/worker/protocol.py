@@ -52,8 +52,8 @@ class Generate(_Message, frozen=True, tag=True, array_like=True):
     n: int
     ignore_eos: bool
     cache_prompt: bool
-    context: int | None = None
     request_class: RequestClass = RequestClass.INTERACTIVE
+    context: int | None = None
 
 
 class Hold(_Message, frozen=True, tag=True, array_like=True):
