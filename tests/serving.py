@@ -118,7 +118,9 @@ class Daemon:
         return {"authorization": f"Bearer {Path(running['key_file']).read_text().strip()}"}
 
     def get(self, path: str) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=END_S)
+        """With the admin key where it needs one."""
+        headers = self.key if path.startswith("/admin") else None
+        return httpx.get(self.url + path, headers=headers, timeout=END_S)
 
     def model(self, name: str) -> dict[str, Any]:
         """What /v1/models says of it."""

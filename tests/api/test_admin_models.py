@@ -70,4 +70,8 @@ async def test_what_is_no_duration_is_refused_by_name(client: httpx.AsyncClient,
 
 async def test_the_list_of_models_says_what_there_is_for_them(client: httpx.AsyncClient) -> None:
     """In bytes."""
-    assert (await client.get("/v1/models")).json()["memory"] == {"budget": 2**30, "charged": 2**20}
+    assert (await client.get("/v1/models")).json()["memory"] == {
+        "budget": 2**30,
+        "charged": 2**20,
+        "archived": 0,
+    }

@@ -24,7 +24,7 @@ def test_it_shows_the_plan_and_why(run: Run, tmp_path: Path) -> None:
     assert "interactive: model = small, reasoning = false, max_tokens = 256" in done.stdout
     assert "on battery at 14 %: background requests are refused" in done.stdout
     assert "holds: low battery\n  yes supply = 'battery' (it is battery)" in done.stdout
-    assert "does not hold: hot\n  no  thermal = 'serious' (it is fair)" in done.stdout
+    assert "does not hold: critical heat\n  no  thermal = 'critical' (it is fair)" in done.stdout
     assert "no  memory = 'warn' (it is unknown)" in done.stdout
 
 

@@ -48,7 +48,7 @@ def test_what_runs_in_the_background_is_paused_for_somebody(daemon: Daemon) -> N
     assert daemon.model("slow")["paused"] == 0
     metrics = daemon.get("/metrics").text
     assert 'pilotlight_pauses_total{model="slow"} 1.0' in metrics
-    assert 'pilotlight_paused_seconds_total{model="slow"} 0.0' not in metrics
+    assert 'pilotlight_paused_seconds_total{model="slow"} 0.0\n' not in metrics
 
 
 def test_somebody_on_another_model_goes_first_too(daemon: Daemon) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from serving import Daemon, echo, serving
@@ -34,7 +33,7 @@ def turns(answer: str) -> Messages:
 
 
 def unload(daemon: Daemon, model: str) -> None:
-    httpx.post(f"{daemon.url}/admin/models/unload", json={"model": model}, timeout=20).raise_for_status()
+    daemon.admin("models/unload", model=model).raise_for_status()
 
 
 def files(daemon: Daemon) -> list[Path]:

@@ -105,7 +105,7 @@ def test_rules_are_read_again(serve: Callable[..., Daemon], tmp_path: Path) -> N
     assert daemon.post("pilot", messages=long, max_tokens=1).status_code == 200
     rule = "[[rule]]\nname = 'short'\nwhen = {}\ninteractive = { context = 64 }\n"
     (tmp_path / "models.toml").write_text(rule)
-    httpx.post(f"{daemon.url}/admin/reload").raise_for_status()
+    daemon.admin("reload").raise_for_status()
     refused = daemon.post("pilot", messages=long, max_tokens=1)
     assert refused.status_code == 400
     assert "of which the policy allows 64 now" in refused.json()["error"]["message"]

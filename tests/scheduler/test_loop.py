@@ -62,7 +62,8 @@ class Bench:
         self.loader = FakeLoader()
         self.notices = Notices(clock=lambda: 0.0)
         self.catalog = Catalog([model("a"), model("b")])
-        books = Books(Estimates(), Budget.parse("1GiB"))
+        # Fake workers are as large as this process, in which many tests have run.
+        books = Books(Estimates(), Budget.parse("64GiB"))
         self.senses = FakeSenses()
         loader = cast(Loader, self.loader)
         self.slowdown = Slowdown()

@@ -6,6 +6,7 @@ from functools import partial
 import anyio
 
 from pilotlight.config import Config, model_at
+from pilotlight.errors import Error
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
@@ -25,11 +26,20 @@ from pilotlight.store.smoke import Smoke
 async def pull(config: Config, wanted: str, report: Callable[[Event], None]) -> Done | Failed:
     """Report what happens, and return how it ended; no process is left. Raises `Error`."""
     shelf, loop = Shelf(config), _loop(config)
+    job = shelf.job(wanted)
     puller = Puller(shelf.store, Smoke(loop), partial(model_at, config))
+    outcome: list[Done | Failed | Error] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(loop.run)
-        end = await puller.pull(shelf.job(wanted), report)
+        try:
+            outcome.append(await puller.pull(job, report))
+        except Error as error:
+            # Kept out of the task group, which would wrap it in an ExceptionGroup.
+            outcome.append(error)
         tasks.cancel_scope.cancel()
+    (end,) = outcome
+    if isinstance(end, Error):
+        raise end
     return end
 
 
