@@ -24,7 +24,7 @@ KvCacheType = Annotated[str, AfterValidator(_kv_cache_type)]
 class LoraSettings(BaseModel):
     """[[model.lora]]: an adapter that the model is loaded with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
     path: AbsolutePath
     scale: float = 1.0

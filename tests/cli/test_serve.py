@@ -29,6 +29,14 @@ def test_every_command_has_a_help_text_with_what_it_does(run: Run, command: str)
     assert f"Usage: pilotlight {command}" in result.stdout
 
 
+def test_the_daemon_imports_nothing_that_it_does_not_use() -> None:
+    """Each of them costs the start some hundredths of a second, and the daemon some megabytes for good."""
+    unused = {"rich", "pygments", "numpy", "llama_cpp", "huggingface_hub", "jeepney"}
+    code = "import sys; from pilotlight import log, daemon; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert unused.isdisjoint(loaded.split())
+
+
 def test_help_imports_nothing_heavy() -> None:
     """The command line starts in a tenth of a second."""
     heavy = {"pydantic", "httpx", "rich", "fastapi", "uvicorn", "structlog", "numpy", "llama_cpp"}

@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Strict(BaseModel):
     """Base of everything in a body."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
 
 def invalid(message: str) -> PydanticCustomError:

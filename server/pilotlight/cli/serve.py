@@ -58,11 +58,13 @@ Examples:
 @click.pass_context
 def command(ctx: click.Context, /, **arguments: Any) -> None:
     """Serve models on http://127.0.0.1:8710/v1 until SIGTERM or Ctrl-C."""
-    config = resolve(**arguments)
     # What importing makes stays for good: looking for garbage in it costs a tenth of the start, and later
-    # more.
+    # more. Reading the settings imports a third of it.
     gc.disable()
-    from pilotlight import daemon, log
+    from pilotlight import log  # before anything that imports structlog, see there
+
+    config = resolve(**arguments)
+    from pilotlight import daemon
 
     gc.freeze()
     gc.enable()

@@ -66,7 +66,7 @@ Headroom = Annotated[float, Field(gt=0, le=2)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 class WhenSettings(_Table):
