@@ -16,6 +16,8 @@ MODELS = {"a": 6, "b": 6, "c": 4}
 BUDGET = 10
 MAX_QUEUED = 4
 PARALLEL = 3
+MOST_ANSWERS = PARALLEL + 1
+"""Of one request: it runs alone then, beside nothing of its kind."""
 
 
 class World(RuleBasedStateMachine):
@@ -65,7 +67,7 @@ class World(RuleBasedStateMachine):
         beside = [other for other in self.running.values() if other.model == request.model]
         active = [other.n for other in beside if request.yields or not other.yields]
         assert sum(active) <= PARALLEL or len(active) == 1
-        assert sum(other.n for other in beside) <= 2 * PARALLEL + 1
+        assert sum(other.n for other in beside) <= 2 * MOST_ANSWERS
 
     def cancel(self, request: Request) -> None:
         del self.running[request.id]
@@ -86,7 +88,7 @@ class World(RuleBasedStateMachine):
 
     @rule(
         model=st.sampled_from(sorted(MODELS)),
-        n=st.integers(0, PARALLEL + 1),
+        n=st.integers(0, MOST_ANSWERS),
         request_class=st.sampled_from(RequestClass),
         client=st.sampled_from("xyz"),
     )
