@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from pilotlight import sources
-from pilotlight.config import Config, Document, ServerSettings, model_at, models, unpulled
+from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import Lora
 from pilotlight.errors import ConfigError
 from pilotlight.registry import memory
+from pilotlight.settings import Document, ServerSettings
 from pilotlight.store.manifest import File, Version
 from pilotlight.store.store import Store
 

@@ -14,7 +14,6 @@ from pydantic import BaseModel
 from pilotlight import config, sources
 from pilotlight.api.app import ROUTES
 from pilotlight.cli import machine
-from pilotlight.config import Document, ModelSettings, SamplingSettings
 from pilotlight.core import MemoryStatus, RequestClass
 from pilotlight.metrics import Metrics
 from pilotlight.policy.settings import RuleSettings
@@ -22,6 +21,15 @@ from pilotlight.power.gauges import Gauges
 from pilotlight.power.reading import Reading
 from pilotlight.registry.formats import MARKS
 from pilotlight.runtimes.capabilities import ALL_SAMPLING, CAPABILITIES
+from pilotlight.settings import (
+    DefaultsSettings,
+    Document,
+    MemorySettings,
+    ModelSettings,
+    PowerSettings,
+    SamplingSettings,
+    ServerSettings,
+)
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -91,8 +99,8 @@ def test_the_reference_knows_no_other_setting(tmp_path: Path) -> None:
 def test_the_reference_changes_no_default() -> None:
     """It is what a machine without a configuration of its own reads."""
     plain = config.Config.resolve(config_file=config.reference(), environ={})
-    assert (plain.server, plain.defaults) == (config.ServerSettings(), config.DefaultsSettings())
-    assert (plain.memory, plain.power) == (config.MemorySettings(), config.PowerSettings())
+    assert (plain.server, plain.defaults) == (ServerSettings(), DefaultsSettings())
+    assert (plain.memory, plain.power) == (MemorySettings(), PowerSettings())
 
 
 def test_every_setting_has_a_comment() -> None:

@@ -14,8 +14,8 @@ import click
 import pytest
 
 from pilotlight.cli import cli
-from pilotlight.config import ServerSettings
 from pilotlight.daemon import ExitCode
+from pilotlight.settings import ServerSettings
 from pilotlight.worker.handle import STOP_S
 
 ROOT = Path(__file__).parents[1]

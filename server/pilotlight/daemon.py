@@ -27,7 +27,7 @@ from pilotlight import __version__
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
-from pilotlight.config import ClassesSettings, Config, model_at, models, unpulled
+from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
@@ -55,6 +55,7 @@ from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
 from pilotlight.scheduler.pacer import Pacer
+from pilotlight.settings import ClassesSettings
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf

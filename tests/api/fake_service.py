@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from pilotlight.api.keys import Keys
-from pilotlight.config import ClassesSettings, Config, ServerSettings
+from pilotlight.config import Config
 from pilotlight.core import (
     Accepted,
     Capabilities,
@@ -33,6 +33,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate, Policy
+from pilotlight.settings import ClassesSettings, ServerSettings
 
 ADMIN_KEY = "the-key-of-the-tests"
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from fake_service import FakeService
 
-from pilotlight.config import ClassesSettings, ClassSettings
 from pilotlight.core import RequestClass
+from pilotlight.settings import ClassesSettings, ClassSettings
 
 PATH = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from pilotlight.api.guard import Guard
-from pilotlight.config import ServerSettings
 from pilotlight.errors import NotAllowed
+from pilotlight.settings import ServerSettings
 
 HOST = (b"host", b"127.0.0.1:8710")
 

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from pilotlight.api import problems
 from pilotlight.api.edge import ClientGone
 from pilotlight.api.fields import Refusal
-from pilotlight.config import ServerSettings
 from pilotlight.errors import BadRequest, BodyTooLarge, Unsupported
+from pilotlight.settings import ServerSettings
 
 Body = TypeVar("Body", bound=BaseModel)
 

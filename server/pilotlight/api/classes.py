@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from starlette.requests import Request as HttpRequest
 
 from pilotlight.api.edge import Exchange
-from pilotlight.config import ClassesSettings, ClassSettings
 from pilotlight.core import Request, RequestClass
 from pilotlight.errors import BadRequest
+from pilotlight.settings import ClassesSettings, ClassSettings
 
 HEADER = "X-Request-Class"
 

@@ -11,8 +11,8 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from pilotlight.config import ServerSettings, is_loopback
 from pilotlight.errors import NotAllowed
+from pilotlight.settings import ServerSettings, is_loopback
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from pilotlight.api.keys import Keys
-from pilotlight.config import ClassesSettings, Config
+from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
@@ -13,6 +13,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate
+from pilotlight.settings import ClassesSettings
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pilotlight.config import DefaultsSettings, found_model
+from pilotlight.config import found_model
 from pilotlight.core import Model
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.digests import digests_of
@@ -19,6 +19,7 @@ from pilotlight.registry.stores.found import Found, Skipped
 from pilotlight.registry.stores.places import Place
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import is_installed
+from pilotlight.settings import DefaultsSettings
 
 if TYPE_CHECKING:
     from pilotlight.registry.stores.scan import Scan

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 from pydantic import ValidationError
 
-from pilotlight.config import SamplingSettings
 from pilotlight.registry.stores.digests import digests_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.tree import Tree
+from pilotlight.settings import SamplingSettings
 
 MANIFESTS = ("manifests-v2", "manifests")
 """The newer first: where both have a model, it is the one that counts."""
