@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pilotlight.core import Request
+from pilotlight.worker.protocol import Generate
 
 
 @dataclass(slots=True)
@@ -19,6 +20,23 @@ class Dispatched:
     def sequences(self) -> Sequence[tuple[int, int]]:
         """Number and index of each of its answers."""
         return [(self.number, index) for index in range(self.request.n)]
+
+    @property
+    def message(self) -> Generate:
+        """What its worker is sent."""
+        request = self.request
+        return Generate(
+            id=self.number,
+            prompt=request.prompt,
+            sampling=request.sampling,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            n=request.n,
+            ignore_eos=request.ignore_eos,
+            cache_prompt=request.cache_prompt,
+            context=request.context,
+            request_class=request.request_class,
+        )
 
 
 class Dispatches:

@@ -1,7 +1,7 @@
 """The one task that owns the scheduler: takes events from an inbox, and carries out what it decides.
 
-Loading and reading workers are tasks beside it that come back as events. Chunks go from a worker straight to
-the answer they belong to; they are no decision.
+Loading and reading workers are tasks beside it (`Serving`) that come back as events. Chunks go from a worker
+straight to the answer they belong to (`Hearing`); they are no decision.
 """
 
 import os
@@ -17,9 +17,6 @@ from anyio.abc import TaskGroup
 
 from pilotlight import errors
 from pilotlight.core import (
-    Accepted,
-    Chunk,
-    Finished,
     MemoryStatus,
     Model,
     ModelStatus,
@@ -27,42 +24,26 @@ from pilotlight.core import (
     Request,
     Sampling,
     Severity,
+    WorkerInfo,
 )
-from pilotlight.errors import Error, OutOfMemory
+from pilotlight.errors import Error
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
-from pilotlight.registry import oom
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
-from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
+from pilotlight.scheduler.hearing import Hearing
 from pilotlight.scheduler.holds import Holds
 from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
+from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
-from pilotlight.worker.handle import Said, Worker
-from pilotlight.worker.protocol import (
-    Admitted,
-    Cancel,
-    Delta,
-    Done,
-    Event,
-    FrameError,
-    Generate,
-    Hold,
-    Inspect,
-    Paused,
-    Refused,
-    Saved,
-    State,
-    Trim,
-)
-
-REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
-"""What a worker may refuse a request with."""
+from pilotlight.worker.handle import Said
+from pilotlight.worker.protocol import Cancel, FrameError, Hold, Inspect, Trim
 
 PRESSURE = {
     Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
@@ -86,7 +67,7 @@ class Senses(Protocol):
 
 
 class Loop:
-    """`Effects` and event source of one `Scheduler`."""
+    """`Effects` and event source of one `Scheduler`, and `Owner` of all workers."""
 
     def __init__(
         self,
@@ -110,12 +91,11 @@ class Loop:
         self._answers: dict[str, Answer] = {}
         self._dispatches = Dispatches()
         self._holds = Holds()
+        self._hearing = Hearing(self._answers, self._dispatches, books, slowdown, notices, self._done)
+        self._serving = Serving(self, loader, catalog, books, notices)
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
-        self._is_stopping = False
         self._is_critical = False
-        self.num_yielding_tokens = 0
-        """That were generated so far by requests that yield."""
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -188,6 +168,11 @@ class Loop:
         """Others do, or are held."""
         return any(request.yields for request in self._dispatches.requests)
 
+    @property
+    def num_yielding_tokens(self) -> int:
+        """That were generated so far by such requests."""
+        return self._hearing.num_yielding_tokens
+
     def rest(self, is_resting: bool) -> None:
         """Hold what yields in all workers, or let it go on where nothing interactive runs."""
         if is_resting is not self._holds.is_resting:
@@ -250,15 +235,11 @@ class Loop:
 
     async def stop_workers(self) -> None:
         """End every worker process, its conversations saved, and wait for it; their ends are no news then."""
-        self._is_stopping = True
-        async with anyio.create_task_group() as tasks:
-            for worker in self._books.workers:
-                tasks.start_soon(partial(worker.stop, saves=True))
+        await self._serving.stop_all()
 
     def kill_workers(self) -> None:
         """End them without waiting."""
-        for worker in self._books.workers:
-            worker.kill()
+        self._serving.kill_all()
 
     def _on_catalog(self) -> None:
         """Models may be gone or have other settings: a worker of what is no more ends once it is idle."""
@@ -285,8 +266,7 @@ class Loop:
         assert self._tasks is not None, "the loop runs before the first request comes in"
         at = self._books[model]
         assert at.model is not None, f"{model} was never asked for"
-        at.loaded, at.life = at.model, Life()
-        self._tasks.start_soon(self._serve_model, at.model, at.life)
+        self._serving.start(at.model, self._tasks)
 
     def stop(self, model: str, reason: Reason) -> None:
         at = self._books[model]
@@ -304,20 +284,8 @@ class Loop:
         assert worker is not None, f"{request.model} is ready without a worker"
         dispatched = self._dispatches.add(request)
         self._slowdown.began(request.model, dispatched.sequences, anyio.current_time())
-        generate = Generate(
-            id=dispatched.number,
-            prompt=request.prompt,
-            sampling=request.sampling,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            n=request.n,
-            ignore_eos=request.ignore_eos,
-            cache_prompt=request.cache_prompt,
-            context=request.context,
-            request_class=request.request_class,
-        )
         try:
-            worker.send(generate)
+            worker.send(dispatched.message)
         except FrameError as exc:
             self._done(request, errors.BadRequest(f"the request holds what no worker can be sent: {exc}"))
 
@@ -349,70 +317,16 @@ class Loop:
             at.worker.send(Trim())
             log.info("prefixes dropped", model=model)
 
-    # --- workers ---
+    # --- what becomes of workers ---
 
-    async def _serve_model(self, model: Model, life: Life) -> None:
-        """Load the model, serve it until its worker ends or is stopped, and say so."""
-        at = self._books[model.name]
-        at.progress, at.error = 0.0, None
-        error: Error | None = None
-        with life.scope:
-            try:
-                await self._load_and_serve(model, at)
-            except Error as exc:
-                error = exc
-        if self._is_stopping:
-            life.gone.set()
-        else:
-            self._gone(model, error)
-
-    async def _load_and_serve(self, model: Model, at: Residence) -> None:
-        """Raises the `Error` that ended it."""
-
-        def progress(fraction: float) -> None:
-            at.progress = fraction
-
-        log.info("loading model", model=model.name, path=str(model.path))
-        started_at = anyio.current_time()
-        worker = await self._loader.load(model, progress)
-        at.loads += 1
-        at.load_s += anyio.current_time() - started_at
-        try:
-            await self._serve_worker(model, worker)
-        finally:
-            await worker.stop()
-
-    async def _serve_worker(self, model: Model, worker: Worker) -> None:
-        info = worker.info
-        assert info is not None, "a loaded worker has said what it is"
-        at = self._books[model.name]
-        at.worker, at.info, at.progress = worker, info, 1.0
-        self._notices.clear(f"worker_failed_{model.name}")
-        log.info(
-            "worker ready",
-            model=model.name,
-            pid=worker.pid,
-            mode=info.mode,
-            load_s=round(info.load_s, 3),
-            description=info.description,
-        )
+    def on_ready(self, model: Model, info: WorkerInfo) -> None:
         self._post(lambda: self._scheduler.on_worker_ready(model.name, info.parallel))
         self._measure(model)
-        kills = oom.kills()
-        end = await worker.run(lambda message: self._on_message(model, message))
-        if not self._is_stopping and not (at.life and at.life.is_ending):
-            at.restarts += 1
-            raise oom.failure(model.name, end, kills, "; the next request starts a fresh worker") from end
 
-    def _gone(self, model: Model, error: Error | None) -> None:
-        """Its process is no more, for which an `error` is the reason unless it was stopped."""
-        if error is not None:
-            log.error("worker gone", model=model.name, error=error.message)
-            self._books[model.name].error = error.message
-        if error is not None and self._catalog.known(model.name) is not None:
-            self._notices.raise_(f"worker_failed_{model.name}", Severity.ERROR, error.message)
-        if isinstance(error, OutOfMemory):
-            self._books.record_killed(model)
+    def on_message(self, model: Model, message: Said) -> None:
+        self._hearing.hear(model, message)
+
+    def on_gone(self, model: Model, error: Error | None) -> None:
         self._post(lambda: self._on_gone(model, error))
 
     def _on_gone(self, model: Model, error: Error | None) -> None:
@@ -451,7 +365,7 @@ class Loop:
         num_bytes = self._books.measure(model)
         self._post(lambda: self._scheduler.on_measured(model.name, num_bytes))
 
-    # --- what workers are told, and say ---
+    # --- what workers are told ---
 
     def _hold(self) -> None:
         urgent_models = self._dispatches.urgent_models
@@ -460,58 +374,6 @@ class Loop:
             if at.worker is not None and at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
-
-    def _on_message(self, model: Model, message: Said) -> None:
-        if isinstance(message, State):
-            self._on_state(model, message)
-            return
-        if isinstance(message, Paused):
-            self._books[model.name].pauses.note(message.num_sequences, anyio.current_time())
-            self._slowdown.paused(model.name)
-            return
-        if isinstance(message, Saved):
-            self._books[model.name].saved += message.count
-            log.info("conversations saved", model=model.name, count=message.count, bytes=message.bytes)
-            return
-        tokens: dict[tuple[int, int], int] = {}
-        for event in message.events:
-            dispatched = self._dispatches.get(event.id)
-            if dispatched is not None:  # else cancelled while the frame was on its way
-                self._on_event(dispatched, event)
-                if isinstance(event, Delta):
-                    tokens[event.id, event.index] = event.tokens
-        info = self._books[model.name].info
-        if tokens and info is not None:
-            self._slowdown.said(model.name, tokens, info.threads, anyio.current_time())
-
-    def _on_event(self, dispatched: Dispatched, event: Event) -> None:
-        answer = self._answers.get(dispatched.request.id)
-        if answer is None:
-            return
-        match event:
-            case Delta(_, index, text, tokens):
-                self.num_yielding_tokens += tokens if dispatched.request.yields else 0
-                answer.put(Chunk(index, text, tokens))
-            case Admitted(_, prompt_tokens, restored):
-                self._books[dispatched.request.model].restored += restored
-                answer.put(Accepted(prompt_tokens))
-                self._slowdown.admitted(dispatched.request.model, dispatched.number, prompt_tokens)
-            case Done(_, index, reason, completion_tokens, cached_tokens):
-                answer.put(Finished(index, reason, completion_tokens, cached_tokens))
-                dispatched.unfinished -= 1
-                self._slowdown.ended(dispatched.request.model, [(dispatched.number, index)])
-                if not dispatched.unfinished:
-                    self._done(dispatched.request)
-            case Refused(_, code, text, param):
-                self._done(dispatched.request, REFUSALS.get(code, errors.BadRequest)(text, param=param))
-
-    def _on_state(self, model: Model, state: State) -> None:
-        """It counted when its last request had ended and before the next one came, so nothing may run."""
-        left = state.active + state.waiting
-        fault = state.fault or (f"{left} sequences belong to no request" if left else None)
-        if fault:
-            log.error("worker broke an invariant", model=model.name, fault=fault)
-            self._notices.raise_(f"worker_fault_{model.name}", Severity.ERROR, fault)
 
     # --- ends ---
 
@@ -524,8 +386,7 @@ class Loop:
         self._post(lambda: self._scheduler.on_request_done(request.id))
 
     def _end(self, request_id: str, error: Error | None) -> None:
-        """The answer is complete; its reader may still be behind,
-        and its release is then nobody's business."""
+        """The answer is complete. Its reader may still be behind; its release is nobody's business then."""
         if (answer := self._answers.pop(request_id, None)) is not None:
             answer.end(error)
 
