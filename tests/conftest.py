@@ -1,5 +1,6 @@
 """What the tests with real processes share: a tiny GGUF, daemons of their own, and one to read from."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 from gguf_factory import write_tiny_gguf
 from serving import Daemon, serving, table
+
+# A background job of a shell ignores Ctrl-C, and whatever it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
