@@ -124,7 +124,7 @@ class Daemon:
         )
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        slowdown = Slowdown()
+        slowdown = Slowdown(lambda: self.power.hurry())
         self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
         self._loop = Loop(
             self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power

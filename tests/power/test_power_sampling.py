@@ -23,6 +23,8 @@ class Counted:
         self.held: threading.Event | None = None
         self.slower: float | None = None
         self.load = 0.0
+        self.heard: list[float | None] = []
+        """The loads that the measure of our own slowness heard of."""
 
     def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
         self.looks.append(now)
@@ -30,10 +32,14 @@ class Counted:
             self.held.wait(10)
         return [Known("supply", Supply.BATTERY, "test"), Known("load", self.load or len(pids), "test")]
 
+    def slowdown(self, now: float, load: float | None) -> float | None:
+        self.heard.append(load)
+        return self.slower
+
 
 @asynccontextmanager
 async def sampling(machine: Counted) -> AsyncIterator[Sampler]:
-    sampler = Sampler(machine, lambda: (1, 2), lambda now: machine.slower)
+    sampler = Sampler(machine, lambda: (1, 2), machine.slowdown)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(sampler.run)
         yield sampler
@@ -147,19 +153,40 @@ def test_who_asks_gets_one_look() -> None:
 
 
 def test_our_own_slowness_is_a_sign_of_heat() -> None:
-    """Of a machine without a thermometer, too; unless other programs are the reason."""
+    """Of a machine without a thermometer, too; who measures it hears what other programs take."""
     machine = Counted()
-    machine.slower = 0.3
+    machine.slower, machine.load = 0.3, 0.05
 
     async def main() -> None:
         async with sampling(machine) as sampler:
             first = await sampler.fresh()
-            assert (first.slowdown, first.thermal) == (0.3, None)
-            machine.load = 0.05
-            await anyio.sleep(3)
-            assert (await sampler.fresh()).thermal is ThermalLevel.SERIOUS
+            assert (first.slowdown, first.thermal) == (0.3, ThermalLevel.SERIOUS)
+            assert machine.heard == [0.05]
 
     run_virtual(main)
+
+
+def test_who_is_in_a_hurry_gets_a_look_soon() -> None:
+    """But five a second at most, and none once there is no work."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            await sampler.begin()
+            await anyio.sleep(0.5)
+            sampler.hurry()
+            await anyio.sleep(0.01)
+            assert len(machine.looks) == 2
+            for _ in range(100):
+                sampler.hurry()
+                await anyio.sleep(0.01)
+            assert 5 <= len(machine.looks) - 2 <= 6
+            sampler.end()
+            sampler.hurry()
+            await anyio.sleep(DAY_S)
+
+    run_virtual(main)
+    assert len(machine.looks) <= 8
 
 
 def test_what_the_kernel_says_of_memory_is_part_of_it() -> None:

@@ -5,18 +5,22 @@ import random
 import pytest
 
 from pilotlight.power.reading import ThermalLevel
-from pilotlight.power.slowdown import Slowdown, level
+from pilotlight.power.slowdown import FORGET_S, Slowdown, level
 
 
 class Answers:
     """A worker that generates, and what is heard of it; `speed` in tokens per second."""
 
     def __init__(self, seed: int = 0, noise: float = 0.0) -> None:
-        self.slowdown = Slowdown()
+        self.slowdown = Slowdown(self._suspect)
+        self.suspected = 0
         self.now = 1000.0
         self._random = random.Random(seed)
         self._noise = noise
         self._number = 0
+
+    def _suspect(self) -> None:
+        self.suspected += 1
 
     def begin(self, prompt: int = 100) -> int:
         self._number += 1
@@ -28,10 +32,15 @@ class Answers:
         """So many tokens of each; what was known after every one of them."""
         heard = []
         for _ in range(tokens):
+            self.say_unheard(*numbers, speed=speed)
+            heard.append(self.slowdown.value(self.now, None) or 0.0)
+        return heard
+
+    def say_unheard(self, *numbers: int, speed: float = 20.0, tokens: int = 1) -> None:
+        """The same, and nobody looks."""
+        for _ in range(tokens):
             self.now += max(0.001, self._random.gauss(1, self._noise)) / speed
             self.slowdown.said("m", {(number, 0): 1 for number in numbers}, 4, self.now)
-            heard.append(self.slowdown.value(self.now) or 0.0)
-        return heard
 
     def end(self, number: int) -> None:
         self.slowdown.ended("m", [(number, 0)])
@@ -137,26 +146,48 @@ def test_rests_that_a_worker_tells_of_are_no_slowdown() -> None:
 
 
 def test_nothing_is_known_of_a_silent_machine() -> None:
-    """Nor of one that has generated too little, nor ten seconds after the last answer."""
+    """Nor of one that has generated too little, nor half a minute after the last answer."""
     answers = Answers()
     answers.answer(100)
-    assert answers.slowdown.value(answers.now) is None
+    assert answers.slowdown.value(answers.now, None) is None
     answers.answer(200)
-    assert answers.slowdown.value(answers.now) == 0.0
-    assert answers.slowdown.value(answers.now + 11) is None
+    assert answers.slowdown.value(answers.now, None) == 0.0
+    assert answers.slowdown.value(answers.now + FORGET_S + 1, None) is None
+
+
+def test_what_others_take_is_no_slowdown() -> None:
+    """Of a second in which they took the processors nothing counts; what was known before is still known."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    for _ in range(50):
+        answers.say_unheard(number, speed=8, tokens=16)
+        assert answers.slowdown.value(answers.now, 0.4) in (0.0, None)
+    answers.end(number)
+    answers.answer(100, speed=10)
+    number = answers.begin()
+    answers.say_unheard(number, speed=20, tokens=100)
+    assert answers.slowdown.value(answers.now, 0.4) == pytest.approx(0.5, abs=0.01)
+
+
+def test_it_is_asked_what_others_did_as_soon_as_it_matters() -> None:
+    """While nobody has looked, and it was not known."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    answers.say_unheard(number, tokens=100, speed=20)
+    assert answers.suspected == 0
+    answers.say_unheard(number, tokens=64, speed=15)
+    assert answers.suspected > 0
+    assert answers.slowdown.value(answers.now, None) == pytest.approx(0.25, abs=0.01)
+    answers.suspected = 0
+    answers.say_unheard(number, tokens=100, speed=15)
+    assert answers.suspected == 0
 
 
 @pytest.mark.parametrize(
-    ("slower", "load", "name"),
-    [
-        (0.09, 0.0, "NOMINAL"),
-        (0.1, None, "FAIR"),
-        (0.25, 0.1, "SERIOUS"),
-        (0.9, 0.0, "SERIOUS"),
-        (0.9, 0.2, "NOMINAL"),
-    ],
+    ("slower", "name"), [(0.09, "NOMINAL"), (0.1, "FAIR"), (0.25, "SERIOUS"), (0.9, "SERIOUS")]
 )
-def test_levels_are_bands_of_slowdown(slower: float, load: float | None, name: str) -> None:
-    """Where other programs take the processors it tells nothing of heat, and it is never critical by
-    itself."""
-    assert level(slower, load) is ThermalLevel[name]
+def test_levels_are_bands_of_slowdown(slower: float, name: str) -> None:
+    """And never critical by itself."""
+    assert level(slower) is ThermalLevel[name]

@@ -24,6 +24,9 @@ PERIOD_S = 1.0
 FRESH_S = 2.0
 """A reading of this age needs no other before something is decided."""
 
+SOONEST_S = 0.2
+"""After one look, before another one that somebody wants sooner than in a second."""
+
 FIRST_S = 0.05
 """What a first decision waits for a reading at most; where files answer at once it is a millisecond."""
 
@@ -48,7 +51,10 @@ class Sampler:
     """Owns the last reading. All methods are called in the event loop."""
 
     def __init__(
-        self, machine: Machine, pids: Callable[[], Collection[int]], slower: Callable[[float], float | None]
+        self,
+        machine: Machine,
+        pids: Callable[[], Collection[int]],
+        slower: Callable[[float, float | None], float | None],
     ) -> None:
         self.last = UNREAD
         """However old it is."""
@@ -61,6 +67,7 @@ class Sampler:
         self._is_asked = False
         self._is_looking = False
         self._due = 0.0
+        self._looked_at = 0.0
         self._wake = anyio.Event()
         self._told = anyio.Event()
 
@@ -78,6 +85,12 @@ class Sampler:
         """There is no work any more: no timer, no look."""
         if self._is_working:
             self._is_working = False
+            self._wake.set()
+
+    def hurry(self) -> None:
+        """Something may have changed: look soon, if there is work."""
+        if self._is_working:
+            self._due = min(self._due, max(anyio.current_time(), self._looked_at + SOONEST_S))
             self._wake.set()
 
     def press(self, level: Level) -> None:
@@ -118,7 +131,7 @@ class Sampler:
 
     async def _sample(self) -> None:
         now = anyio.current_time()
-        self._due = now + PERIOD_S
+        self._looked_at, self._due = now, now + PERIOD_S
         findings = await self._look(now)
         if findings is not None:
             self.last = assemble([*findings, *self._pressure(), *self._slower(findings, now)], now, _minute())
@@ -150,11 +163,11 @@ class Sampler:
         return [Known("memory", self._memory, "psi trigger")] if self._memory else []
 
     def _slower(self, findings: Sequence[Finding], now: float) -> list[Finding]:
-        slower = self._slowdown(now)
+        known = {one.field: one.value for one in findings if isinstance(one, Known)}
+        slower = self._slowdown(now, known.get("load"))
         if slower is None:
             return [Missing("slowdown", "too little was generated to compare")]
-        known = {one.field: one.value for one in findings if isinstance(one, Known)}
-        heat = slowdown.level(slower, known.get("load"))
+        heat = slowdown.level(slower)
         found: list[Finding] = [Known("slowdown", slower, ANSWERS, Confidence.DERIVED)]
         return [*found, Known("thermal", heat, ANSWERS, Confidence.GUESSED)] if heat else found
 

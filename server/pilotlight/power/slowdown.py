@@ -2,11 +2,12 @@
 
 Pure arithmetic over what workers say; time comes with every call. Speeds are compared with those of the same
 model, threads, number of sequences side by side and length of context, and only where nothing but decoding
-happened: no prompt was computed, no sequence came or went, nobody paused.
+happened: no prompt was computed, no sequence came or went, nobody paused, and no other program took the
+processors.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -45,25 +46,24 @@ DEVIATIONS = 6.0
 OF_DIFFERENCES = 0.954
 """The median difference of two draws from a normal distribution, in standard deviations."""
 
-FORGET_S = 10.0
+FORGET_S = 30.0
+"""What was found out is known for so long: background work that is paced rests for a while."""
 
 MUCH = 0.25
 
 OTHERS = 0.1
-"""When other programs use more of the processors than this, they may be the reason."""
+"""While other programs use more of the processors than this, they may be the reason."""
 
 Sequence = tuple[int, int]
 """The number of a request and the index of the answer."""
 
 
-def level(slowdown: float, load: float | None) -> ThermalLevel:
-    """What it tells of heat, where other programs use this part of the processors (None: not known).
+def level(slowdown: float) -> ThermalLevel:
+    """What it tells of heat.
 
     Never that it is critical: a machine at half its speed is of use, and speed alone is no reason to refuse
     anybody.
     """
-    if load is not None and load > OTHERS:
-        return ThermalLevel.NOMINAL
     if slowdown >= MUCH:
         return ThermalLevel.SERIOUS
     return ThermalLevel.FAIR if slowdown >= LEAST else ThermalLevel.NOMINAL
@@ -104,6 +104,11 @@ class _Speeds:
         """The 90th percentile of cold speeds, by nearest rank."""
         ranked = sorted(self.cold)
         return ranked[min(len(ranked) - 1, int(0.9 * len(ranked)))]
+
+    def is_suspect(self, latest: Iterable[float]) -> bool:
+        """With these it might be slower."""
+        speeds = [*self.recent, *latest][-NUM_RECENT:]
+        return len(self.cold) >= FEWEST_COLD and median(speeds) <= (1 - LEAST) * self.best
 
     def slowdown(self) -> float | None:
         """0 to 1; None before there is enough to compare."""
@@ -147,13 +152,25 @@ class _Work:
     window: _Window | None = None
 
 
-class Slowdown:
-    """Hears of every sequence of every model."""
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """A speed; it counts once it is known what other programs did meanwhile."""
 
-    def __init__(self) -> None:
+    kind: Kind
+    speed: float
+    at: float
+
+
+class Slowdown:
+    """Hears of every sequence of every model; `suspect` is called when it matters what other programs do."""
+
+    def __init__(self, suspect: Callable[[], None] = lambda: None) -> None:
+        self._suspect = suspect
         self._works: dict[str, _Work] = {}
         self._speeds: OrderedDict[Kind, _Speeds] = OrderedDict()
-        self._now: dict[str, tuple[float, float | None]] = {}
+        self._measured: deque[_Measured] = deque(maxlen=MOST_COLD)
+        """Since the last look."""
+        self._now: dict[str, tuple[float, float]] = {}
         self._rested_until = 0.0
         self._busy_at = 0.0
 
@@ -190,7 +207,8 @@ class Slowdown:
         num_sequences = len(work.contexts)
         if work.window.is_full(num_sequences):
             kind = Kind(model, threads, num_sequences, _bucket(max(work.contexts.values())))
-            self._measured(kind, work.window.speed(num_sequences), now)
+            if (speed := work.window.speed(num_sequences)) is not None:
+                self._measure(_Measured(kind, speed, now))
             work.window = _Window(now, now)
 
     def paused(self, model: str) -> None:
@@ -206,20 +224,37 @@ class Slowdown:
                 work.waiting.discard(sequence)
             work.window = None
 
-    def value(self, now: float) -> float | None:
-        """The worst of all models that said something lately, 0 to 1; None if nothing can be compared."""
-        found = [slower for at, slower in self._now.values() if now - at <= FORGET_S and slower is not None]
-        return max(found, default=None)
+    def value(self, now: float, load: float | None) -> float | None:
+        """The worst of all models that said something lately, 0 to 1; None if nothing can be compared.
 
-    def _measured(self, kind: Kind, speed: float | None, now: float) -> None:
-        if speed is None:
-            return
-        speeds = self._speeds.setdefault(kind, _Speeds())
-        self._speeds.move_to_end(kind)
+        `load` is the part of the processors that other programs have used since the last time (None: not
+        known). Of a time in which that was much, nothing counts.
+        """
+        if load is None or load <= OTHERS:
+            for one in self._measured:
+                self._count(one)
+        else:
+            for work in self._works.values():
+                work.window = None
+        self._measured.clear()
+        return max((slower for at, slower in self._now.values() if now - at <= FORGET_S), default=None)
+
+    def _measure(self, one: _Measured) -> None:
+        self._measured.append(one)
+        speeds, before = self._speeds.get(one.kind), self._now.get(one.kind.model)
+        if speeds is not None and (before is None or not before[1]):
+            latest = [other.speed for other in self._measured if other.kind == one.kind]
+            if speeds.is_suspect(latest):
+                self._suspect()
+
+    def _count(self, one: _Measured) -> None:
+        speeds = self._speeds.setdefault(one.kind, _Speeds())
+        self._speeds.move_to_end(one.kind)
         if len(self._speeds) > MOST_KEPT:
             self._speeds.popitem(last=False)
-        speeds.add(speed, is_cold=now - self._rested_until <= COLD_S)
-        self._now[kind.model] = now, speeds.slowdown()
+        speeds.add(one.speed, is_cold=one.at - self._rested_until <= COLD_S)
+        if (slower := speeds.slowdown()) is not None:
+            self._now[one.kind.model] = one.at, slower
 
 
 def _bucket(tokens: int) -> int:
