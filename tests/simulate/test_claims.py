@@ -8,6 +8,7 @@ import pytest
 from pilotlight.policy.settings import Preset, rules_of
 from pilotlight.simulate.experiment import Plan, Run, runs
 from pilotlight.simulate.platforms import FAN_LAPTOP, FANLESS_LAPTOP, PHONE, PI_5, GovernorName, Platform
+from pilotlight.simulate.record import Figures
 
 
 def outcome(
@@ -19,19 +20,28 @@ def outcome(
     return {run.policy: run for run in runs(plan)}
 
 
-@pytest.mark.parametrize("platform", [FAN_LAPTOP, FANLESS_LAPTOP, PI_5], ids=lambda one: one.name)
-def test_answers_stay_fast_and_most_background_work_is_done(platform: Platform) -> None:
-    """Under a governor that throttles by steps, with hardly any throttling and no flapping."""
-    ours = outcome(platform, ["race", "pilotlight"], hours=2.0)["pilotlight"]
-    found = ours.figures
+def holds(found: Figures) -> bool:
+    """Answers are fast, hardly anything throttles, and nothing flaps."""
     assert found.mean is not None
     assert found.p5 is not None
+    is_fast = found.mean >= 0.95 and found.p5 >= 0.90
+    return is_fast and found.throttled <= 0.02 and found.transitions_per_h <= 6
+
+
+@pytest.mark.parametrize("platform", [FAN_LAPTOP, FANLESS_LAPTOP, PI_5], ids=lambda one: one.name)
+def test_answers_stay_fast_and_most_background_work_is_done(platform: Platform) -> None:
+    """Under a governor that throttles by steps."""
+    ours = outcome(platform, ["race", "pilotlight"], hours=2.0)["pilotlight"]
+    assert holds(ours.figures)
     assert ours.kept is not None
-    assert found.mean >= 0.95
-    assert found.p5 >= 0.90
     assert ours.kept >= 0.60
-    assert found.throttled <= 0.02
-    assert found.transitions_per_h <= 6
+
+
+@pytest.mark.parametrize("platform", [FAN_LAPTOP, FANLESS_LAPTOP, PI_5], ids=lambda one: one.name)
+def test_a_governor_that_throttles_below_its_trip_is_learned(platform: Platform) -> None:
+    """`power_allocator` does, by up to 9 degrees here; each time that it is met counts."""
+    allocator = GovernorName.POWER_ALLOCATOR
+    assert holds(outcome(platform, ["pilotlight"], governor=allocator, hours=1.5)["pilotlight"].figures)
 
 
 def test_racing_costs_the_next_answer() -> None:

@@ -28,25 +28,24 @@ STEP = 0.05
 MARGIN = 0.02
 """Headroom beside the reserve: half a degree."""
 
-THROTTLED_MARGIN = 0.1
-"""More of it for `THROTTLED_S` after the system has throttled."""
-
-THROTTLED_S = 600.0
-
-LESSON = 0.02
-"""More of it for about `LESSON_S` each time that it begins to: the sensor is late, or the trip below where it
-is said to be."""
+LESSON = 0.04
+"""More of it each time that the system begins to throttle, or as much as it was early: the sensor is late, an
+answer heats more than was thought, or the governor slows down well below where it is said to
+(`power_allocator` does)."""
 
 LESSON_S = 20_000.0
+"""Over which a lesson is forgotten, by and by."""
 
 SETTLE_S = 30.0
 """After an answer, until the forecast no longer continues its rise."""
 
 SMOOTHING_S = 8.0
-"""Over which headroom before an answer is averaged."""
+"""Over which headroom and its forecast are averaged: a sensor that rounds to degrees makes jumps of 0.03."""
 
 WARM = 0.5
 """Headroom below which a limit on the clock is not for heat, but somebody's wish."""
+
+MOST_MARGIN = 1 - WARM
 
 SLOW = 0.1
 """Slowdown at which duty is halved, if that is all that is known."""
@@ -81,8 +80,9 @@ class Thermal:
     _is_stopped: bool = False
     _was_throttled: bool = False
     _throttled_at: float = -math.inf
-    _smooth: float | None = None
-    """Headroom without the sensor's noise."""
+    _headroom: float | None = None
+    _forecast: float | None = None
+    """Both without the sensor's noise."""
     _answer: Answer | None = None
     _answered_at: float = -math.inf
     _turned_at: float = -math.inf
@@ -107,19 +107,18 @@ class Thermal:
         self._last = reading
         return self.duty
 
-    def target(self, now: float) -> float:
-        """The headroom that background work may take the machine to at that time."""
-        throttled = THROTTLED_MARGIN if now - self._throttled_at < THROTTLED_S else 0.0
-        return 1 - self._margin - throttled - self._reserve.expected(1 - self._wanted)
+    @property
+    def target(self) -> float:
+        """The headroom that background work may take the machine to."""
+        return 1 - self._margin - self._reserve.expected(1 - self._wanted)
 
     # --- what answers add ---
 
     def _learn(self, reading: Reading, headroom: float, is_answering: bool) -> None:
         self._watch_throttling(reading, headroom)
-        part = min(1.0, self._passed(reading.at) / SMOOTHING_S)
-        self._smooth = headroom if self._smooth is None else self._smooth + part * (headroom - self._smooth)
+        self._headroom = self._smoothed(self._headroom, headroom, reading.at)
         if is_answering and self._answer is None:
-            self._answer = Answer(reading.at, self._smooth, 1 - self.duty)
+            self._answer = Answer(reading.at, self._headroom, 1 - self.duty)
         if (answer := self._answer) is not None:
             seconds = reading.at - answer.began
             if not self._throttled_since(answer):
@@ -141,14 +140,16 @@ class Thermal:
         is_throttled = bool(reading.is_throttled) and headroom >= WARM
         if is_throttled:
             self._throttled_at = reading.at
-            self._margin += 0.0 if self._was_throttled else LESSON
+            if not self._was_throttled:
+                self._margin = min(MOST_MARGIN, max(self._margin + LESSON, 1 - headroom))
         self._was_throttled = is_throttled
 
     # --- what background work may ---
 
     def _steer(self, reading: Reading, headroom: float, is_answering: bool) -> None:
         forecast = headroom if reading.forecast is None else reading.forecast
-        room = self.target(reading.at) - forecast
+        self._forecast = self._smoothed(self._forecast, forecast, reading.at)
+        room = self.target - self._forecast
         if not is_answering:
             self._stop_or_go(room)
             if reading.at - self._answered_at > SETTLE_S:
@@ -173,6 +174,10 @@ class Thermal:
         self._turned_at = now
         duty = self._wanted / 2 if slowdown > SLOW else self._wanted + RECOVERY
         self._wanted = _clamp(duty, LEAST_DUTY)
+
+    def _smoothed(self, before: float | None, value: float, now: float) -> float:
+        part = min(1.0, self._passed(now) / SMOOTHING_S)
+        return value if before is None else before + part * (value - before)
 
     def _passed(self, now: float) -> float:
         """Seconds since the last reading."""

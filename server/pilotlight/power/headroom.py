@@ -6,6 +6,7 @@ The definition is that of Android's `getThermalHeadroom` (AOSP, TemperatureWatch
 straight line through the last samples. Pure arithmetic; knows no sensor."""
 
 from collections import deque
+from operator import mul
 
 from pilotlight.power.reading import ThermalLevel
 
@@ -53,12 +54,12 @@ class Trend:
         """Degrees per second, by least squares; None of fewer than three samples."""
         if len(self._samples) < FEWEST_SAMPLES:
             return None
-        count = len(self._samples)
-        first = self._samples[0][0]
-        mean_x = sum(at - first for at, _ in self._samples) / count
-        mean_y = sum(celsius for _, celsius in self._samples) / count
-        spread = sum((at - first - mean_x) ** 2 for at, _ in self._samples)
-        together = sum((at - first - mean_x) * (celsius - mean_y) for at, celsius in self._samples)
+        (first, origin), count = self._samples[0], len(self._samples)
+        xs = [at - first for at, _ in self._samples]
+        ys = [celsius - origin for _, celsius in self._samples]
+        mean_x = sum(xs) / count
+        spread: float = sum(map(mul, xs, xs)) - count * mean_x * mean_x
+        together: float = sum(map(mul, xs, ys)) - mean_x * sum(ys)
         return together / spread
 
     def forecast(self, seconds: float) -> float | None:

@@ -44,6 +44,8 @@ class Chip:
 
     def clock(self, watts: float) -> float:
         """The highest clock at which decoding with all threads draws at most `watts`; 0 if none does."""
+        if watts >= self.watts(Setting()):
+            return 1.0
         low, high = 0.0, 1.0
         for _ in range(20):
             middle = (low + high) / 2

@@ -1,9 +1,11 @@
 """What the operating system does against heat, which we neither control nor ask: it lowers the clock's limit.
 
 Each governor is asked once per period with the temperature it watches (the true one: its sensor is in the
-silicon), and answers with the limit as a part of the highest clock.
+silicon) and the part of all cores' time that was used, and answers with the limit as a part of the highest
+clock.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,7 +14,7 @@ from typing import Protocol
 class Governor(Protocol):
     """A kind of throttling."""
 
-    def limit(self, celsius: float) -> float:
+    def limit(self, celsius: float, load: float) -> float:
         """A period is over: the clock's limit from now on, 0 to 1."""
 
 
@@ -34,7 +36,7 @@ class StepWise:
     _state: int = 0
     _before: float | None = None
 
-    def limit(self, celsius: float) -> float:
+    def limit(self, celsius: float, load: float) -> float:
         before = celsius if self._before is None else self._before
         if celsius >= self.trip.celsius and celsius > before:
             self._state = min(self._state + 1, self.num_states)
@@ -46,29 +48,37 @@ class StepWise:
 
 @dataclass(slots=True)
 class PowerAllocator:
-    """The kernel's `power_allocator`: from 10 K below the trip on it grants power by a PI controller, three
-    times the sustainable one there and once at the trip
-    (Documentation/driver-api/thermal/power_allocator.rst).
+    """The Linux kernel's `gov_power_allocator.c`, with the constants that it estimates by itself: from 10 K
+    below the trip on it grants power by a PI controller, three times the sustainable one there and once at
+    the trip. The clock's limit is the fastest of its states that draws no more at the load there is, so there
+    is none as long as that is all the chip can draw (`cpufreq_cooling.c`, `cpufreq_power2state`).
 
-    `clock` tells the clock that needs a given power (in W), `sustainable` is what the machine can get rid of.
+    All power is in W above idle: `sustainable` what the machine can get rid of at the trip, `most` what it
+    draws at the highest clock with all cores busy. `clock` tells the highest clock for a power.
     """
 
     trip: Trip
     sustainable: float
+    most: float
     clock: Callable[[float], float]
+    num_states: int = 10
     band: float = 10.0
     _integral: float = 0.0
 
-    def limit(self, celsius: float) -> float:
-        error = self.trip.celsius - celsius
+    def limit(self, celsius: float, load: float) -> float:
+        granted = self._granted(self.trip.celsius - celsius)
+        step = (1 - self.trip.floor) / self.num_states
+        clock = 1.0 if granted >= self.most * load else self.clock(granted / load)
+        return max(self.trip.floor, 1 - step * math.ceil((1 - clock) / step))
+
+    def _granted(self, error: float) -> float:
         if error > self.band:
             self._integral = 0.0
-            return 1.0
-        gain = (2 if error > 0 else 1) * self.sustainable / self.band
+            return math.inf
+        gain = self.sustainable / self.band
         if error < 0:  # the kernel's integral_cutoff is 0: errors add up only above the desired temperature
-            self._integral += 0.01 * error
-        granted = self.sustainable + gain * error + self._integral
-        return min(1.0, max(self.trip.floor, self.clock(granted)))
+            self._integral = max(-self.most, self._integral + 0.2 * gain * error)
+        return max(0.0, self.sustainable + (2 if error > 0 else 1) * gain * error + self._integral)
 
 
 @dataclass(slots=True)
@@ -83,7 +93,7 @@ class Cliff:
     _since: int = 0
     """Periods since it was last as hot as the trip."""
 
-    def limit(self, celsius: float) -> float:
+    def limit(self, celsius: float, load: float) -> float:
         self._since += 1
         if celsius >= self.trip.celsius:
             self._is_low, self._since = True, 0

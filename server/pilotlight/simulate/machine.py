@@ -64,6 +64,8 @@ class Machine:
         """Every request, by id."""
         self._is_starting = False
         self._limit = 1.0
+        self._load = 0.0
+        """Seconds of all cores that were used since the governor looked, which it does once a second."""
         self._num_background = 0
         """Requests of background work that are not done."""
         self._orders = Orders()
@@ -89,7 +91,8 @@ class Machine:
 
     def _look(self) -> None:
         """Once a second, the governor and the policy look at the machine."""
-        self._limit = self._scenario.governor.limit(self._celsius)
+        self._limit = self._scenario.governor.limit(self._celsius, self._load)
+        self._load = 0.0
         reading = self._instruments.read(
             self._now, self._celsius, self._percent, is_throttled=self._limit < 1
         )
@@ -100,20 +103,21 @@ class Machine:
         self.record.throttled_s += self._limit < 1
 
     def _ask(self) -> None:
-        """Requests come."""
-        self._scheduler.on_time(self._now)
+        """Requests come, and those that the policy deferred are looked at again."""
+        trace, now = self._scenario.trace, self._now
+        self._scheduler.on_time(now)
         if self._is_starting:
             self._is_starting = False
             self._scheduler.on_worker_ready(MODEL, parallel=1)
-        trace = self._scenario.trace
-        while self._num_asked < len(trace.asks) and trace.asks[self._num_asked].at <= self._now:
+        while self._num_asked < len(trace.asks) and trace.asks[self._num_asked].at <= now:
             self._held.append(trace.asks[self._num_asked])
             self._num_asked += 1
-        held, self._held = self._held, []
-        for ask in held:
-            self._pass(ask)
-        while trace.is_saturated and self._orders.is_admitted and self._num_background < NUM_WAITING:
-            self._request(Ask(self._now, RequestClass.BACKGROUND, BACKGROUND_TOKENS))
+        if self._held:
+            held, self._held = self._held, []
+            for ask in held:
+                self._pass(ask)
+        while self._num_background < NUM_WAITING and trace.is_saturated and self._orders.is_admitted:
+            self._request(Ask(now, RequestClass.BACKGROUND, BACKGROUND_TOKENS))
 
     def _pass(self, ask: Ask) -> None:
         """By the policy, or wait there: what is deferred is no request yet. No wait ends by a deadline."""
@@ -137,6 +141,7 @@ class Machine:
         if work is not None:
             extra = (work.watts - idle) * work.seconds
             joules += extra
+            self._load += work.threads * work.seconds
             self._account(work, extra)
         self._heat.step(joules / TICK_S)
         self.record.seconds += TICK_S

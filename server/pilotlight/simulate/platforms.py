@@ -42,16 +42,24 @@ class Platform:
         if name is GovernorName.CLIFF:
             return Cliff(self.trip)
         if name is GovernorName.POWER_ALLOCATOR:
-            inner = 0.0 if self.feels_chassis else self.body.inner
-            sustainable = (self.trip.celsius - self.body.air) / (self.body.outer + inner)
-            return PowerAllocator(self.trip, sustainable, self.chip.clock)
+            return self._power_allocator()
         return StepWise(self.trip)
+
+    def _power_allocator(self) -> PowerAllocator:
+        idle = self.chip.idle
+        sustainable = (self.trip.celsius - self.body.air) / (self.body.outer + self._inner) - idle
+        most = self.chip.watts(Setting()) - idle
+        return PowerAllocator(self.trip, sustainable, most, lambda watts: self.chip.clock(idle + watts))
+
+    @property
+    def _inner(self) -> float:
+        """K/W from where governor and sensor are to the chassis."""
+        return 0.0 if self.feels_chassis else self.body.inner
 
     @property
     def idles_at(self) -> float:
         """Degrees Celsius that governor and sensor feel when nothing runs."""
-        inner = 0.0 if self.feels_chassis else self.body.inner
-        return self.body.air + self.chip.idle * (self.body.outer + inner)
+        return self.body.air + self.chip.idle * (self.body.outer + self._inner)
 
     def vary(self, part: float, seed: int) -> "Platform":
         """One like it, every constant of its heat and its chip off by up to `part`, independently.

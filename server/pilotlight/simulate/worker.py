@@ -11,6 +11,9 @@ from pilotlight.policy.pace import Bursts
 from pilotlight.simulate.chip import Chip, Setting
 from pilotlight.simulate.policies import Orders
 
+Speed = tuple[float, float, float, float]
+"""Tokens per second, those had no governor interfered, watts of the machine, and the part of the threads."""
+
 
 @dataclass(slots=True)
 class Job:
@@ -32,6 +35,8 @@ class Work:
     """Tokens per second, had no governor interfered."""
     watts: float
     """Of the machine meanwhile."""
+    threads: float
+    """That were busy, as a part of the most there are."""
 
 
 @dataclass(slots=True)
@@ -42,7 +47,7 @@ class Worker:
     eco: Setting
     _jobs: dict[str, Job] = field(default_factory=dict)
     _bursts: Bursts = field(default_factory=Bursts)
-    _known: dict[Setting, tuple[float, float]] = field(default_factory=dict)
+    _speeds: dict[tuple[bool, float], Speed] = field(default_factory=dict)
 
     @property
     def is_answering(self) -> bool:
@@ -68,14 +73,15 @@ class Worker:
         return work
 
     def _work(self, job: Job, seconds: float, limit: float, orders: Orders) -> Work:
-        wanted = self.eco if job.request.yields and orders.is_eco else Setting()
-        setting = Setting(min(limit, wanted.clock), wanted.threads)
-        (rate, watts), (cold, _) = self._run_at(setting), self._run_at(wanted)
+        rate, cold, watts, threads = self._speed(job.request.yields and orders.is_eco, limit)
         tokens = min(job.left, rate * seconds)
-        return Work(job, tokens, tokens / rate, cold, watts)
+        return Work(job, tokens, tokens / rate, cold, watts, threads)
 
-    def _run_at(self, setting: Setting) -> tuple[float, float]:
-        """Tokens per second and watts; computed once per setting."""
-        if setting not in self._known:
-            self._known[setting] = self.chip.rate(setting), self.chip.watts(setting)
-        return self._known[setting]
+    def _speed(self, is_eco: bool, limit: float) -> Speed:
+        """Computed once of each."""
+        if (is_eco, limit) not in self._speeds:
+            wanted = self.eco if is_eco else Setting()
+            setting = Setting(min(limit, wanted.clock), wanted.threads)
+            rate, cold = self.chip.rate(setting), self.chip.rate(wanted)
+            self._speeds[is_eco, limit] = rate, cold, self.chip.watts(setting), setting.threads
+        return self._speeds[is_eco, limit]
