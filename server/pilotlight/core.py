@@ -100,6 +100,8 @@ class Request:
     """Tokens of prompt and answer together, if they are to be fewer than the model's context holds."""
     request_class: RequestClass = RequestClass.INTERACTIVE
     client: str = ""
+    is_overridden: bool = False
+    """Its client wants it done whatever the policy says, short of what is critical."""
 
     @property
     def rank(self) -> int:
@@ -363,6 +365,8 @@ class ModelStatus:
     """Requests whose conversation came from there."""
     cost: Cost | None = None
     """Known once the model was to be loaded."""
+    threads: int = 0
+    """That its worker computes with now; 0 without one."""
 
 
 @dataclass(frozen=True, slots=True)

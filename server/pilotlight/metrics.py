@@ -158,11 +158,15 @@ class _Snapshot(Collector):
         restarts = CounterMetricFamily(
             "pilotlight_worker_restarts", "Workers started again after one failed.", labels=["model"]
         )
+        threads = GaugeMetricFamily(
+            "pilotlight_threads", "Threads that compute the model now; 0: it is not loaded.", labels=["model"]
+        )
         for model in models:
             name = [model.model.name]
+            threads.add_metric(name, model.threads)
             resident.add_metric(name, model.bytes_resident or 0)
             restarts.add_metric(name, model.restarts)
-        yield from (resident, restarts, _workers(models))
+        yield from (resident, restarts, threads, _workers(models))
         yield from _classes(models)
         yield from _pauses(models)
         yield GaugeMetricFamily(

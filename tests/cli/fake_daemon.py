@@ -13,6 +13,7 @@ MODEL = {
     "state": "ready",
     "runtime": "llamacpp",
     "context": 2048,
+    "threads": 2,
     "bytes_resident": 64 * 2**20,
     "cost": {"estimated": 60 * 2**20, "at_most": 90 * 2**20},
 }

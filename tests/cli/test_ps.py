@@ -23,7 +23,8 @@ def shown(run: Run, daemon: FakeDaemon) -> tuple[list[str], str]:
 def test_it_shows_each_model_with_state_and_cost(run: Run, daemon: FakeDaemon) -> None:
     """One row per model, and what all may cost."""
     row, budget = shown(run, daemon)
-    assert row == ["pilot", "ready", "llamacpp", "2048", "64 MiB of 128 MiB", "60-90 MiB", "busy", "1", "2"]
+    assert row[:5] == ["pilot", "ready", "llamacpp", "2048", "2"]
+    assert row[5:] == ["64 MiB of 128 MiB", "60-90 MiB", "busy", "1", "2"]
     assert budget == "128 MiB charged of a budget of 1,024 MiB"
 
 
@@ -43,7 +44,7 @@ def test_it_shows_when_a_model_is_unloaded(
     """If nobody asks for it."""
     daemon.models[0] |= {"active": 0, **changes}
     row, _ = shown(run, daemon)
-    assert row[6] == when
+    assert row[7] == when
 
 
 def test_a_loading_model_shows_how_far_it_is(run: Run, daemon: FakeDaemon) -> None:
@@ -55,9 +56,9 @@ def test_a_loading_model_shows_how_far_it_is(run: Run, daemon: FakeDaemon) -> No
 def test_an_unknown_cost_is_a_dash(run: Run, daemon: FakeDaemon) -> None:
     """Not a zero."""
     daemon.models[0] |= {"state": "stopped", "bytes_resident": None, "bytes_charged": 0, "context": None}
-    daemon.models[0] |= {"cost": None}
+    daemon.models[0] |= {"cost": None, "threads": None}
     row, _ = shown(run, daemon)
-    assert row == ["pilot", "stopped", "llamacpp", "-", "-", "-", "-", "1", "2"]
+    assert row == ["pilot", "stopped", "llamacpp", "-", "-", "-", "-", "-", "1", "2"]
 
 
 def test_what_can_wait_is_told_apart(run: Run, daemon: FakeDaemon) -> None:

@@ -98,6 +98,46 @@ def test_what_runs_in_the_background_rests_on_battery(
         assert list(stream)[-1] == {"done": True}
 
 
+SPARE = """
+[policy.hysteresis]
+enter_after = 0
+leave_after = 0
+[defaults]
+threads = 2
+[[rule]]
+name = "spare"
+when = { supply = "battery" }
+interactive = { threads = 1 }
+"""
+
+
+def test_threads_change_in_the_middle_of_an_answer(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """And are as many as before when the plug is back."""
+    daemon = serve("--power-root", str(laptop), models=SPARE + echo(tmp_path, tokens_per_s=20))
+    with daemon.stream("echo", max_tokens=10_000) as stream:
+        assert next(stream)
+        assert daemon.model("echo")["threads"] == 2
+        write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+        assert until(lambda: daemon.model("echo")["threads"] == 1)
+        assert daemon.post("echo").headers["x-policy-action"] == "keep_alive=300;threads=1"
+        write(laptop, AC_online="1", BAT0_status="Charging")
+        assert until(lambda: daemon.model("echo")["threads"] == 2)
+        assert next(stream)
+
+
+def test_llamacpp_computes_with_so_many(serve: Callable[..., Daemon], laptop: Path) -> None:
+    """As it says itself."""
+    daemon = serve("--power-root", str(laptop), models=SPARE)
+    assert daemon.post("pilot", max_tokens=1).status_code == 200
+    assert daemon.model("pilot")["threads"] == 2
+    write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+    assert until(
+        lambda: daemon.post("pilot", max_tokens=1).is_success and daemon.model("pilot")["threads"] == 1
+    )
+
+
 def test_rules_are_read_again(serve: Callable[..., Daemon], tmp_path: Path) -> None:
     """The context that a rule leaves is a limit of the answer's model, and told as that."""
     daemon = serve(models="")

@@ -20,6 +20,7 @@ from pilotlight.policy.conditions import (
     ThermalIs,
 )
 from pilotlight.policy.facts import Facts
+from pilotlight.policy.limits import Threads
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level as MemoryLevel
@@ -74,6 +75,7 @@ ACTIONS = st.builds(
     max_tokens=LIMITS,
     context=LIMITS,
     keep_alive_s=st.none() | st.floats(0, 1e6),
+    threads=st.builds(Threads, st.none() | st.integers(1, 64), st.none() | st.floats(0.01, 0.99)),
 )
 
 FACTS = st.builds(
@@ -84,6 +86,7 @@ FACTS = st.builds(
     max_tokens=LIMITS,
     is_strict=st.booleans(),
     is_overridden=st.booleans(),
+    has_live_threads=st.booleans(),
 )
 
 

@@ -4,12 +4,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from pilotlight.core import RequestClass
-from pilotlight.policy.actions import NONE, Admit
+from pilotlight.policy.actions import NONE, Actions, Admit
 from pilotlight.policy.decide import Cause, Decision, decide
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.hysteresis import Hysteresis, InForce
+from pilotlight.policy.limits import Threads
 from pilotlight.policy.settings import Preset, RuleSettings, rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
@@ -86,6 +88,35 @@ def test_a_rule_of_ones_own_adds_to_the_preset() -> None:
     actions = judged(EMPTY, CHAT, "balanced", own).actions
     assert (actions.max_tokens, actions.context) == (256, 2048)
     assert judged(EMPTY, CHAT, "off", own).actions == NONE
+
+
+def test_a_rule_limits_threads() -> None:
+    """Where they can be changed; the answer is the same one, so a strict client gets it, too."""
+    own = {"when": {"supply": "battery"}, "interactive": {"threads": "50%"}}
+    more = {"when": {"supply": "battery"}, "any": {"threads": 2}}
+    reading = replace(EMPTY, percent=90.0)
+    for facts in (Facts(), Facts(is_strict=True)):
+        decision = judged(reading, facts, "always", own, more)
+        assert decision.actions == Actions(threads=Threads(2, 0.5))
+        assert dict(decision.actions.words()) == {"threads": "2, 50%"}
+        assert decision.reason.startswith(
+            "on battery at 90 %: at most 2 threads, at most 50 % of the threads; plug in"
+        )
+    assert judged(reading, Facts(has_live_threads=False), "always", own, more).actions == NONE
+
+
+@pytest.mark.parametrize(("threads", "left"), [(3, 3), (16, 8), (0.5, 4), ("75%", 6), ("1%", 1)])
+def test_threads_are_a_number_or_a_part(threads: Any, left: int) -> None:
+    """Of the eight that this model has."""
+    own = {"when": {}, "interactive": {"threads": threads}}
+    assert judged(Reading(), Facts(), "always", own).actions.threads.of(8) == left
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1025, True, 0.0, 1.0, 1.5, "0%", "100%", "all", "2", [2]])
+def test_other_threads_are_refused(threads: Any) -> None:
+    """With what may be there."""
+    with pytest.raises(ValidationError, match="must be a number of threads"):
+        RuleSettings.model_validate({"name": "a", "when": {}, "any": {"threads": threads}})
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,12 @@ def test_actions_are_a_lattice(a: Actions, b: Actions, c: Actions) -> None:
     assert (a | b).restricts(a) and (a | b).restricts(b)
 
 
+@given(ACTIONS, ACTIONS, st.integers(1, 64))
+def test_more_limits_never_give_more_threads(a: Actions, b: Actions, own: int) -> None:
+    """And there is always one."""
+    assert 1 <= (a | b).threads.of(own) <= a.threads.of(own) <= own
+
+
 @given(rules(), readings(), FACTS, st.randoms())
 def test_the_order_of_rules_does_not_matter(
     rules: tuple[Rule, ...], reading: Reading, facts: Facts, random: Random
@@ -143,4 +149,5 @@ def test_every_field_of_actions_is_drawn() -> None:
     """A new one must be part of these tests."""
     assert {field.name for field in fields(Actions)} == {
         "admit", "max_wait_s", "is_small", "is_reasoning_off", "max_tokens", "context", "keep_alive_s",
+        "threads",
     }  # fmt: skip

@@ -139,9 +139,9 @@ def test_rests_that_a_worker_tells_of_are_no_slowdown() -> None:
     heard = []
     for _ in range(20):
         heard += answers.say(number, tokens=24)
-        answers.slowdown.paused("m")
+        answers.slowdown.changed("m")
         answers.now += 0.5
-        answers.slowdown.paused("m")
+        answers.slowdown.changed("m")
     assert max(heard) == 0
 
 

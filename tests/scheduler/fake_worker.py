@@ -26,14 +26,14 @@ def info(parallel: int) -> WorkerInfo:
         context=64,
         context_trained=64,
         parallel=parallel,
-        threads=1,
+        threads=8,
         vocab=1,
         description="fake",
         bytes_model=0,
         num_parameters=0,
         has_chat_template=True,
         load_s=0.0,
-        capabilities=Capabilities(),
+        capabilities=Capabilities(live_threads=True),
     )
 
 

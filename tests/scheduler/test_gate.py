@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import pytest
@@ -11,6 +12,7 @@ from pilotlight.errors import BackgroundBlocked, BatteryFloor, Busy, ShuttingDow
 from pilotlight.policy.actions import Actions, Admit
 from pilotlight.policy.decide import Decision
 from pilotlight.policy.facts import Facts
+from pilotlight.policy.limits import Threads
 from pilotlight.policy.settings import RuleSettings, rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.scheduler.gate import LONGEST_RETRY_S, Gate, Policy, restricted
@@ -174,6 +176,24 @@ def test_what_is_known_no_more_restricts_no_more() -> None:
 class Stuck(Machine):
     async def fresh(self, within_s: float) -> Reading:
         return self.reading
+
+
+def test_an_override_frees_threads_but_for_what_is_critical() -> None:
+    """Rules limit those of a class; one request may set aside what is short of critical."""
+
+    async def main() -> None:
+        rules: list[dict[str, Any]] = [
+            {"name": "battery", "when": {"supply": "battery"}, "any": {"threads": 2}},
+            {"name": "heat", "when": {"thermal": "critical"}, "any": {"threads": 3}},
+        ]
+        known = rules_of("always", tuple(map(RuleSettings.model_validate, rules)))
+        machine = Machine(replace(LOW, thermal=ThermalLevel.CRITICAL))
+        orders = Gate(Policy(known), machine, max_held=4).orders(await machine.fresh(0))
+        request = Request("r", "m", Prompt(messages=()), Sampling())
+        assert orders.threads_for(request) == Threads(2)
+        assert orders.threads_for(replace(request, is_overridden=True)) == Threads(3)
+
+    run_virtual(main)
 
 
 def test_what_runs_gets_its_orders() -> None:

@@ -23,6 +23,7 @@ from pilotlight.core import (
 )
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
 from pilotlight.notices import Notices
+from pilotlight.policy.limits import Threads
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -35,7 +36,8 @@ from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, State, Trim
+from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, SetThreads, State, Trim
+from pilotlight.worker.protocol import Threads as SaidThreads
 
 
 class FakeSenses:
@@ -350,6 +352,41 @@ async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
     bench.loop.obey(Orders())
     await settle()
     assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+
+
+def threads_sent(bench: Bench) -> list[int]:
+    return [one.threads for one in bench.worker.sent if isinstance(one, SetThreads)]
+
+
+async def test_threads_are_those_that_the_policy_leaves_to_what_runs(bench: Bench) -> None:
+    """Also for answers that run already, and all of them once it limits no more; what waits has no say."""
+    orders = Orders(threads={RequestClass.INTERACTIVE: Threads(4), RequestClass.BATCH: Threads(part=0.25)})
+    batch, _ = await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(orders)
+    await settle()
+    answer, _ = await bench.running("r2")
+    await bench.running("r3", is_overridden=True)
+    bench.loop.obey(Orders())
+    await settle()
+    assert threads_sent(bench) == [2, 4, 8]
+    bench.loop.obey(replace(orders, threads_overridden=Threads(3)))
+    await settle()
+    assert threads_sent(bench)[3:] == [4]
+    batch.close()
+    answer.close()
+    await settle()
+    assert threads_sent(bench)[4:] == [3]
+
+
+async def test_what_a_worker_computes_with_is_what_it_says(bench: Bench) -> None:
+    """Not what it was told."""
+    await bench.running("r1")
+    assert bench.loop.status()[0].threads == 8
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: Threads(2)}))
+    await settle()
+    assert bench.loop.status()[0].threads == 8
+    bench.worker.tell(SaidThreads(2))
+    assert bench.loop.status()[0].threads == 2
 
 
 async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench) -> None:

@@ -29,6 +29,7 @@ from pilotlight.worker.protocol import (
     Splitter,
     State,
     Step,
+    Threads,
     ToDaemon,
     ToWorker,
     Trim,
@@ -71,6 +72,7 @@ TO_DAEMON: list[ToDaemon] = [
     Ready(INFO),
     LoadFailed("no such file", missing=True),
     Paused(3),
+    Threads(2),
     Step(()),
     Step(
         (

@@ -31,6 +31,7 @@ from pilotlight.worker.protocol import (
     SetThreads,
     State,
     Step,
+    Threads,
     Trim,
     encode,
 )
@@ -106,6 +107,7 @@ class Heard:
         self.states: list[State] = []
         self.saved: list[Saved] = []
         self.pauses: list[int] = []
+        self.threads: list[int] = []
         self._news = anyio.Event()
 
     def __call__(self, message: Said) -> None:
@@ -115,6 +117,8 @@ class Heard:
             self.saved.append(message)
         elif isinstance(message, Paused):
             self.pauses.append(message.num_sequences)
+        elif isinstance(message, Threads):
+            self.threads.append(message.threads)
         else:
             self.states.append(message)
         self._news.set()
@@ -283,11 +287,12 @@ async def test_a_cancelled_request_says_no_more(spawn: Spawn) -> None:
 
 
 async def test_threads_can_be_changed_while_it_runs(spawn: Spawn) -> None:
-    """The state says so."""
+    """It says so, and so does its state."""
     worker, heard = await load(await spawn()), Heard()
     worker.send(SetThreads(7))
     worker.send(Inspect())
     await talk(worker, heard, lambda: bool(heard.states))
+    assert heard.threads == [7]
     assert heard.states[0].threads == 7
 
 

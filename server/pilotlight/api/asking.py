@@ -44,6 +44,7 @@ class Asking:
             asked.request(exchange.id, model), http, asked.service_tier, service.classes
         )
         facts = said.facts(http, request, model)
+        request = replace(request, is_overridden=facts.is_overridden)
         return cls(asked, shape, model, request, facts, service, exchange.id, warnings)
 
     def decided(self, decision: Decision) -> tuple[Request, Writer]:

@@ -70,6 +70,7 @@ class Offline:
             raise Unsupported("stream is not supported in batches", param="stream")
         model = await self._service.catalog.find(asked.model)
         request = replace(asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT)
-        facts = Facts(RequestClass.BATCH, model.name, model.small, request.max_tokens)
+        live = model.capabilities.live_threads
+        facts = Facts(RequestClass.BATCH, model.name, model.small, request.max_tokens, has_live_threads=live)
         answer_id = request_id.removeprefix("req_")
         return Reply(Asking(asked, shape, model, request, facts, self._service, answer_id, warnings))

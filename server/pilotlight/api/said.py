@@ -35,6 +35,7 @@ def facts(http: HttpRequest, request: Request, model: Model) -> Facts:
         max_tokens=request.max_tokens,
         is_strict=_is_given(http, STRICT, "strict"),
         is_overridden=is_overridden,
+        has_live_threads=model.capabilities.live_threads,
     )
 
 

@@ -8,7 +8,10 @@ import click
 
 from pilotlight.cli.options import daemon_options
 
-COLUMNS = ("model", "state", "runtime", "context", "memory", "expected", "unload", "active", "queued")
+COLUMNS = (
+    *("model", "state", "runtime", "context", "threads"),
+    *("memory", "expected", "unload", "active", "queued"),
+)
 
 
 @click.command("ps")
@@ -45,6 +48,7 @@ def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
         f"{state} {model['progress']:.0%}" if state == "starting" else state,
         model["runtime"],
         _shown(model["context"]),
+        _shown(model["threads"]),
         _memory(model),
         _expected(model),
         _when(model),

@@ -7,9 +7,8 @@ looked at, and one more rule never loosens anything. Knows no rules and no readi
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeVar
 
-N = TypeVar("N", int, float)
+from pilotlight.policy.limits import ALL_THREADS, Threads, least
 
 
 class Admit(IntEnum):
@@ -43,16 +42,19 @@ class Actions:
     """Tokens of prompt and answer together, at most."""
     keep_alive_s: float | None = None
     """Seconds that its model stays loaded afterwards, at most."""
+    threads: Threads = ALL_THREADS
+    """That compute it."""
 
     def __or__(self, other: "Actions") -> "Actions":
         return Actions(
             admit=max(self.admit, other.admit),
-            max_wait_s=_least(self.max_wait_s, other.max_wait_s),
+            max_wait_s=least(self.max_wait_s, other.max_wait_s),
             is_small=self.is_small or other.is_small,
             is_reasoning_off=self.is_reasoning_off or other.is_reasoning_off,
-            max_tokens=_least(self.max_tokens, other.max_tokens),
-            context=_least(self.context, other.context),
-            keep_alive_s=_least(self.keep_alive_s, other.keep_alive_s),
+            max_tokens=least(self.max_tokens, other.max_tokens),
+            context=least(self.context, other.context),
+            keep_alive_s=least(self.keep_alive_s, other.keep_alive_s),
+            threads=self.threads | other.threads,
         )
 
     def restricts(self, other: "Actions") -> bool:
@@ -84,13 +86,9 @@ class Actions:
         for name, limit in limits.items():
             if limit is not None:
                 yield name, f"{limit:g}" if isinstance(limit, float) else str(limit)
+        if self.threads != ALL_THREADS:
+            yield "threads", ", ".join(self.threads.words)
 
 
 NONE = Actions()
 """Restricts nothing."""
-
-
-def _least(a: N | None, b: N | None) -> N | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return min(a, b)

@@ -11,6 +11,7 @@ from pilotlight.policy import words
 from pilotlight.policy.actions import NONE, Actions, Admit
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.hysteresis import InForce
+from pilotlight.policy.limits import ALL_THREADS
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading
 
@@ -98,7 +99,7 @@ def _restricted(rule: Rule, facts: Facts) -> Actions:
         actions = replace(actions, is_small=False)
     if actions.max_tokens is not None and facts.max_tokens and facts.max_tokens <= actions.max_tokens:
         actions = replace(actions, max_tokens=None)
-    return actions
+    return actions if facts.has_live_threads else replace(actions, threads=ALL_THREADS)
 
 
 def _cause(fired: Sequence[Rule], facts: Facts) -> Cause:

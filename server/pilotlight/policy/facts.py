@@ -17,3 +17,5 @@ class Facts:
     """Its client wants what it asked for, or nothing."""
     is_overridden: bool = False
     """Somebody wants it done whatever the machine's state, short of critical."""
+    has_live_threads: bool = True
+    """The model's runtime can be told how many threads compute."""

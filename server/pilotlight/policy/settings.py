@@ -26,6 +26,7 @@ from pilotlight.policy.conditions import (
     ThermalIs,
 )
 from pilotlight.policy.hysteresis import Hysteresis
+from pilotlight.policy.limits import ALL_THREADS, Threads
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Supply, ThermalLevel
 from pilotlight.registry import keep_alive
@@ -35,6 +36,8 @@ Preset = Literal["always", "balanced", "quiet", "battery", "server", "off"]
 
 MAX_WAIT = "8h"
 """Of deferred requests whose rule does not say how long."""
+
+MOST_THREADS = 1024
 
 
 def _seconds(value: Any) -> float:
@@ -59,8 +62,20 @@ def _between(value: Any) -> Between:
     raise ValueError("must be two different times of the day, as in '22:00-07:00'")
 
 
+def _threads(value: Any) -> Threads:
+    match = re.fullmatch(r"(\d\d?) ?%", value) if isinstance(value, str) else None
+    if match is not None and int(match[1]):
+        return Threads(part=int(match[1]) / 100)
+    if isinstance(value, float) and 0 < value < 1:
+        return Threads(part=value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_THREADS:
+        return Threads(value)
+    raise ValueError('must be a number of threads (4), or a part of those there are (0.5 or "50%")')
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Window = Annotated[Between, PlainValidator(_between)]
+ThreadLimit = Annotated[Threads, PlainValidator(_threads)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Headroom = Annotated[float, Field(gt=0, le=2)]
 
@@ -114,6 +129,7 @@ class ActionSettings(_Table):
     max_tokens: int | None = Field(None, ge=1)
     context: int | None = Field(None, ge=64)
     keep_alive: Seconds | None = None
+    threads: ThreadLimit = ALL_THREADS
 
     @model_validator(mode="after")
     def _waits_for_something(self) -> Self:
@@ -131,6 +147,7 @@ class ActionSettings(_Table):
             max_tokens=self.max_tokens,
             context=self.context,
             keep_alive_s=self.keep_alive,
+            threads=self.threads,
         )
 
 

@@ -9,6 +9,7 @@ from pilotlight.core import RequestClass
 from pilotlight.policy.actions import Actions, Admit
 from pilotlight.policy.conditions import Between, clock
 from pilotlight.policy.facts import Facts
+from pilotlight.policy.limits import ALL_THREADS, Threads
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level as MemoryLevel
@@ -75,7 +76,7 @@ def _effects(actions: Actions, facts: Facts) -> Iterator[str]:
         yield f"{whose} are refused"
     elif actions.admit is Admit.DEFER:
         yield f"{whose} wait"
-    elif actions.degrades:
+    elif actions.degrades or actions.threads != ALL_THREADS:
         yield _less(actions, facts)
     elif actions.keep_alive_s is not None:
         yield f"models are unloaded after {actions.keep_alive_s:.0f} s"
@@ -91,7 +92,14 @@ def _less(actions: Actions, facts: Facts) -> str:
         parts.append("without reasoning")
     if actions.context is not None:
         parts.append(f"prompt and answer within {actions.context} tokens")
-    return ", ".join(parts)
+    return ", ".join([*parts, *_threads(actions.threads)])
+
+
+def _threads(threads: Threads) -> Iterator[str]:
+    if threads.count is not None:
+        yield f"at most {threads.count} thread{'s' if threads.count > 1 else ''}"
+    if threads.part is not None:
+        yield f"at most {100 * threads.part:.0f} % of the threads"
 
 
 def _ways_out(rules: Sequence[Rule], about: set[str]) -> Iterator[str]:

@@ -211,8 +211,8 @@ class Slowdown:
                 self._measure(_Measured(kind, speed, now))
             work.window = _Window(now, now)
 
-    def paused(self, model: str) -> None:
-        """Some of its sequences pause from now on, or go on."""
+    def changed(self, model: str) -> None:
+        """Some of its sequences pause from now on, or go on, or another number of threads computes them."""
         if (work := self._works.get(model)) is not None:
             work.window = None
 

@@ -34,6 +34,7 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "conversations": {"saved": status.saved, "restored": status.restored},
         "cost": _cost(status.cost) if status.cost else None,
         "context": info.context if info else model.context or None,
+        "threads": status.threads or None,
         "parallel": info.parallel if info else model.parallel or None,
         "progress": status.progress,
         "active": status.active,

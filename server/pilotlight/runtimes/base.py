@@ -65,8 +65,9 @@ class Runtime(Protocol):
     def has_work(self) -> bool:
         """A `step` would do something."""
 
-    def set_threads(self, threads: int) -> None:
-        """From the next step on, where `Capabilities.live_threads` says so; else nothing changes."""
+    def set_threads(self, threads: int) -> int:
+        """From the next step on, where `Capabilities.live_threads` says so; else nothing changes. Returns how
+        many compute from now on."""
 
     def trim(self) -> None:
         """Give back the memory of what was computed for requests that have ended."""

@@ -127,8 +127,9 @@ class Echo:
     def has_work(self) -> bool:
         return bool(self._shift)
 
-    def set_threads(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> int:
         self._threads = threads
+        return threads
 
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held

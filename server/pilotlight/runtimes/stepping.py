@@ -202,9 +202,10 @@ class RowRuntime:
     def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
         self._ahead.work(is_wanted)
 
-    def set_threads(self, threads: int) -> None:
+    def set_threads(self, threads: int) -> int:
         if self._decoder.set_threads(threads):
             self._threads = threads
+        return self._threads
 
     # --- the step ---
 

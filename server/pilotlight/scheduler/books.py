@@ -84,6 +84,10 @@ class Residence:
     pauses: Pauses = field(default_factory=Pauses)
     is_held: bool = False
     """Its worker was told to compute nothing that yields."""
+    threads_wanted: int = 0
+    """That its worker was told to compute with."""
+    threads: int = 0
+    """That it computes with, as it said itself."""
     saved: int = 0
     restored: int = 0
 

@@ -68,6 +68,10 @@ class Dispatches:
     def requests(self) -> Sequence[Request]:
         return [one.request for one in self._by_number.values()]
 
+    def of(self, model: str) -> Sequence[Request]:
+        """Those in its worker."""
+        return [request for request in self.requests if request.model == model]
+
     @property
     def urgent_models(self) -> set[str]:
         """Those with interactive requests."""

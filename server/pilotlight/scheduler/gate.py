@@ -7,7 +7,7 @@ every `RECHECK_S` while one is held; who looks while work runs gets its orders f
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import anyio
 import structlog
@@ -26,6 +26,7 @@ from pilotlight.policy.actions import NONE, Actions, Admit
 from pilotlight.policy.decide import Cause, Decision, decide
 from pilotlight.policy.facts import Facts
 from pilotlight.policy.hysteresis import Hysteresis, InForce
+from pilotlight.policy.limits import ALL_THREADS, Threads, least
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading
 
@@ -47,8 +48,6 @@ REFUSALS = {
     Cause.BACKGROUND: BackgroundBlocked,
     Cause.RULE: Restricted,
 }
-
-N = TypeVar("N", int, float)
 
 log = structlog.get_logger()
 
@@ -80,10 +79,20 @@ class Ruling:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What is done with requests that run: those that yield are held; those of some classes end."""
+    """What is done with requests that run: those that yield are held; those of some classes end; and so many
+    threads compute them."""
 
     holds_yielding: bool = False
     refusals: Mapping[RequestClass, Restricted] = field(default_factory=dict)
+    threads: Mapping[RequestClass, Threads] = field(default_factory=dict)
+    threads_overridden: Threads = ALL_THREADS
+    """For interactive requests that override the policy: what is critical counts for them, too."""
+
+    def threads_for(self, request: Request) -> Threads:
+        """At most."""
+        if request.is_overridden:
+            return self.threads_overridden
+        return self.threads.get(request.request_class, ALL_THREADS)
 
 
 class Gate:
@@ -155,7 +164,9 @@ class Gate:
             if decision.cause is not None and any(rule.is_critical for rule in decision.blocking)
         }
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
-        return Orders(all(waits), ending)
+        overridden = self._decide(reading, Facts(is_overridden=True))
+        threads = {one: decision.actions.threads for one, decision in decisions.items()}
+        return Orders(all(waits), ending, threads, overridden.actions.threads)
 
     def refusal(self, decision: Decision) -> Restricted:
         """The error that tells why, and when to try again if that is known."""
@@ -264,12 +275,7 @@ def restricted(request: Request, actions: Actions) -> Request:
     return replace(
         request,
         prompt=prompt,
-        max_tokens=_least(request.max_tokens, actions.max_tokens),
+        max_tokens=least(request.max_tokens, actions.max_tokens),
         context=actions.context,
-        keep_alive_s=_least(request.keep_alive_s, actions.keep_alive_s),
+        keep_alive_s=least(request.keep_alive_s, actions.keep_alive_s),
     )
-
-
-def _least(a: N | None, b: N | None) -> N | None:
-    given = [value for value in (a, b) if value is not None]
-    return min(given, default=None)

@@ -14,7 +14,18 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.worker.handle import Said
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Paused, Refused, Saved, State, Step
+from pilotlight.worker.protocol import (
+    Admitted,
+    Delta,
+    Done,
+    Event,
+    Paused,
+    Refused,
+    Saved,
+    State,
+    Step,
+    Threads,
+)
 
 REFUSALS = {kind.__name__: kind for kind in (errors.BadRequest, errors.ContextOverflow, errors.NoMemory)}
 """What a worker may refuse a request with."""
@@ -50,7 +61,11 @@ class Hearing:
                 self._on_state(model, message)
             case Paused(num_sequences):
                 self._books[model.name].pauses.note(num_sequences, anyio.current_time())
-                self._slowdown.paused(model.name)
+                self._slowdown.changed(model.name)
+            case Threads(threads):
+                self._books[model.name].threads = threads
+                self._slowdown.changed(model.name)
+                log.info("threads", model=model.name, threads=threads)
             case Saved(count, num_bytes):
                 self._books[model.name].saved += count
                 log.info("conversations saved", model=model.name, count=count, bytes=num_bytes)
@@ -65,9 +80,8 @@ class Hearing:
                 self._on_event(dispatched, event)
                 if isinstance(event, Delta):
                     tokens[event.id, event.index] = event.tokens
-        info = self._books[model.name].info
-        if tokens and info is not None:
-            self._slowdown.said(model.name, tokens, info.threads, anyio.current_time())
+        if tokens:
+            self._slowdown.said(model.name, tokens, self._books[model.name].threads, anyio.current_time())
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)

@@ -43,7 +43,7 @@ from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
 from pilotlight.worker.handle import Said
-from pilotlight.worker.protocol import Cancel, FrameError, Hold, Inspect, Trim
+from pilotlight.worker.protocol import Cancel, FrameError, Hold, Inspect, SetThreads, Trim
 
 PRESSURE = {
     Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
@@ -219,7 +219,7 @@ class Loop:
                     self._inbox.popleft()()
                 if not self._answers:
                     self._senses.end()
-                self._hold()
+                self._steer()
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
                 with anyio.CancelScope(deadline=self._scheduler.next_due):
@@ -367,13 +367,19 @@ class Loop:
 
     # --- what workers are told ---
 
-    def _hold(self) -> None:
+    def _steer(self) -> None:
         urgent_models = self._dispatches.urgent_models
         for name, at in self._books.items():
+            if at.worker is None or at.info is None:
+                continue
             is_held = self._holds.is_held(name, urgent_models)
-            if at.worker is not None and at.is_held is not is_held:
+            if at.is_held is not is_held:
                 at.is_held = is_held
                 at.worker.send(Hold(is_held))
+            threads = self._holds.threads(self._dispatches.of(name), at.info) or at.threads_wanted
+            if at.threads_wanted != threads:
+                at.threads_wanted = threads
+                at.worker.send(SetThreads(threads))
 
     # --- ends ---
 

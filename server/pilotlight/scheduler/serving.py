@@ -99,6 +99,7 @@ class Serving:
         info = worker.info
         assert info is not None, "a loaded worker has said what it is"
         at.worker, at.info, at.progress = worker, info, 1.0
+        at.threads = at.threads_wanted = info.threads
         self._notices.clear(f"worker_failed_{model.name}")
         log.info(
             "worker ready",

@@ -35,4 +35,5 @@ def status_of(
         saved=at.saved,
         restored=at.restored,
         cost=cost,
+        threads=at.threads if at.worker else 0,
     )

@@ -38,6 +38,7 @@ from pilotlight.worker.protocol import (
     SetThreads,
     Splitter,
     Step,
+    Threads,
     ToDaemon,
     ToWorker,
     Trim,
@@ -221,7 +222,7 @@ class Intake:
             case Cancel(request_id):
                 return lambda runtime: runtime.cancel(request_id)
             case SetThreads(threads):
-                return lambda runtime: runtime.set_threads(threads)
+                return lambda runtime: Threads(runtime.set_threads(threads))
             case Trim():
                 return _trim
             case Inspect():

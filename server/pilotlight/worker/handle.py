@@ -30,6 +30,7 @@ from pilotlight.worker.protocol import (
     Splitter,
     State,
     Step,
+    Threads,
     ToDaemon,
     ToWorker,
     decode_to_daemon,
@@ -50,7 +51,7 @@ SAVE_LATE_S = 0.5
 
 READ_BYTES = 1 << 18
 
-Said = Step | Paused | State | Saved
+Said = Step | Paused | Threads | State | Saved
 """What a worker says once it is ready."""
 
 CRASH_SIGNALS = frozenset(

@@ -11,7 +11,7 @@ import msgspec
 
 from pilotlight.core import Archive, FinishReason, Loading, Prompt, RequestClass, Sampling, WorkerInfo
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 
 MAX_FRAME_BYTES = 256 * 2**20
 """Longer than any legal message (bodies are limited far below); a longer frame is a broken peer."""
@@ -69,7 +69,7 @@ class Cancel(_Message, frozen=True, tag=True, array_like=True):
 
 
 class SetThreads(_Message, frozen=True, tag=True, array_like=True):
-    """Compute with this many threads from the next decode step on."""
+    """Compute with this many threads from the next decode step on; `Threads` is the answer."""
 
     threads: int
 
@@ -170,6 +170,12 @@ class Paused(_Message, frozen=True, tag=True, array_like=True):
     num_sequences: int
 
 
+class Threads(_Message, frozen=True, tag=True, array_like=True):
+    """From now on so many threads compute."""
+
+    threads: int
+
+
 class State(_Message, frozen=True, tag=True, array_like=True):
     """The worker's own count of what it holds, after its invariants were checked (`fault` if one broke)."""
 
@@ -189,7 +195,7 @@ class Saved(_Message, frozen=True, tag=True, array_like=True):
 
 
 ToWorker = Load | Generate | Hold | Cancel | SetThreads | Trim | Inspect | Finish
-ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | State | Saved
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | Threads | State | Saved
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)
