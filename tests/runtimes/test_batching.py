@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from pilotlight.runtimes.batching import (
     CAREFUL_CHUNK,
+    JUST_BEGUN,
     ROWS,
     SMALLEST_CHUNK,
     WHOLE,
@@ -23,12 +24,22 @@ def waiting(length: int, arrival: int = 0) -> Sequence:
     return Sequence([1] * length, arrival)
 
 
-def generating() -> Sequence:
-    """A sequence with one sampled token to compute."""
+def generating(num_generated: int = 1) -> Sequence:
+    """A sequence that has sampled so many tokens, the last of them to be computed."""
     sequence = waiting(5)
-    sequence.num_computed = 5
-    sequence.tokens.append(2)
+    sequence.tokens += [2] * num_generated
+    sequence.num_computed = len(sequence.tokens) - 1
     return sequence
+
+
+def old(num_sequences: int = 1) -> list[Sequence]:
+    """Streams that have run for a while."""
+    return [generating(JUST_BEGUN + 1) for _ in range(num_sequences)]
+
+
+def new_pace(largest: int = 512) -> Pace:
+    """Prompts alone take half a second, beside streams half of that."""
+    return Pace(0.5, 0.25, 0.8, largest)
 
 
 def test_the_shortest_prompt_goes_first() -> None:
@@ -107,63 +118,73 @@ def test_shared_prefixes_are_measured_right(common: list[int], a: list[int], b: 
 
 def test_the_pace_is_careful_before_it_knows_the_machine() -> None:
     """A first step of half a minute would be a bad surprise."""
-    assert Pace(0.5, 0.25, largest=512).chunk(0, 1) == CAREFUL_CHUNK
+    assert new_pace().chunk([], 1) == CAREFUL_CHUNK
 
 
 def test_a_step_takes_the_time_it_may_take() -> None:
     """Less while streams wait for it."""
-    pace = Pace(step_s=0.5, busy_step_s=0.25, largest=512)
+    pace = new_pace()
     pace.observe(100, 0.25)
-    quiet, busy = pace.chunk(0, 1), pace.chunk(1, 1)
+    quiet, busy = pace.chunk([], 1), pace.chunk(old(), 1)
     assert abs(quiet - 200) <= ROWS / 2
     assert abs(busy - 100) <= ROWS / 2
 
 
 def test_the_more_prompts_wait_the_longer_is_a_step_beside_streams() -> None:
     """Nothing waits for a step of prompts alone, so that one stays as it is."""
-    pace = Pace(step_s=0.5, busy_step_s=0.25, largest=512)
+    pace = new_pace()
     pace.observe(100, 0.25)
-    assert pace.chunk(4, 1) == pace.chunk(4, 2) < pace.chunk(4, 4) < pace.chunk(4, 8)
-    assert pace.chunk(0, 1) == pace.chunk(0, 8)
+    assert pace.chunk(old(4), 1) == pace.chunk(old(4), 2) < pace.chunk(old(4), 4) < pace.chunk(old(4), 8)
+    assert pace.chunk([], 1) == pace.chunk([], 8)
+
+
+def test_a_crowd_begins_together() -> None:
+    """Streams that have just begun wait for the others' prompts, up to a bound; not beside older ones."""
+    pace = new_pace()
+    pace.observe(100, 0.25)
+    just_begun = generating(JUST_BEGUN)
+    assert pace.chunk(old(), 1) < pace.chunk([just_begun], 1) < pace.chunk([just_begun], 2)
+    assert abs(pace.chunk([just_begun], 7) - 320) <= ROWS / 2
+    assert pace.chunk([just_begun, *old()], 2) == pace.chunk(old(2), 2)
 
 
 def test_a_step_too_small_to_tell_is_not_measured() -> None:
     """Its cost is that of the weights and not of its tokens."""
-    pace = Pace(0.5, 0.25, largest=512)
+    pace = new_pace()
     pace.observe(100, 0.25)
-    before = pace.chunk(0, 1)
+    before = pace.chunk([], 1)
     pace.observe(SMALLEST_CHUNK - 1, 100.0)
-    assert pace.chunk(0, 1) == before
+    assert pace.chunk([], 1) == before
 
 
 def test_steps_far_off_do_not_set_the_pace() -> None:
     """A process that stood still for a minute computes no slower afterwards."""
-    pace = Pace(0.5, 0.25, largest=512)
+    pace = new_pace()
     for seconds in (0.25, 0.25, 0.25, 60.0, 0.0):
         pace.observe(100, seconds)
-    assert abs(pace.chunk(0, 1) - 200) <= ROWS / 2
+    assert abs(pace.chunk([], 1) - 200) <= ROWS / 2
 
 
 def test_a_machine_that_became_slower_sets_the_pace() -> None:
     """After a few steps."""
-    pace = Pace(0.5, 0.25, largest=512)
+    pace = new_pace()
     for seconds in (0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5):
         pace.observe(100, seconds)
-    assert abs(pace.chunk(0, 1) - 100) <= ROWS / 2
+    assert abs(pace.chunk([], 1) - 100) <= ROWS / 2
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 512), st.floats(1e-6, 100)), max_size=20),
-    st.integers(0, 64),
+    st.lists(st.integers(1, 9), max_size=64),
     st.integers(0, 99),
 )
 def test_a_chunk_is_never_out_of_bounds(
-    steps: list[tuple[int, float]], num_running: int, num_prompts: int
+    steps: list[tuple[int, float]], streams: list[int], num_prompts: int
 ) -> None:
     """Whatever was measured; it makes whole groups of rows."""
-    pace = Pace(0.5, 0.25, largest=504)
+    pace = new_pace(504)
     for num_tokens, seconds in steps:
         pace.observe(num_tokens, seconds)
-    chunk = pace.chunk(num_running, num_prompts)
+    chunk = pace.chunk([generating(num_tokens) for num_tokens in streams], num_prompts)
     assert 0 < chunk <= 504
     assert chunk % ROWS == 0 or chunk == 504

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from speaking import Bench, builtin, generate
 
-from pilotlight.runtimes.batching import NUM_COSTS
+from pilotlight.runtimes.batching import JUST_BEGUN, NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
 
 LONG = [5, 6, 7, 8] * 60
@@ -96,7 +96,8 @@ def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: l
         bench.runtime._pace.observe(100, 1.0)
     talking, reading = generate("hi", max_tokens=40, ignore_eos=True), generate(LONG, max_tokens=1)
     bench.start(talking)
-    bench.step()
+    for _ in range(JUST_BEGUN + 1):
+        bench.step()
     bench.start(reading)
     runs.clear()
     while not bench.speech(reading).done:
@@ -108,6 +109,15 @@ def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: l
     assert max(pieces) <= 112
     bench.finish()
     assert bench.speech(talking).end.completion_tokens == 40
+
+
+def test_nobody_is_moved_when_all_end_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that was computed would be copied for nothing."""
+    moved: list[int] = []
+    monkeypatch.setattr(bench.runtime._decoder, "move", lambda source, *_: moved.append(source))
+    asked = [generate([token] * 20, n=2, max_tokens=5, ignore_eos=True) for token in (5, 6)]
+    bench.answers(asked)
+    assert moved == []
 
 
 def test_who_stays_is_moved_when_others_leave(bench: Bench) -> None:

@@ -15,7 +15,7 @@ Pure bookkeeping over sequences of token ids; knows neither a runtime's API nor 
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol, TypeVar
 
 SMALLEST_CHUNK = 16
@@ -34,6 +34,10 @@ whole process."""
 
 WORTH_WAITING = 32
 """Tokens of a running prompt worth waiting for instead of computing them a second time."""
+
+JUST_BEGUN = 4
+"""Tokens of an answer up to which its stream waits for others of its crowd. In the end it loses nothing by
+it: a step for few costs nearly as much as one for many."""
 
 WHOLE = 1.5
 """A prompt is computed to its end if it is at most so many times longer than the room that is left: each of
@@ -72,6 +76,11 @@ class Sequence:
     def is_generating(self) -> bool:
         """All but the newest sampled token is computed."""
         return self.num_computed >= self.num_prompt and self.num_computed == len(self.tokens) - 1
+
+    @property
+    def has_just_begun(self) -> bool:
+        """It may be one of a crowd whose prompts are still being computed."""
+        return self.num_generated <= JUST_BEGUN
 
     def urgency(self, work_done: int) -> tuple[int, int]:
         """Smaller goes first: who waited for as much work as it
@@ -128,9 +137,10 @@ def is_worth_waiting(sequence: Sequence, running: Iterable[Sequence], shared: in
 class Pace:
     """Measures what a prompt token costs and says how many fit a step."""
 
-    def __init__(self, step_s: float, busy_step_s: float, largest: int) -> None:
+    def __init__(self, step_s: float, busy_step_s: float, crowd_step_s: float, largest: int) -> None:
         self._step_s = step_s
         self._busy_step_s = busy_step_s
+        self._crowd_step_s = crowd_step_s
         self._largest = largest
         self._costs: deque[float] = deque(maxlen=NUM_COSTS)
         """Seconds per prompt token of the last steps."""
@@ -141,16 +151,22 @@ class Pace:
         if num_tokens >= SMALLEST_CHUNK:
             self._costs.append(seconds / num_tokens)
 
-    def chunk(self, num_running: int, num_prompts: int, longest_s: float = math.inf) -> int:
+    def chunk(self, running: Collection[Sequence], num_prompts: int, longest_s: float = math.inf) -> int:
         """Prompt tokens for the next round, in whole groups of rows; fewer when streams wait for it.
 
         `num_prompts` is how many are to be computed. Every piece of a prompt costs a pass over the weights,
-        so the more prompts there are, the longer streams wait for them, and the sooner that's over.
-        No step takes longer than `longest_s`.
+        so the more prompts there are, the longer streams wait for them, and the sooner that's over; longest
+        those who came with them. No step takes longer than `longest_s`.
         """
-        step_s = self._busy_step_s * max(1.0, num_prompts / 2) if num_running else self._step_s
-        groups = round(self._fit(min(step_s, longest_s)) / ROWS)
+        groups = round(self._fit(min(self._wanted_s(running, num_prompts), longest_s)) / ROWS)
         return min(max(SMALLEST_CHUNK, groups * ROWS), self._largest)
+
+    def _wanted_s(self, running: Collection[Sequence], num_prompts: int) -> float:
+        if not running:
+            return self._step_s
+        if num_prompts and all(sequence.has_just_begun for sequence in running):
+            return min(2 * num_prompts * self._busy_step_s, self._crowd_step_s)
+        return self._busy_step_s * max(1.0, num_prompts / 2)
 
     def _fit(self, step_s: float) -> int:
         """Tokens that take so long; a careful number before any was measured."""

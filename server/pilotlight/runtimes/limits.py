@@ -10,11 +10,14 @@ for less: memory is taken for all of them at once."""
 
 DEFAULT_PARALLEL = 8
 
-STEP_S = 0.6
+STEP_S = 0.75
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 
 BUSY_STEP_S = 0.5
 """The same while streams run: the inter-token time that a long prompt of somebody else may cause."""
+
+CROWD_STEP_S = 3.0
+"""The same, at most, while all streams have only just begun: who came together goes on together."""
 
 YIELDING_STEP_S = 0.2
 """The same for prompts that yield: what is lost, or waited for, when an interactive request comes."""

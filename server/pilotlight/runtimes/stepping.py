@@ -21,7 +21,7 @@ from pilotlight.runtimes.archive.keeper import Keeper
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, on_shift, piece, prompts
 from pilotlight.runtimes.capabilities import CAPABILITIES
-from pilotlight.runtimes.limits import BUSY_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
+from pilotlight.runtimes.limits import BUSY_STEP_S, CROWD_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
 from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
 from pilotlight.runtimes.running import Prepared, Running
@@ -94,7 +94,7 @@ class RowRuntime:
         self._memory: Memory[RowSequence] = Memory(self._decoder, self._context)
         self._keeper = self._open_archive(load, opened)
         self._ahead = Ahead(self._decoder, self._memory, self._prompts, opened.template)
-        self._pace = Pace(STEP_S, BUSY_STEP_S, self._decoder.largest_run)
+        self._pace = Pace(STEP_S, BUSY_STEP_S, CROWD_STEP_S, self._decoder.largest_run)
         self._sequences: list[RowSequence] = []
         self._work_done = 0
         self._room = self._chunk = 0
@@ -224,17 +224,17 @@ class RowRuntime:
         # In the order of their rows.
         generating = [s for s in self._memory.running if s.is_generating and s in shift]
         if not generating:
-            self._begin_round(shift, 0)
+            self._begin_round(shift, [])
         with suppress(Interrupted):
             if not self._read_prompt(shift, events):
                 self._decode(generating, events)
-                self._begin_round(shift, len(generating))
+                self._begin_round(shift, generating)
         return events
 
-    def _begin_round(self, shift: list[RowSequence], num_running: int) -> None:
+    def _begin_round(self, shift: list[RowSequence], generating: list[RowSequence]) -> None:
         """From now on, so many tokens of prompts until the next token of everyone who generates."""
         longest_s = YIELDING_STEP_S if self._yields else math.inf
-        self._room = self._chunk = self._pace.chunk(num_running, len(shift) - num_running, longest_s)
+        self._room = self._chunk = self._pace.chunk(generating, len(shift) - len(generating), longest_s)
 
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
         """One token for each, computed together where their rows are side by side."""
@@ -251,7 +251,8 @@ class RowRuntime:
             tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
         for sequence, _ in tokens:
             sequence.num_computed += 1
-        for sequence, token in tokens:
+        # The last row first: if all end now, none is moved.
+        for sequence, token in reversed(tokens):
             self._take(sequence, token, events)
 
     def _read_prompt(self, shift: list[RowSequence], events: list[Event]) -> bool:
