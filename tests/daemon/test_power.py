@@ -55,7 +55,7 @@ def test_its_own_speed_is_part_of_it(serve: Callable[..., Daemon], tmp_path: Pat
     """
     root = tmp_path / "machine"
     root.mkdir()
-    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=80))
+    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=50))
     assert reading(daemon)["slowdown"]["reason"] == "too little was generated to compare"
     prompt = [{"role": "user", "content": "one " * 2100}]
     with daemon.stream("echo", messages=prompt, max_tokens=100_000) as stream:

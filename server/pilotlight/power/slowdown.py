@@ -13,15 +13,15 @@ from statistics import median
 
 from pilotlight.power.reading import ThermalLevel
 
-NUM_TOKENS = 16
+NUM_TOKENS = 8
 """Of each sequence: fewer make no speed."""
 
 FEWEST_FRAMES = 4
 """Text of fast models comes in bundles, and of one or two bundles no speed can be told."""
 
-NUM_RECENT = 5
-"""What it does now is the median of so many speeds: three slow ones in a row, 48 tokens and what is left of
-the window before, are noticed; two are nothing."""
+NUM_RECENT = 9
+"""What it does now is the median of so many speeds: five slow ones in a row, 40 tokens and what is left of the
+window before, are noticed; four are nothing."""
 
 AFTER_REST_S = 60.0
 """A machine that rested for so long is cold, ..."""
@@ -29,8 +29,8 @@ AFTER_REST_S = 60.0
 COLD_S = 30.0
 """... for so long."""
 
-FEWEST_COLD = 12
-MOST_COLD = 64
+FEWEST_COLD = 24
+MOST_COLD = 128
 MOST_KEPT = 64
 """Kinds of work that are remembered; of each, some numbers."""
 
@@ -40,7 +40,7 @@ SMALLEST_CONTEXT = 512
 LEAST = 0.1
 """Less is never called a slowdown."""
 
-DEVIATIONS = 6.0
+DEVIATIONS = 4.5
 """Nor is what so many standard deviations of single speeds explain, and more of them while few are known."""
 
 OF_DIFFERENCES = 0.954
