@@ -15,6 +15,8 @@ from pilotlight import config, sources
 from pilotlight.api.app import ROUTES
 from pilotlight.cli import machine
 from pilotlight.core import MemoryStatus, RequestClass
+from pilotlight.energy.counters import Counters
+from pilotlight.energy.ledger import Ledger
 from pilotlight.metrics import Metrics
 from pilotlight.policy.settings import RuleSettings
 from pilotlight.power.gauges import Gauges
@@ -129,6 +131,7 @@ def test_every_metric_is_in_the_readme() -> None:
     """By the name that Prometheus sees."""
     metrics = Metrics(lambda: [], lambda: MemoryStatus(0, 0))
     metrics.registry.register(Gauges(Reading, lambda: 0.0))
+    metrics.registry.register(Counters(Ledger()))
     families = {family.name for family in metrics.registry.collect()}
     for name in families:
         assert re.search(rf"`{name}(_total|_info)?`", README), name

@@ -29,10 +29,14 @@ from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
 from pilotlight.config import Config, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
+from pilotlight.energy.counters import Counters
+from pilotlight.energy.ledger import Ledger
+from pilotlight.energy.meters import meters_of
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
+from pilotlight.power.files import Files
 from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
@@ -125,9 +129,17 @@ class Daemon:
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         slowdown = Slowdown(lambda: self.power.hurry())
+        self.energy = Ledger(meters_of(Files(config.power.root)), config.power.watts_per_core)
         self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
         self._loop = Loop(
-            self.catalog, loader, self.notices, books, config.server.queue, slowdown, self.power
+            self.catalog,
+            loader,
+            self.notices,
+            books,
+            config.server.queue,
+            slowdown,
+            self.energy,
+            self.power,
         )
         self._settings = config
         self.shelf = Shelf(config)
@@ -137,7 +149,9 @@ class Daemon:
         self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
         self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
         self.power.watch(self.pacer.on_reading)
+        self.power.watch(self.energy.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
+        self.metrics.registry.register(Counters(self.energy))
         self.metrics.show_duty(lambda: self.pacer.duty)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._batches: Batches | None = None

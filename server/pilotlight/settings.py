@@ -132,6 +132,7 @@ class PowerSettings(_Section):
     prefix: ClassVar[str] = "power_"
 
     root: AbsolutePath = Path("/")
+    watts_per_core: float = Field(0.0, ge=0, le=1000)
 
 
 class DefaultsSettings(_Section):

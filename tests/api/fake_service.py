@@ -13,6 +13,7 @@ from pilotlight.core import (
     Accepted,
     Capabilities,
     Chunk,
+    Energy,
     Finished,
     FinishReason,
     MemoryStatus,
@@ -22,6 +23,7 @@ from pilotlight.core import (
     Sampling,
     WorkerState,
 )
+from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
@@ -52,7 +54,9 @@ MODELS = (
 Script = Callable[[Request, Answer], None]
 
 
-def say(*texts: str, reason: FinishReason = FinishReason.STOP, cached: int = 0) -> Script:
+def say(
+    *texts: str, reason: FinishReason = FinishReason.STOP, cached: int = 0, energy: Energy | None = None
+) -> Script:
     """Answer every choice with these texts, at once."""
 
     def script(request: Request, answer: Answer) -> None:
@@ -61,6 +65,7 @@ def say(*texts: str, reason: FinishReason = FinishReason.STOP, cached: int = 0) 
             for text in texts:
                 answer.put(Chunk(index, text, 1))
             answer.put(Finished(index, reason, len(texts), cached))
+        answer.energy = energy
         answer.end()
 
     return script
@@ -126,6 +131,7 @@ class FakeService:
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
         self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
+        self.energy = Ledger()
         self.readings = FakeReadings()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []

@@ -44,6 +44,45 @@ POLICY = {
     "override_left_s": 60.0,
 }
 
+ENERGY: dict[str, Any] = {
+    "meters": [
+        {"method": "battery", "scope": "system", "joules": 1010.0, "unattributed_joules": 10.0},
+        {
+            "method": "rapl",
+            "scope": "package",
+            "joules": 0.0,
+            "unattributed_joules": 0.0,
+            "reason": "root alone may read it",
+        },
+    ],
+    "models": [
+        {
+            "model": "pilot",
+            "method": "battery",
+            "scope": "system",
+            "joules": 1000.0,
+            "prefill_joules": 250.0,
+            "decode_joules": 750.0,
+            "prefill_tokens": 800,
+            "decode_tokens": 300,
+            "battery_percent": 0.5555,
+        }
+    ],
+    "apps": [
+        {
+            "app": "curl",
+            "class": "interactive",
+            "method": "rapl",
+            "scope": "package",
+            "joules": 4.0,
+            "prefill_joules": 4.0,
+            "decode_joules": 0.0,
+            "prefill_tokens": 8,
+            "decode_tokens": 0,
+        }
+    ],
+}
+
 
 @dataclass
 class FakeDaemon:
@@ -91,6 +130,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
                 "/health": {"status": "ok", "notices": fake.notices},
                 "/v1/models": {"data": fake.models, "memory": fake.memory},
                 "/admin/policy": POLICY,
+                "/admin/energy": ENERGY,
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }

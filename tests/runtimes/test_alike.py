@@ -176,6 +176,22 @@ def test_many_at_once_say_what_each_says_alone(bench: Bench) -> None:
     assert all(speech.end.reason is FinishReason.STOP or len(speech.text) > 50 for speech in together)
 
 
+def test_it_says_for_whom_it_computed(bench: Bench) -> None:
+    """Tokens of prompts that were computed, and those of answers; each time is told once."""
+    short, long = generate("one two", max_tokens=5), generate(PLAIN, max_tokens=9)
+    bench.runtime.take_computed()
+    num_tokens = {one.id: bench.start(one) for one in (short, long)}
+    bench.finish()
+    parts = {part.id: part for part in bench.runtime.take_computed()}
+    for one in (short, long):
+        part, said = parts[one.id], bench.speech(one).end
+        assert part.prefill_tokens == num_tokens[one.id] - said.cached_tokens
+        # The first token of an answer comes of the prompt's computation.
+        assert part.decode_tokens == said.completion_tokens - 1
+        assert part.prefill_s > 0 and part.decode_s > 0
+    assert bench.runtime.take_computed() == ()
+
+
 def test_a_cancel_in_the_middle_of_a_prompt_frees_it_at_once(bench: Bench) -> None:
     """What is computed of it is kept for the next who asks."""
     long = generate([5] * 900)

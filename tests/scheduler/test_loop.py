@@ -21,6 +21,7 @@ from pilotlight.core import (
     RequestClass,
     WorkerState,
 )
+from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.policy.limits import Threads
@@ -69,7 +70,7 @@ class Bench:
         self.senses = FakeSenses()
         loader = cast(Loader, self.loader)
         self.slowdown = Slowdown()
-        self.loop = Loop(self.catalog, loader, self.notices, books, 4, self.slowdown, self.senses)
+        self.loop = Loop(self.catalog, loader, self.notices, books, 4, self.slowdown, Ledger(), self.senses)
 
     @property
     def worker(self) -> FakeWorker:

@@ -5,9 +5,10 @@ from collections.abc import Callable
 
 import pytest
 
-from pilotlight.core import FinishReason
+from pilotlight.core import Computed, FinishReason
+from pilotlight.runtimes.computing import Computing
 from pilotlight.worker import child
-from pilotlight.worker.child import BUNDLE_S, Outbox, Task, serve
+from pilotlight.worker.child import BUNDLE_S, TELL_S, Outbox, Task, serve
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, Saved, State, Step, ToDaemon
 
 
@@ -58,6 +59,9 @@ class Script:
 
     def is_urgent(self) -> bool:
         return False
+
+    def take_computed(self) -> tuple[Computed, ...]:
+        return ()
 
     def step(self, is_wanted: Callable[[], bool]) -> list[Event]:
         assert not is_wanted()
@@ -160,7 +164,7 @@ class Clock:
 def bundled() -> tuple[Outbox, list[ToDaemon], Clock]:
     sent: list[ToDaemon] = []
     clock = Clock()
-    return Outbox(sent.append, clock), sent, clock
+    return Outbox(sent.append, Computing().take, clock), sent, clock
 
 
 def test_the_first_text_is_sent_at_once() -> None:
@@ -189,6 +193,35 @@ def test_an_end_does_not_wait() -> None:
     outbox.add([Delta(1, 0, "b", 1)])
     outbox.add([done])
     assert sent[1:] == [Step((Delta(1, 0, "b", 1), done))]
+
+
+def test_it_tells_for_whom_was_computed_with_an_end_and_four_times_a_second() -> None:
+    """Not with every token, and each second once."""
+    sent: list[ToDaemon] = []
+    clock, computing = Clock(), Computing()
+    outbox = Outbox(sent.append, computing.take, clock)
+    outbox.flush()
+    for _ in range(4):
+        clock.now += TELL_S / 2
+        computing.decode([1], 0.5)
+        outbox.add([Delta(1, 0, "a", 1)])
+    computing.prefill(2, 7, 1.5)
+    outbox.add([Done(1, 0, FinishReason.STOP, 4, 0)])
+    told = [message.computed for message in sent if isinstance(message, Step)]
+    twice = (Computed(1, decode_s=1.0, decode_tokens=2),)
+    assert told == [(), twice, (), twice, (Computed(2, prefill_s=1.5, prefill_tokens=7),)]
+
+
+def test_a_long_prompt_is_told_of_while_it_is_computed() -> None:
+    """Though there is nothing else to say."""
+    sent: list[ToDaemon] = []
+    clock, computing = Clock(), Computing()
+    outbox = Outbox(sent.append, computing.take, clock)
+    outbox.add([])
+    computing.prefill(1, 512, 0.6)
+    clock.now += 0.6
+    outbox.add([])
+    assert sent == [Step((), (Computed(1, prefill_s=0.6, prefill_tokens=512),))]
 
 
 def test_slow_text_is_never_held() -> None:

@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight import __version__
-from pilotlight.api import admin, chat, completions, health, models, policy, pulls, residency
+from pilotlight.api import admin, chat, completions, energy, health, models, policy, pulls, residency
 from pilotlight.api.document import Later, Route, describe
 from pilotlight.api.edge import Edge, Exchange, error_response
 from pilotlight.api.framework import FastAPI
@@ -42,6 +42,7 @@ ROUTES = (
     Route("/admin/models/unload", residency.unload, residency.UnloadBody),
     Route("/admin/policy", policy.policy),
     Route("/admin/policy/override", policy.override, policy.OverrideBody),
+    Route("/admin/energy", energy.energy),
     Route("/health", health.health),
     Route("/ready", health.ready),
     Route("/metrics", health.metrics),

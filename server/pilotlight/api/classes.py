@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from starlette.requests import Request as HttpRequest
 
+from pilotlight.api.apps import app_of
 from pilotlight.api.edge import Exchange
 from pilotlight.core import Request, RequestClass
 from pilotlight.errors import BadRequest
@@ -35,13 +36,14 @@ TIERS_USED = {
 
 
 def classified(request: Request, http: HttpRequest, tier: str | None, settings: ClassesSettings) -> Request:
-    """The request with its class and its client; the response says the class in `X-Request-Class`.
+    """The request with its class, its client and its app; the response says the class in `X-Request-Class`.
 
     Raises `BadRequest` for a header that names no class.
     """
     found = _asked(http) or TIERS.get(tier or "auto") or _configured(http, settings)
     Exchange.of(http.scope).headers.append((HEADER.lower().encode(), found.value.encode()))
-    return replace(request, request_class=found, client=_client(http))
+    app = app_of(http.headers.get("user-agent", ""))
+    return replace(request, request_class=found, client=_client(http), app=app)
 
 
 def _asked(http: HttpRequest) -> RequestClass | None:

@@ -69,7 +69,9 @@ class Offline:
         if asked.stream:
             raise Unsupported("stream is not supported in batches", param="stream")
         model = await self._service.catalog.find(asked.model)
-        request = replace(asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT)
+        request = replace(
+            asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT, app=CLIENT
+        )
         live = model.capabilities.live_threads
         facts = Facts(RequestClass.BATCH, model.name, model.small, request.max_tokens, has_live_threads=live)
         answer_id = request_id.removeprefix("req_")

@@ -7,6 +7,7 @@ dialect: its `Writer` makes the bytes.
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
@@ -17,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from pilotlight.api import said, sse
 from pilotlight.api.asking import Asking
 from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
-from pilotlight.api.tally import Tally
+from pilotlight.api.tally import Tally, Usage
 from pilotlight.api.writer import Choice
 from pilotlight.core import Chunk, Finished, FinishReason
 from pilotlight.errors import Error
@@ -119,7 +120,7 @@ class Reply(Response):
                 else:
                     reasons[shown.index] = shown.reason
         choices = [Choice("".join(text), reason) for text, reason in zip(texts, reasons, strict=True)]
-        return self._writer.whole(choices, tally.usage)
+        return self._writer.whole(choices, _usage(answer, tally))
 
     async def _stream(self, answer: Answer, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         server = self._service.config.server
@@ -142,7 +143,7 @@ class Reply(Response):
             async for item in answer:
                 if data := b"".join(map(self._event, tally.add([item, *answer.queued()]))):
                     yield data
-            yield self._writer.ending(tally.usage)
+            yield self._writer.ending(_usage(answer, tally))
             exchange.status = ended
         except Error as error:
             yield sse.event(msgspec.json.encode(error.body()))
@@ -152,6 +153,11 @@ class Reply(Response):
         if isinstance(shown, Chunk):
             return self._writer.chunk(shown.index, shown.text)
         return self._writer.finish(shown.index, shown.reason)
+
+
+def _usage(answer: Answer, tally: Tally) -> Usage:
+    """Of an answer that has ended."""
+    return replace(tally.usage, energy=answer.energy)
 
 
 async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:

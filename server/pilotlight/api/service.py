@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from pilotlight.api.keys import Keys
 from pilotlight.config import Config
 from pilotlight.core import MemoryStatus, ModelStatus, Request
+from pilotlight.energy.ledger import Ledger
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.power.sampling import Sampler
@@ -42,6 +43,8 @@ class Service(Protocol):
     def gate(self) -> Gate: ...
     @property
     def power(self) -> Sampler: ...
+    @property
+    def energy(self) -> Ledger: ...
     @property
     def shelf(self) -> Shelf: ...
     @property

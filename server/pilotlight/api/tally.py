@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.core import Accepted, Chunk, Energy, Finished
 from pilotlight.metrics import ModelMeter
 from pilotlight.scheduler.answer import Item
 
@@ -17,15 +17,38 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    energy: Energy | None = None
 
     def body(self) -> dict[str, Any]:
-        """OpenAI's usage object."""
+        """OpenAI's usage object, and what the answer took."""
+        energy = {} if self.energy is None else {"energy": _energy_body(self.energy)}
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
+            **energy,
         }
+
+
+def _energy_body(energy: Energy) -> dict[str, Any]:
+    """Numbers to four digits: no meter has more."""
+    prefill, decode = energy.prefill_joules, energy.decode_joules
+    said: dict[str, Any] = {
+        "joules": None if prefill is None or decode is None else _rounded(prefill + decode),
+        "prefill_joules": _rounded(prefill),
+        "decode_joules": _rounded(decode),
+        "method": energy.method,
+        "scope": energy.scope,
+        "share": _rounded(energy.share),
+    }
+    if energy.battery_percent is not None:
+        said["battery_percent"] = _rounded(energy.battery_percent)
+    return said if energy.reason is None else said | {"reason": energy.reason}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.4g}")
 
 
 class Tally:

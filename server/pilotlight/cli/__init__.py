@@ -13,6 +13,7 @@ from pilotlight.cli import (
     batch,
     completion,
     doctor,
+    energy,
     fit,
     load,
     ls,
@@ -72,7 +73,7 @@ def cli() -> None:
     """Pilotlight: a local, OpenAI-compatible inference daemon."""
 
 
-for module in (serve, run, pull, ls, show, ps, policy, fit, batch, doctor, simulate, completion):
+for module in (serve, run, pull, ls, show, ps, policy, energy, fit, batch, doctor, simulate, completion):
     cli.add_command(module.command)
 for command in (load.load, load.stop, shelf.rollback, shelf.remove, shelf.prune):
     cli.add_command(command)

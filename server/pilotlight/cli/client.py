@@ -51,6 +51,10 @@ class Client:
         """What is known of the machine."""
         return self._get("/admin/policy")
 
+    def energy(self) -> dict[str, Any]:
+        """What answers took since the daemon started."""
+        return self._get("/admin/energy")
+
     def load(self, model: str, keep_alive: str | None) -> dict[str, Any]:
         """Returns once it is loaded, however long that takes, with what /v1/models says of it."""
         given = {} if keep_alive is None else {"keep_alive": keep_alive}

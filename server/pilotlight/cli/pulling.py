@@ -6,6 +6,7 @@ from functools import partial
 import anyio
 
 from pilotlight.config import Config, model_at
+from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import Error
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
@@ -49,7 +50,7 @@ def _loop(config: Config) -> Loop:
     costs, notices = Costs(config.state_dir, ladder), Notices()
     loader = Loader(ladder, costs, notices, config.defaults.load_s)
     books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-    return Loop(Catalog(()), loader, notices, books, 1, Slowdown(), _Blind())
+    return Loop(Catalog(()), loader, notices, books, 1, Slowdown(), Ledger(), _Blind())
 
 
 class _Blind:

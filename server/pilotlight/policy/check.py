@@ -54,6 +54,7 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
             "percent",
             "watts",
             "minutes_left",
+            "full_wh",
             "celsius",
             "headroom",
             "forecast",

@@ -64,6 +64,8 @@ class Reading:
     meter."""
     minutes_left: float | None = None
     """Until they are empty."""
+    full_wh: float | None = None
+    """Watt-hours that they hold together when full."""
     is_saving: bool | None = None
     """The user wants power saved: low power mode, energy saver, the power-saver profile."""
     celsius: float | None = None

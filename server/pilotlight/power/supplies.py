@@ -67,17 +67,18 @@ class Charger:
 def read(files: Files) -> Iterator[Finding]:
     """Supply, percent, watts and minutes left."""
     if not files.is_folder(FOLDER):
-        for field in ("supply", "percent", "watts", "minutes_left"):
+        for field in ("supply", "percent", "watts", "minutes_left", "full_wh"):
             yield Missing(field, f"there is no {FOLDER}")
         return
     batteries, chargers = _look(files)
     supply = _supply(batteries, chargers)
     yield supply
     if not batteries:
-        for field in ("percent", "watts", "minutes_left"):
+        for field in ("percent", "watts", "minutes_left", "full_wh"):
             yield Missing(field, "there is no battery")
         return
     yield _percent(batteries)
+    yield _full(batteries)
     yield from _drain(batteries, supply.value)
 
 
@@ -201,6 +202,15 @@ def _percent(batteries: Sequence[Battery]) -> Finding:
     if percents and len(percents) == len(batteries):
         return Known("percent", sum(percents) / len(percents), source, Confidence.GUESSED)
     return Missing("percent", f"{source} does not tell it")
+
+
+def _full(batteries: Sequence[Battery]) -> Finding:
+    """Of all packs together."""
+    source = _source([one.name for one in batteries])
+    full = [one.wh_full for one in batteries if one.wh_full]
+    if len(full) < len(batteries):
+        return Missing("full_wh", f"{source} does not tell it")
+    return Known("full_wh", sum(full), source, Confidence.MEASURED if len(full) == 1 else Confidence.DERIVED)
 
 
 def _drain(batteries: Sequence[Battery], supply: Supply) -> Iterator[Finding]:

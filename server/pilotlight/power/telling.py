@@ -11,6 +11,7 @@ UNITS = {
     "percent": "%",
     "watts": "W",
     "minutes_left": "min",
+    "full_wh": "Wh",
     "celsius": "°C",
     "user_idle_s": "s",
 }

@@ -4,7 +4,7 @@ one model, serves it, and ends with its process."""
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from pilotlight.core import WorkerInfo
+from pilotlight.core import Computed, WorkerInfo
 from pilotlight.worker.protocol import Event, Generate, Load, Saved, State
 
 
@@ -46,6 +46,9 @@ class Runtime(Protocol):
 
         Of what yields it is broken off, without loss but of time, when an interactive request `is_wanted`.
         """
+
+    def take_computed(self) -> tuple[Computed, ...]:
+        """For whom was computed since this was last called, in no order."""
 
     def hold(self, is_held: bool) -> None:
         """Pause what yields, though nothing interactive runs here; or don't."""

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilotlight.core import FinishReason, WorkerInfo
+from pilotlight.core import Computed, FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.runtimes.computing import Computing
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
 
 
@@ -67,6 +68,7 @@ class Echo:
     _is_held: bool = False
     _threads: int = 1
     _total: int = 0
+    _computing: Computing = field(default_factory=Computing)
 
     def load(self, load: Load, progress: Callable[[float], None]) -> WorkerInfo:
         self._knobs = knobs = _read_knobs(Path(load.path))
@@ -143,12 +145,18 @@ class Echo:
         return on_shift(self._speaking, is_held=self._is_held)
 
     def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
+        started = time.perf_counter()
         if self._knobs.tokens_per_s:
             time.sleep(1 / self._knobs.tokens_per_s)
         events: list[Event] = []
-        for one in self._shift:
+        shift = self._shift
+        for one in shift:
             self._say(one, events)
+        self._computing.decode([one.generate.id for one in shift], time.perf_counter() - started)
         return events
+
+    def take_computed(self) -> tuple[Computed, ...]:
+        return self._computing.take()
 
     def _say(self, one: Speaking, events: list[Event]) -> None:
         limit = one.generate.max_tokens or len(one.words)

@@ -14,13 +14,14 @@ from itertools import groupby
 from typing import Protocol
 
 from pilotlight.chat.template import ChatTemplate
-from pilotlight.core import FinishReason, Sampling, WorkerInfo
+from pilotlight.core import Computed, FinishReason, Sampling, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.archive.keeper import Keeper
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, on_shift, piece, prompts
 from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.runtimes.computing import Computing
 from pilotlight.runtimes.limits import BUSY_STEP_S, CROWD_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
 from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
@@ -96,6 +97,7 @@ class RowRuntime:
         self._ahead = Ahead(self._decoder, self._memory, self._prompts, opened.template)
         self._pace = Pace(STEP_S, BUSY_STEP_S, CROWD_STEP_S, self._decoder.largest_run)
         self._sequences: list[RowSequence] = []
+        self._computing = Computing()
         self._work_done = 0
         self._room = self._chunk = 0
         """Prompt tokens of this round: left to compute, and in all."""
@@ -183,6 +185,9 @@ class RowRuntime:
     def has_work(self) -> bool:
         return bool(self._shift)
 
+    def take_computed(self) -> tuple[Computed, ...]:
+        return self._computing.take()
+
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held
 
@@ -238,6 +243,7 @@ class RowRuntime:
 
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
         """One token for each, computed together where their rows are side by side."""
+        started = time.perf_counter()
         tokens: list[tuple[RowSequence, int]] = []
         # All before any is taken: who ends makes room by moving another, with all that is computed of it.
         for _, neighbours in groupby(enumerate(generating), key=lambda pair: (pair[1].row or 0) - pair[0]):
@@ -249,6 +255,7 @@ class RowRuntime:
             is_wanted = None if tokens else self._is_wanted
             logits = self._decoder.compute(rows[0].row, newest, starts, is_wanted)
             tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
+        self._computing.decode([s.id for s in generating], time.perf_counter() - started)
         for sequence, _ in tokens:
             sequence.num_computed += 1
         # The last row first: if all end now, none is moved.
@@ -276,7 +283,9 @@ class RowRuntime:
             logits = self._decoder.compute(sequence.row, [tokens], [done], self._is_wanted)
         elif not self._decoder.read(sequence.row, tokens, done, self._is_wanted):
             raise Interrupted
-        self._pace.observe(count, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._pace.observe(count, seconds)
+        self._computing.prefill(sequence.id, count, seconds)
         self._work_done += count
         sequence.num_computed += count
         if is_last:

@@ -10,7 +10,7 @@ from typing import Self
 
 import anyio
 
-from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.core import Accepted, Chunk, Energy, Finished
 from pilotlight.errors import Error
 
 Item = Accepted | Chunk | Finished
@@ -25,6 +25,8 @@ class Answer:
 
     def __init__(self, request_id: str, release: Callable[[], None]) -> None:
         self.request_id = request_id
+        self.energy: Energy | None = None
+        """What it took; known once all is said."""
         self._release: Callable[[], None] | None = release
         self._items: deque[Item] = deque()
         self._error: Error | None = None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pilotlight.core import Request
+from pilotlight.core import Energy, Request
 from pilotlight.worker.protocol import Generate
 
 
@@ -15,6 +15,8 @@ class Dispatched:
     number: int
     unfinished: int
     """Answers that have not ended."""
+    energy: Energy | None = None
+    """What it took, once it is in no worker any more."""
 
     @property
     def sequences(self) -> Sequence[tuple[int, int]]:

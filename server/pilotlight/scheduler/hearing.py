@@ -7,6 +7,7 @@ import structlog
 
 from pilotlight import errors
 from pilotlight.core import Accepted, Chunk, Finished, Model, Request, Severity
+from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import Error
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
@@ -42,6 +43,7 @@ class Hearing:
         dispatches: Dispatches,
         books: Books,
         slowdown: Slowdown,
+        ledger: Ledger,
         notices: Notices,
         done: Callable[[Request, Error | None], None],
     ) -> None:
@@ -49,6 +51,7 @@ class Hearing:
         self._dispatches = dispatches
         self._books = books
         self._slowdown = slowdown
+        self._ledger = ledger
         self._notices = notices
         self._done = done
         self.num_yielding_tokens = 0
@@ -62,6 +65,7 @@ class Hearing:
             case Paused(num_sequences):
                 self._books[model.name].pauses.note(num_sequences, anyio.current_time())
                 self._slowdown.changed(model.name)
+                self._ledger.paused(model.name, num_sequences, anyio.current_time())
             case Threads(threads):
                 self._books[model.name].threads = threads
                 self._slowdown.changed(model.name)
@@ -73,6 +77,7 @@ class Hearing:
                 self._on_step(model, message)
 
     def _on_step(self, model: Model, step: Step) -> None:
+        self._ledger.computed(model.name, step.computed, anyio.current_time())
         tokens: dict[tuple[int, int], int] = {}
         for event in step.events:
             dispatched = self._dispatches.get(event.id)

@@ -26,6 +26,7 @@ from pilotlight.core import (
     Severity,
     WorkerInfo,
 )
+from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import Error
 from pilotlight.notices import Notices
 from pilotlight.power.slowdown import Slowdown
@@ -77,6 +78,7 @@ class Loop:
         books: Books,
         max_queued: int,
         slowdown: Slowdown,
+        ledger: Ledger,
         senses: Senses,
     ) -> None:
         self._catalog = catalog
@@ -84,6 +86,7 @@ class Loop:
         self._notices = notices
         self._books = books
         self._slowdown = slowdown
+        self._ledger = ledger
         self._senses = senses
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
@@ -91,7 +94,7 @@ class Loop:
         self._answers: dict[str, Answer] = {}
         self._dispatches = Dispatches()
         self._holds = Holds()
-        self._hearing = Hearing(self._answers, self._dispatches, books, slowdown, notices, self._done)
+        self._hearing = Hearing(self._answers, self._dispatches, books, slowdown, ledger, notices, self._done)
         self._serving = Serving(self, loader, catalog, books, notices)
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
@@ -283,7 +286,9 @@ class Loop:
         worker = self._books[request.model].worker
         assert worker is not None, f"{request.model} is ready without a worker"
         dispatched = self._dispatches.add(request)
-        self._slowdown.began(request.model, dispatched.sequences, anyio.current_time())
+        now = anyio.current_time()
+        self._slowdown.began(request.model, dispatched.sequences, now)
+        self._ledger.began(dispatched.number, request, worker.pid, now)
         try:
             worker.send(dispatched.message)
         except FrameError as exc:
@@ -384,7 +389,9 @@ class Loop:
     # --- ends ---
 
     def _done(self, request: Request, error: Error | None = None) -> None:
-        self._forget(request)
+        dispatched, answer = self._forget(request), self._answers.get(request.id)
+        if answer is not None and dispatched is not None:
+            answer.energy = dispatched.energy
         self._end(request.id, error)
         loaded = self._books[request.model].loaded
         if loaded is not None and self._books.is_due(request.model):
@@ -405,4 +412,5 @@ class Loop:
         dispatched = self._dispatches.remove(request)
         if dispatched is not None:
             self._slowdown.ended(request.model, dispatched.sequences)
+            dispatched.energy = self._ledger.ended(dispatched.number, request, anyio.current_time())
         return dispatched

@@ -55,6 +55,7 @@ class Smoke:
             max_tokens=NUM_TOKENS,
             ignore_eos=True,
             cache_prompt=False,
+            app="pilotlight",
         )
         async with self._runner.trying(small, request) as answer:
             await _begun(answer)

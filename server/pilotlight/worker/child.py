@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
+from pilotlight.core import Computed
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
@@ -57,6 +58,9 @@ PROGRESS_STEP = 0.01
 BUNDLE_S = 0.002
 """Text may wait this long for more of it; an eighth of what one frame of a 60 Hz screen takes."""
 
+TELL_S = 0.25
+"""How often the daemon is told for whom was computed, between the ends of requests."""
+
 LULL_S = 0.05
 """A program's next request mostly comes sooner, a person's never does."""
 
@@ -94,7 +98,7 @@ def main() -> None:
 
 def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) -> None:
     """The step loop, until `Saved` is said; waits without a timer when there is nothing to do."""
-    outbox = Outbox(send)
+    outbox = Outbox(send, runtime.take_computed)
     tasks = intake.tasks
     while True:
         events: list[Event] = []
@@ -136,20 +140,27 @@ class Outbox:
     """
 
     def __init__(
-        self, send: Callable[[ToDaemon], None], clock: Callable[[], float] = time.perf_counter
+        self,
+        send: Callable[[ToDaemon], None],
+        take_computed: Callable[[], tuple[Computed, ...]],
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._send = send
+        self._take_computed = take_computed
         self._clock = clock
         self._held: list[Event] = []
-        self._sent_at = -BUNDLE_S
+        self._sent_at = self._told_at = -BUNDLE_S
         self._num_paused = 0
 
     def add(self, events: Sequence[Event]) -> None:
         """Send them, unless they are only text and the last text is younger than `BUNDLE_S`."""
         self._held += events
+        now = self._clock()
         is_text = all(isinstance(event, Delta) for event in events)
-        if not is_text or self._clock() - self._sent_at >= BUNDLE_S:
+        if not is_text or now - self._told_at >= TELL_S:
             self.flush()
+        elif now - self._sent_at >= BUNDLE_S:
+            self._write(())
 
     def tell_paused(self, num_sequences: int) -> None:
         """Send how many are paused, if that is news."""
@@ -158,10 +169,14 @@ class Outbox:
             self._send(Paused(num_sequences))
 
     def flush(self) -> None:
-        """Send what is held."""
-        if not self._held:
+        """Send what is held, and for whom was computed."""
+        self._told_at = self._clock()
+        self._write(self._take_computed())
+
+    def _write(self, computed: tuple[Computed, ...]) -> None:
+        if not self._held and not computed:
             return
-        self._send(Step(tuple(self._held)))
+        self._send(Step(tuple(self._held), computed))
         if any(isinstance(event, Delta) for event in self._held):
             self._sent_at = self._clock()
         self._held = []

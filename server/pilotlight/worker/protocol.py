@@ -9,7 +9,16 @@ import struct
 
 import msgspec
 
-from pilotlight.core import Archive, FinishReason, Loading, Prompt, RequestClass, Sampling, WorkerInfo
+from pilotlight.core import (
+    Archive,
+    Computed,
+    FinishReason,
+    Loading,
+    Prompt,
+    RequestClass,
+    Sampling,
+    WorkerInfo,
+)
 
 PROTOCOL_VERSION = 3
 
@@ -162,6 +171,8 @@ class Step(_Message, frozen=True, tag=True, array_like=True):
     """Everything that happened in one turn of the worker's loop, in order."""
 
     events: tuple[Event, ...]
+    computed: tuple[Computed, ...] = ()
+    """By request, since that was last told: always before a request ends, else every quarter of a second."""
 
 
 class Paused(_Message, frozen=True, tag=True, array_like=True):

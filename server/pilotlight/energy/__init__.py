@@ -1,0 +1,1 @@
+"""What answers cost: meters that count joules, and whose joules they were."""

@@ -1,0 +1,33 @@
+"""Joules since the daemon started, by model and by app. Bounded: apps beyond the first ones are `OTHERS`."""
+
+from pilotlight.core import Computed, Request, RequestClass
+from pilotlight.energy.accounts import Counted
+from pilotlight.energy.meters import Method
+
+MOST_APPS = 32
+"""Names come from whoever connects."""
+
+OTHERS = "others"
+
+ByModel = dict[tuple[str, Method], Counted]
+ByApp = dict[tuple[str, RequestClass, Method], Counted]
+
+
+class Totals:
+    """`models` and `apps` are for reading."""
+
+    def __init__(self) -> None:
+        self.models: ByModel = {}
+        self.apps: ByApp = {}
+        self._names: set[str] = set()
+
+    def add(self, request: Request, method: Method, part: Computed, joules: float) -> None:
+        """For the computing of `part` of this request."""
+        app = self._app(request.app)
+        self.models.setdefault((request.model, method), Counted()).add(part, joules)
+        self.apps.setdefault((app, request.request_class, method), Counted()).add(part, joules)
+
+    def _app(self, name: str) -> str:
+        if len(self._names) < MOST_APPS:
+            self._names.add(name)
+        return name if name in self._names else OTHERS
