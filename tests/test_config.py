@@ -122,6 +122,10 @@ WRONG = [
     ),
     ("[[model]]\nname='x'\npath='x'\nlora=[{pth='y'}]", {}, {}, "model[0].lora[0].path (line 3) is missing"),
     ("[defaults]\nkv_cache_type = 'q7'", {}, {}, "kv_cache_type = 'q7': must be auto, one of f32, f16"),
+    ("[defaults]\nthreads = 1025", {}, {}, "defaults.threads = 1025: must be a number of threads up to 1024"),
+    ("[defaults]\nthreads = true", {}, {}, "defaults.threads = True: must be a number of threads"),
+    ("", {"PILOTLIGHT_THREADS": "all"}, {}, "PILOTLIGHT_THREADS = 'all': must be a number of threads"),
+    ("", {}, {"threads": "-1"}, "--threads = '-1': must be a number of threads"),
     ("[server]\nport = 70000", {}, {}, "server.port = 70000: must be less than or equal to 65535"),
     ("[server]\nlog_level = 'loud'", {}, {}, "must be 'debug', 'info', 'warning' or 'error'"),
     ("[server]\ndrain_s = nan", {}, {}, "server.drain_s = nan: must be a finite number"),
@@ -342,6 +346,23 @@ def test_a_model_has_threads_where_its_runtime_has_a_choice(tmp_path: Path) -> N
     assert models(resolve(tmp_path, text))[-1].threads == 0
     with pytest.raises(ConfigError, match="model 'm': threads is not supported by mlx"):
         models(resolve(tmp_path, text + "\nthreads = 2"))
+
+
+def test_threads_may_be_as_many_as_are_enough(tmp_path: Path) -> None:
+    """Of those that the worker chooses; where that cannot be found out, all, unless somebody asked for it."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'onnx'\n[[model]]\nname = 'n'\npath = 'n'"
+    for config in (
+        resolve(tmp_path, text, env={"PILOTLIGHT_THREADS": "efficient"}),
+        resolve(tmp_path, text, threads="efficient"),
+        resolve(tmp_path, text + "\n[defaults]\nthreads = 'efficient'"),
+    ):
+        onnx, llamacpp = models(config)[-2:]
+        assert (onnx.is_efficient, onnx.threads) == (False, 0)
+        assert (llamacpp.is_efficient, llamacpp.threads) == (True, 0)
+    assert not models(resolve(tmp_path, text + "\nthreads = 4", threads="efficient"))[-1].is_efficient
+    wrong = text.replace("'onnx'", "'onnx'\nthreads = 'efficient'")
+    with pytest.raises(ConfigError, match="model 'm': threads = 'efficient' is not supported by onnx"):
+        models(resolve(tmp_path, wrong))
 
 
 def test_a_path_given_as_model_is_served_under_its_file_name(tmp_path: Path) -> None:

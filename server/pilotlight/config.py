@@ -21,6 +21,7 @@ from pilotlight.loading import changed, loading
 from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import keep_alive, memory
 from pilotlight.registry.budget import Amount
+from pilotlight.registry.description import EFFICIENT
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place, places
@@ -247,6 +248,11 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {runtime}")
     if entry.threads and not capabilities.threads:
         raise ConfigError(f"model {entry.name!r}: threads is not supported by {runtime}")
+    if entry.threads == EFFICIENT and not capabilities.live_threads:
+        raise ConfigError(
+            f"model {entry.name!r}: threads = {EFFICIENT!r} is not supported by {runtime}, which cannot "
+            "change their number to find out how many are enough; a number is"
+        )
     providers = ("auto", *capabilities.providers)
     if entry.provider not in providers:
         raise ConfigError(
@@ -261,7 +267,8 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         aliases=entry.aliases,
         context=defaults.context if entry.context is None else entry.context,
         parallel=defaults.parallel if entry.parallel is None else entry.parallel,
-        threads=threads if capabilities.threads else 0,
+        threads=threads if capabilities.threads and isinstance(threads, int) else 0,
+        is_efficient=threads == EFFICIENT and capabilities.live_threads,
         chat_template=entry.chat_template,
         provider=entry.provider,
         loading=loading(entry.name, entry, runtime, defaults.kv_cache_type),

@@ -232,6 +232,8 @@ class Model:
     context: int = 0
     parallel: int = 0
     threads: int = 0
+    is_efficient: bool = False
+    """Of the threads no more compute than are enough, see `policy.limits.Threads`."""
     chat_template: str | None = None
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Values for `Sampling` fields that a request leaves out."""
@@ -255,7 +257,7 @@ class Model:
 
     def is_loaded_as(self, other: "Model") -> bool:
         """A worker that holds the other serves this one as well: they differ in what it is not told."""
-        untold: dict[str, Any] = {"aliases": (), "sampling": {}, "small": None}
+        untold: dict[str, Any] = {"aliases": (), "sampling": {}, "small": None, "is_efficient": False}
         return replace(self, **untold) == replace(other, **untold)
 
     capabilities: Capabilities = Capabilities()
@@ -304,6 +306,8 @@ class WorkerInfo:
     has_chat_template: bool
     load_s: float
     capabilities: Capabilities
+    enough_threads: int = 0
+    """That compute one answer nearly as fast as the best number of them; 0: not measured, or not told."""
 
 
 class Severity(StrEnum):
@@ -402,6 +406,10 @@ class ModelStatus:
     """Known once the model was to be loaded."""
     threads: int = 0
     """That its worker computes with now; 0 without one."""
+    enough_threads: int = 0
+    """See `WorkerInfo`; also if they were measured before."""
+    is_measuring: bool = False
+    """It is loaded, and finds that out before it is ready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
+from pilotlight.power.clocks import Clocks
 from pilotlight.power.files import Files
 from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import ThisMachine
@@ -47,6 +48,7 @@ from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
 from pilotlight.registry.discovery import Discovery, holder
+from pilotlight.registry.enough import Enough
 from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.keys import ensure_admin_key
@@ -126,7 +128,8 @@ class Daemon:
         self._archive = archive_of(
             config.state_dir, config.memory.conversations, config.memory.conversations_for
         )
-        loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive)
+        enough = Enough(config.state_dir, Clocks(lambda: self.power.reading()))
+        loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive, enough)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         slowdown = Slowdown(lambda: self.power.hurry())
         self.energy = Ledger(meters_of(Files(config.power.root)), config.power.watts_per_core)

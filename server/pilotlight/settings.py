@@ -16,6 +16,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -28,6 +29,7 @@ from pilotlight.loading import KvCacheType, LoadingSettings
 from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import archive, keep_alive, keys
 from pilotlight.registry.budget import AUTO, DEFAULT_RESERVE, Amount, Budget
+from pilotlight.registry.description import EFFICIENT
 from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.sources import AbsolutePath, absolute
 
@@ -71,7 +73,21 @@ def _text(value: Any) -> Any:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
+MOST_THREADS = 1024
+
+
+def _threads(value: Any) -> Any:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    is_number = isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= MOST_THREADS
+    if not (is_number or value == EFFICIENT):
+        raise ValueError(
+            f"must be a number of threads up to {MOST_THREADS} (0: the worker chooses), or {EFFICIENT!r}"
+        )
+    return number
+
+
 Text = Annotated[str, BeforeValidator(_text)]
+ThreadCount = Annotated[int | Literal["efficient"], PlainValidator(_threads)]
 Key = Annotated[str, AfterValidator(_key)]
 Duration = Annotated[Text, AfterValidator(_duration)]
 
@@ -140,7 +156,7 @@ class DefaultsSettings(_Section):
 
     context: int = Field(0, ge=0, le=2**24)
     parallel: int = Field(0, ge=0, le=64)
-    threads: int = Field(0, ge=0, le=1024)
+    threads: ThreadCount = 0
     kv_cache_type: KvCacheType = "auto"
     load_s: float = Field(300.0, gt=0)
     keep_alive: Duration = "15m"
@@ -194,7 +210,7 @@ class ModelSettings(_Section, LoadingSettings):
     runtime: Literal["llamacpp", "onnx", "mlx", "echo"] | None = None
     context: int | None = Field(None, ge=0, le=2**24)
     parallel: int | None = Field(None, ge=0, le=64)
-    threads: int | None = Field(None, ge=0, le=1024)
+    threads: ThreadCount | None = None
     chat_template: str | None = None
     provider: str = "auto"
     memory: Annotated[Text, AfterValidator(_amount)] | None = None

@@ -14,6 +14,8 @@ MODEL = {
     "runtime": "llamacpp",
     "context": 2048,
     "threads": 2,
+    "enough_threads": None,
+    "is_measuring": False,
     "bytes_resident": 64 * 2**20,
     "cost": {"estimated": 60 * 2**20, "at_most": 90 * 2**20},
 }

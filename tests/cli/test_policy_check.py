@@ -33,7 +33,8 @@ def test_a_rule_of_ones_own_takes_the_place_of_a_presets(run: Run, tmp_path: Pat
     (tmp_path / "rules.toml").write_text(OWN)
     arguments = ("policy", "check", "rules.toml", "--reading", "-", "--class", "interactive", "--json")
     said = json.loads(run(*arguments, stdin=READING).stdout)
-    assert said["classes"]["interactive"]["action"] == {"max_tokens": "1024", "keep_alive": "300"}
+    action = {"max_tokens": "1024", "keep_alive": "300", "threads": "efficient"}
+    assert said["classes"]["interactive"]["action"] == action
     assert [rule["holds"] for rule in said["rules"] if rule["rule"] == "low battery"] == [False]
 
 

@@ -53,6 +53,15 @@ def test_a_loading_model_shows_how_far_it_is(run: Run, daemon: FakeDaemon) -> No
     assert "starting 25%" in run("ps", "--port", daemon.port).stdout
 
 
+def test_it_shows_how_many_threads_are_enough(run: Run, daemon: FakeDaemon) -> None:
+    """Once that was measured, and that it is meanwhile."""
+    daemon.models[0] |= {"enough_threads": 1}
+    row, _ = shown(run, daemon)
+    assert row[4] == "2 (enough: 1)"
+    daemon.models[0] |= {"state": "starting", "is_measuring": True}
+    assert "measuring threads" in run("ps", "--port", daemon.port).stdout
+
+
 def test_an_unknown_cost_is_a_dash(run: Run, daemon: FakeDaemon) -> None:
     """Not a zero."""
     daemon.models[0] |= {"state": "stopped", "bytes_resident": None, "bytes_charged": 0, "context": None}

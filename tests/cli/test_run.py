@@ -112,6 +112,8 @@ def test_a_loading_model_shows_a_progress_bar(daemon: FakeDaemon, environ: dict[
     with terminal(daemon, environ | {"TERM": "xterm"}) as screen:
         screen.type("one\n", "loading pilot", until_prompt=False)
         screen.expect("50%")
+        daemon.models[0] |= {"is_measuring": True}
+        screen.expect("measuring threads for pilot")
         daemon.held.set()
         screen.expect("Hello there")
         screen.expect(">>> ")

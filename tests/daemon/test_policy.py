@@ -121,10 +121,33 @@ def test_threads_change_in_the_middle_of_an_answer(
         assert daemon.model("echo")["threads"] == 2
         write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
         assert until(lambda: daemon.model("echo")["threads"] == 1)
-        assert daemon.post("echo").headers["x-policy-action"] == "keep_alive=300;threads=1"
+        assert daemon.post("echo").headers["x-policy-action"] == "keep_alive=300;threads=1, efficient"
         write(laptop, AC_online="1", BAT0_status="Charging")
         assert until(lambda: daemon.model("echo")["threads"] == 2)
         assert next(stream)
+
+
+def test_enough_threads_are_measured_once(serve: Callable[..., Daemon], tmp_path: Path) -> None:
+    """At the first load, and kept for the next daemon."""
+    models = echo(tmp_path, enough_threads=2)
+    for _ in range(2):
+        daemon = serve("--power-root", str(tmp_path), "--threads", "efficient", models=models)
+        assert daemon.post("echo").status_code == 200
+        assert until(lambda daemon=daemon: daemon.model("echo")["threads"] == 2)
+        assert daemon.model("echo")["enough_threads"] == 2
+        daemon.stop()
+    assert daemon.log.count('event="threads measured"') == 1
+
+
+def test_on_battery_no_more_threads_compute_than_are_enough(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """How many that are is found out when it is first of use."""
+    daemon = serve("--power-root", str(laptop), models=echo(tmp_path, enough_threads=2))
+    assert daemon.post("echo").status_code == 200
+    assert daemon.model("echo")["enough_threads"] is None
+    unplug(laptop, daemon)
+    assert until(lambda: daemon.post("echo").is_success and daemon.model("echo")["enough_threads"] == 2)
 
 
 def test_llamacpp_computes_with_so_many(serve: Callable[..., Daemon], laptop: Path) -> None:

@@ -75,7 +75,9 @@ ACTIONS = st.builds(
     max_tokens=LIMITS,
     context=LIMITS,
     keep_alive_s=st.none() | st.floats(0, 1e6),
-    threads=st.builds(Threads, st.none() | st.integers(1, 64), st.none() | st.floats(0.01, 0.99)),
+    threads=st.builds(
+        Threads, st.none() | st.integers(1, 64), st.none() | st.floats(0.01, 0.99), st.booleans()
+    ),
 )
 
 FACTS = st.builds(

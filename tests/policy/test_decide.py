@@ -36,8 +36,8 @@ def test_at_14_percent_the_small_model_answers() -> None:
     assert (decision.actions.is_small, decision.actions.max_tokens) == (True, 256)
     assert decision.rules == ("on battery", "half battery", "low battery")
     assert decision.reason == (
-        "on battery at 14 %: qwen3-1b answers instead of qwen3-8b, at most 256 tokens, without reasoning; "
-        "plug in, or send X-Policy-Override: 1"
+        "on battery at 14 %: qwen3-1b answers instead of qwen3-8b, at most 256 tokens, without reasoning, "
+        "no more threads than pay; plug in, or send X-Policy-Override: 1"
     )
 
 
@@ -110,6 +110,14 @@ def test_threads_are_a_number_or_a_part(threads: Any, left: int) -> None:
     """Of the eight that this model has."""
     own = {"when": {}, "interactive": {"threads": threads}}
     assert judged(Reading(), Facts(), "always", own).actions.threads.of(8) == left
+
+
+def test_no_more_threads_than_are_enough() -> None:
+    """For an answer that runs alone; as long as nobody knows how many that are, it limits nothing."""
+    own = {"when": {}, "interactive": {"threads": "efficient"}}
+    actions = judged(Reading(), Facts(), "always", own).actions
+    assert dict(actions.words()) == {"threads": "efficient"}
+    assert (actions.threads.alone(8, 5), actions.threads.alone(8, 0), actions.threads.of(8)) == (5, 8, 8)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1025, True, 0.0, 1.0, 1.5, "0%", "100%", "all", "2", [2]])

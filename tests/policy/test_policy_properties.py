@@ -32,10 +32,12 @@ def test_actions_are_a_lattice(a: Actions, b: Actions, c: Actions) -> None:
     assert (a | b).restricts(a) and (a | b).restricts(b)
 
 
-@given(ACTIONS, ACTIONS, st.integers(1, 64))
-def test_more_limits_never_give_more_threads(a: Actions, b: Actions, own: int) -> None:
-    """And there is always one."""
-    assert 1 <= (a | b).threads.of(own) <= a.threads.of(own) <= own
+@given(ACTIONS, ACTIONS, st.integers(1, 64), st.integers(0, 64))
+def test_more_limits_never_give_more_threads(a: Actions, b: Actions, own: int, enough: int) -> None:
+    """And there is always one; an answer that runs alone gets no more than a prompt."""
+    both, one = (a | b).threads, a.threads
+    assert 1 <= both.of(own) <= one.of(own) <= own
+    assert 1 <= both.alone(own, enough) <= one.alone(own, enough) <= one.of(own)
 
 
 @given(rules(), readings(), FACTS, st.randoms())

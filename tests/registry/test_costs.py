@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pilotlight.core import Loading, Model, Size
-from pilotlight.registry.costs import MOST_MEASURED, Costs, layout
+from pilotlight.registry.costs import Costs, layout
 from pilotlight.registry.gguf import read_model
 from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.records import MOST
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.worker.handle import Worker
@@ -116,10 +117,10 @@ def test_the_file_is_private_and_bounded(tmp_path: Path, model: Model) -> None:
     file = tmp_path / "state" / "costs.json"
     content = json.loads(file.read_text())
     (one,) = content["measured"].values()
-    content["measured"] |= {f"{number:x}": one for number in range(MOST_MEASURED - 1)}
+    content["measured"] |= {f"{number:x}": one for number in range(MOST - 1)}
     file.write_text(json.dumps(content))
     some.record(replace(model, context=512), "full", MEASURED)
-    assert len(json.loads(file.read_text())["measured"]) == MOST_MEASURED
+    assert len(json.loads(file.read_text())["measured"]) == MOST
     assert not some.estimate(model).is_measured
     assert file.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in file.parent.iterdir()] == ["costs.json"]

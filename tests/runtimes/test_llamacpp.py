@@ -90,11 +90,11 @@ def test_threads_can_be_changed_while_it_speaks(bench: Bench) -> None:
     asked = generate(PROMPT, max_tokens=3)
     bench.start(asked)
     bench.step()
-    bench.runtime.set_threads(2)
+    assert bench.runtime.set_threads(2, 3) == 2
     bench.finish()
     assert bench.runtime.state().threads == 2
     assert bench.speech(asked).end.completion_tokens == 3
-    bench.runtime.set_threads(1)
+    bench.runtime.set_threads(1, 1)
 
 
 def test_tokens_are_taken_as_they_are(bench: Bench) -> None:

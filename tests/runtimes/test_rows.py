@@ -162,7 +162,8 @@ def test_who_is_moved_in_a_step_takes_its_newest_token_along(bench: Bench) -> No
 def test_threads_stay_as_they_were_loaded(name: str) -> None:
     """And the state says so."""
     bench = builtin(name)
-    bench.runtime.set_threads(7)
+    assert bench.runtime.set_threads(7, 7) == 1
+    assert bench.runtime.enough_threads(lambda: False) == 0
     assert bench.runtime.state().threads == 1
 
 

@@ -7,14 +7,25 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 
-from pilotlight.core import Capabilities, Cost, Model, WorkerInfo
+from pilotlight.core import Cost, Model, WorkerInfo
 from pilotlight.errors import Error
+from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.handle import Said, WorkerEndedError
-from pilotlight.worker.protocol import Cancel, Event, Generate, Inspect, Saved, Step, ToWorker, encode
+from pilotlight.worker.protocol import (
+    Cancel,
+    Event,
+    Generate,
+    Inspect,
+    Progress,
+    Saved,
+    Step,
+    ToWorker,
+    encode,
+)
 
 
 def model(name: str = "a") -> Model:
-    return Model(name, Path(f"/{name}.gguf"), runtime="echo")
+    return Model(name, Path(f"/{name}.gguf"), runtime="echo", capabilities=CAPABILITIES["echo"])
 
 
 def info(parallel: int) -> WorkerInfo:
@@ -33,7 +44,7 @@ def info(parallel: int) -> WorkerInfo:
         num_parameters=0,
         has_chat_template=True,
         load_s=0.0,
-        capabilities=Capabilities(live_threads=True),
+        capabilities=CAPABILITIES["echo"],
     )
 
 
@@ -111,16 +122,33 @@ class FakeLoader:
         self.parallel = parallel
         self.error: Error | None = None
         self.workers: list[FakeWorker] = []
+        self.measured_at_load: list[bool] = []
+        """Whether each was to find out how many threads are enough."""
+        self.enough = 0
+        self.may_ask = True
         self.models: list[Model] = []
         """As each was asked for."""
 
-    async def load(self, model: Model, progress: Callable[[float], None]) -> FakeWorker:
-        progress(0.5)
+    async def load(
+        self, model: Model, progress: Callable[[Progress], None], measures_threads: bool
+    ) -> FakeWorker:
+        progress(Progress(0.5))
+        self.measured_at_load.append(measures_threads)
         self.models.append(model)
         if self.error is not None:
             raise self.error
         self.workers.append(FakeWorker(self.parallel))
         return self.workers[-1]
+
+    def enough_threads(self, model: str) -> int:
+        return self.enough
+
+    def may_measure(self, model: str) -> bool:
+        return self.may_ask
+
+    async def measured(self, model: Model, info: WorkerInfo) -> None:
+        self.enough = info.enough_threads
+        await checkpoint()
 
     async def look_at(self, model: Model) -> None:
         await checkpoint()

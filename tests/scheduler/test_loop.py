@@ -24,7 +24,7 @@ from pilotlight.core import (
 from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
 from pilotlight.notices import Notices
-from pilotlight.policy.limits import Threads
+from pilotlight.policy.limits import EFFICIENT, Threads
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -37,7 +37,18 @@ from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.protocol import Admitted, Delta, Done, Hold, Refused, SetThreads, State, Trim
+from pilotlight.worker.protocol import (
+    Admitted,
+    Delta,
+    Done,
+    Hold,
+    Measured,
+    MeasureThreads,
+    Refused,
+    SetThreads,
+    State,
+    Trim,
+)
 from pilotlight.worker.protocol import Threads as SaidThreads
 
 
@@ -377,6 +388,39 @@ async def test_threads_are_those_that_the_policy_leaves_to_what_runs(bench: Benc
     answer.close()
     await settle()
     assert threads_sent(bench)[4:] == [3]
+
+
+async def test_an_answer_alone_gets_as_many_threads_as_are_enough(bench: Bench) -> None:
+    """If its model says so, or a rule; prompts get all."""
+    await bench.replace(replace(model("a"), is_efficient=True))
+    bench.loader.enough = 3
+    await bench.running("r1", is_overridden=True)
+    assert bench.loader.measured_at_load == [True]
+    assert bench.worker.sent[-1] == SetThreads(3, 8)
+    await bench.replace(model("a"))
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
+    await bench.running("r2")
+    assert bench.worker.sent[-1] == SetThreads(8, 8), "the one that overrides is limited least"
+    bench.loop.obey(Orders(threads_overridden=Threads(5)))
+    await settle()
+    assert bench.worker.sent[-1] == SetThreads(8, 8)
+
+
+async def test_what_is_enough_is_found_out_when_a_rule_wants_to_know(bench: Bench) -> None:
+    """While its worker runs nothing."""
+    answer, number = await bench.running("r1")
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
+    await settle()
+    assert MeasureThreads() not in bench.worker.sent
+    bench.worker.say(Admitted(number, 3), done(number))
+    await read(answer)
+    await settle()
+    assert bench.worker.sent[-1] == MeasureThreads()
+    bench.worker.tell(Measured(3))
+    await settle()
+    assert bench.loop.status()[0].enough_threads == 3
+    await bench.running("r2")
+    assert bench.worker.sent[-1] == SetThreads(3, 8)
 
 
 async def test_what_a_worker_computes_with_is_what_it_says(bench: Bench) -> None:

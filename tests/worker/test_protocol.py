@@ -21,6 +21,8 @@ from pilotlight.worker.protocol import (
     Inspect,
     Load,
     LoadFailed,
+    Measured,
+    MeasureThreads,
     Paused,
     Progress,
     Ready,
@@ -61,7 +63,8 @@ TO_WORKER: list[ToWorker] = [
     Generate(9, Prompt(text=""), Sampling(), 1, (), 1, False, True, RequestClass.BATCH),
     Hold(True),
     Cancel(7),
-    SetThreads(2),
+    SetThreads(2, 4),
+    MeasureThreads(),
     Trim(),
     Inspect(),
 ]
@@ -69,10 +72,12 @@ TO_WORKER: list[ToWorker] = [
 TO_DAEMON: list[ToDaemon] = [
     Hello(1, 2),
     Progress(0.25),
+    Progress(1.0, is_measuring=True),
     Ready(INFO),
     LoadFailed("no such file", missing=True),
     Paused(3),
     Threads(2),
+    Measured(3),
     Step(()),
     Step(
         (

@@ -25,7 +25,10 @@ from pilotlight.worker.protocol import (
     Hello,
     Hold,
     Inspect,
+    Measured,
+    MeasureThreads,
     Paused,
+    Progress,
     Refused,
     Saved,
     SetThreads,
@@ -108,6 +111,7 @@ class Heard:
         self.saved: list[Saved] = []
         self.pauses: list[int] = []
         self.threads: list[int] = []
+        self.measured: list[int] = []
         self._news = anyio.Event()
 
     def __call__(self, message: Said) -> None:
@@ -119,6 +123,8 @@ class Heard:
             self.pauses.append(message.num_sequences)
         elif isinstance(message, Threads):
             self.threads.append(message.threads)
+        elif isinstance(message, Measured):
+            self.measured.append(message.threads)
         else:
             self.states.append(message)
         self._news.set()
@@ -289,11 +295,25 @@ async def test_a_cancelled_request_says_no_more(spawn: Spawn) -> None:
 async def test_threads_can_be_changed_while_it_runs(spawn: Spawn) -> None:
     """It says so, and so does its state."""
     worker, heard = await load(await spawn()), Heard()
-    worker.send(SetThreads(7))
+    worker.send(SetThreads(7, 8))
     worker.send(Inspect())
     await talk(worker, heard, lambda: bool(heard.states))
     assert heard.threads == [7]
     assert heard.states[0].threads == 7
+
+
+async def test_a_worker_finds_out_how_many_threads_are_enough(spawn: Spawn) -> None:
+    """Before it is ready, and says so meanwhile; later only while it runs nothing."""
+    worker, stages = await spawn(enough_threads=3), list[Progress]()
+    info = await worker.load("full", stages.append, 20, measures_threads=True)
+    assert info.enough_threads == 3
+    assert [stage.is_measuring for stage in stages[-2:]] == [False, True]
+    heard = Heard()
+    worker.send(MeasureThreads())
+    worker.send(ask(1, max_tokens=10**9))
+    worker.send(MeasureThreads())
+    await talk(worker, heard, lambda: len(heard.measured) == 2)
+    assert heard.measured == [3, 0]
 
 
 async def test_a_worker_that_forgets_goes_on_with_what_it_runs(spawn: Spawn) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -11,6 +12,13 @@ from pilotlight.cli.client import Client
 from pilotlight.errors import Error
 
 PERIOD_S = 0.1
+
+
+class Done(NamedTuple):
+    """Of a load: how far it is, 0 to 1, and whether its end is that threads are measured."""
+
+    fraction: float
+    is_measuring: bool
 
 
 class Bar:
@@ -35,27 +43,30 @@ class Bar:
             if (done := self._progress()) is not None:
                 self._draw(done)
 
-    def _draw(self, done: float | None) -> None:
+    def _draw(self, done: Done | None) -> None:
         console = Console(stderr=True)
         columns = (
-            TextColumn("loading {task.description}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),
         )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task(self._model, total=1.0)
+            task = progress.add_task("", total=1.0)
             while done is not None and not self._is_over.wait(PERIOD_S):
-                progress.update(task, completed=done)
+                what = "measuring threads for" if done.is_measuring else "loading"
+                progress.update(task, completed=done.fraction, description=f"{what} {self._model}")
                 done = self._progress()
 
-    def _progress(self) -> float | None:
-        """Of the load, 0 to 1; None when nothing loads."""
+    def _progress(self) -> Done | None:
+        """None when nothing loads."""
         try:
             entry = next(entry for entry in self._client.models() if entry["id"] == self._model)
         except (Error, StopIteration):
             return None
-        return entry.get("progress", 0.0) if entry.get("state") == "starting" else None
+        if entry.get("state") != "starting":
+            return None
+        return Done(entry.get("progress", 0.0), entry.get("is_measuring", False))
 
 
 @contextmanager

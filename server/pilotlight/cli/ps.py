@@ -42,19 +42,31 @@ def megabytes(num_bytes: int | None) -> str:
 
 
 def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    state = model["state"]
     return (
         model["id"],
-        f"{state} {model['progress']:.0%}" if state == "starting" else state,
+        _state(model),
         model["runtime"],
         _shown(model["context"]),
-        _shown(model["threads"]),
+        _threads(model),
         _memory(model),
         _expected(model),
         _when(model),
         _by_class(model, "active"),
         _by_class(model, "queued"),
     )
+
+
+def _state(model: Mapping[str, Any]) -> str:
+    """With how far its load is."""
+    if model["state"] != "starting":
+        return str(model["state"])
+    return "measuring threads" if model["is_measuring"] else f"starting {model['progress']:.0%}"
+
+
+def _threads(model: Mapping[str, Any]) -> str:
+    """That compute it now, and how many are enough if that was measured."""
+    enough = f" (enough: {model['enough_threads']})" if model["enough_threads"] else ""
+    return _shown(model["threads"]) + enough
 
 
 def _by_class(model: Mapping[str, Any], what: str) -> str:

@@ -43,7 +43,11 @@ Examples:
 @click.option(
     "--parallel", type=int, metavar="N", help="Sequences per model at once; 0 lets the worker choose."
 )
-@click.option("--threads", type=int, metavar="N", help="Threads per worker; 0 lets the worker choose.")
+@click.option(
+    "--threads",
+    metavar="N|efficient",
+    help="Threads per worker; 0 lets the worker choose, efficient finds out how few are enough.",
+)
 @click.option(
     "--memory-budget",
     metavar="BYTES|PART|auto",

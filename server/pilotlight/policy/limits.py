@@ -20,21 +20,32 @@ class Threads:
     count: int | None = None
     part: float | None = None
     """Of those that the model has otherwise, more than 0 and less than 1."""
+    is_efficient: bool = False
+    """No more than are enough for nearly the best speed; that is about what waits for memory, so it limits
+    an answer that runs alone, and neither prompts nor answers side by side."""
 
     def __or__(self, other: "Threads") -> "Threads":
-        return Threads(least(self.count, other.count), least(self.part, other.part))
+        is_efficient = self.is_efficient or other.is_efficient
+        return Threads(least(self.count, other.count), least(self.part, other.part), is_efficient)
 
     def of(self, own: int) -> int:
         """How many that leaves of a model's `own`: at least one."""
         part = own if self.part is None else int(self.part * own)
         return max(1, min(own, part, own if self.count is None else self.count))
 
+    def alone(self, own: int, enough: int) -> int:
+        """The same for an answer that runs alone; 0 is `enough` if that is not known."""
+        return min(self.of(own), enough) if self.is_efficient and enough else self.of(own)
+
     @property
     def words(self) -> list[str]:
         """Each limit as rules write it."""
-        found = [] if self.count is None else [str(self.count)]
-        return found if self.part is None else [*found, f"{self.part:.0%}"]
+        count = [] if self.count is None else [str(self.count)]
+        part = [] if self.part is None else [f"{self.part:.0%}"]
+        return [*count, *part, *(["efficient"] if self.is_efficient else [])]
 
 
 ALL_THREADS = Threads()
 """Limits nothing."""
+
+EFFICIENT = Threads(is_efficient=True)

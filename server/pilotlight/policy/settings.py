@@ -26,7 +26,7 @@ from pilotlight.policy.conditions import (
     ThermalIs,
 )
 from pilotlight.policy.hysteresis import Hysteresis
-from pilotlight.policy.limits import ALL_THREADS, Threads
+from pilotlight.policy.limits import ALL_THREADS, EFFICIENT, Threads
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Supply, ThermalLevel
 from pilotlight.registry import keep_alive
@@ -63,6 +63,8 @@ def _between(value: Any) -> Between:
 
 
 def _threads(value: Any) -> Threads:
+    if value == "efficient":
+        return EFFICIENT
     match = re.fullmatch(r"(\d\d?) ?%", value) if isinstance(value, str) else None
     if match is not None and int(match[1]):
         return Threads(part=int(match[1]) / 100)
@@ -70,7 +72,9 @@ def _threads(value: Any) -> Threads:
         return Threads(part=value)
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_THREADS:
         return Threads(value)
-    raise ValueError('must be a number of threads (4), or a part of those there are (0.5 or "50%")')
+    raise ValueError(
+        'must be a number of threads (4), a part of those there are (0.5 or "50%"), or "efficient"'
+    )
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds)]

@@ -100,6 +100,8 @@ def _threads(threads: Threads) -> Iterator[str]:
         yield f"at most {threads.count} thread{'s' if threads.count > 1 else ''}"
     if threads.part is not None:
         yield f"at most {100 * threads.part:.0f} % of the threads"
+    if threads.is_efficient:
+        yield "no more threads than pay"
 
 
 def _ways_out(rules: Sequence[Rule], about: set[str]) -> Iterator[str]:

@@ -8,17 +8,16 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import structlog
-
 from pilotlight.core import Cost, Model, Size
-from pilotlight.registry import ladder, private_file
+from pilotlight.registry import ladder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.ladder import Ladder
+from pilotlight.registry.records import Records
 from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
 
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
     from pilotlight.registry.cost import Estimate, Layout, Parts
     from pilotlight.registry.folders import FolderShape
     from pilotlight.registry.shape import Shape
-
-VERSION = 1
-
-MOST_MEASURED = 512
-"""Measurements kept; the oldest go first."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +42,7 @@ class Costs:
     """Estimates and measurements. `estimate` and `record` block on files: call them from a thread."""
 
     def __init__(self, state_dir: Path, modes: Ladder, clock: Callable[[], float] = time.time) -> None:
-        self._path = state_dir / "costs.json"
+        self._records = Records(state_dir / "costs.json", Measured)
         self._modes = modes
         self._clock = clock
         self._lock = threading.Lock()
@@ -68,7 +60,7 @@ class Costs:
         model = replace(model, context=context)
         found = self._estimate(model, mode)
         with self._lock:
-            cost = _corrected(found, self._read().get(_key(model, mode)))
+            cost = _corrected(found, self._records.read().get(_key(model, mode)))
             cost = replace(cost, context=context, refusal=refusal)
             self._known[model.name] = cost
         return cost
@@ -85,12 +77,7 @@ class Costs:
         found = self._estimate(model, mode)
         key, new = _key(model, mode), Measured(model.name, size.private, size.shared, self._clock())
         with self._lock:
-            others = {other: one for other, one in self._read().items() if other != key}
-            latest = dict([*others.items(), (key, new)][-MOST_MEASURED:])
-            try:
-                self._write(latest)
-            except OSError as exc:
-                log.warning("measured costs cannot be written", path=str(self._path), error=str(exc))
+            self._records.add(key, new)
             self._known[model.name] = replace(_corrected(found, new), context=model.context)
 
     def _context(self, model: Model, mode: str) -> tuple[int, str | None]:
@@ -135,24 +122,6 @@ class Costs:
             with self._lock:
                 self._shapes[model.path] = identity, shape
         return shape
-
-    def _read(self) -> dict[str, Measured]:
-        """The measurements by key, oldest first; a file that is damaged counts as empty."""
-        try:
-            content = json.loads(self._path.read_bytes())
-            if content["version"] != VERSION:
-                return {}
-            return {key: Measured(**one) for key, one in content["measured"].items()}
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-            log.warning("measured costs are unreadable and start over", path=str(self._path), error=str(exc))
-            return {}
-
-    def _write(self, measured: Mapping[str, Measured]) -> None:
-        content = {"version": VERSION, "measured": {key: asdict(one) for key, one in measured.items()}}
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        private_file.write(self._path, json.dumps(content).encode())
 
 
 def layout(model: Model, shape: "Shape", mode: str) -> "Layout":

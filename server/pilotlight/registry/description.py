@@ -10,6 +10,9 @@ from typing import Any
 from pilotlight.core import Cost, Model, ModelStatus, WorkerState
 from pilotlight.registry.stores.found import Skipped
 
+EFFICIENT = "efficient"
+"""For a number of threads: no more than are enough."""
+
 
 def brief(status: ModelStatus) -> dict[str, Any]:
     """A model in a list: OpenAI's fields, plus what it is and what it is doing."""
@@ -35,8 +38,10 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "cost": _cost(status.cost) if status.cost else None,
         "context": info.context if info else model.context or None,
         "threads": status.threads or None,
+        "enough_threads": status.enough_threads or None,
         "parallel": info.parallel if info else model.parallel or None,
         "progress": status.progress,
+        "is_measuring": status.is_measuring,
         "active": status.active,
         "queued": status.queued,
         "classes": {name: asdict(one) for name, one in status.classes.items()},
@@ -54,7 +59,7 @@ def full(status: ModelStatus) -> dict[str, Any]:
         "settings": {
             "context": model.context,
             "parallel": model.parallel,
-            "threads": model.threads,
+            "threads": EFFICIENT if model.is_efficient else model.threads,
             "provider": model.provider,
             **asdict(model.loading),
             "memory": model.memory,

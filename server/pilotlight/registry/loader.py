@@ -7,16 +7,17 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from pilotlight.core import Archive, Cost, Model, Severity
+from pilotlight.core import Archive, Cost, Model, Severity, WorkerInfo
 from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry import oom
 from pilotlight.registry.costs import Costs
 from pilotlight.registry.digest import digest_of
+from pilotlight.registry.enough import Enough
 from pilotlight.registry.ladder import COSTS, Ladder
 from pilotlight.registry.reader import HeaderError
 from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
-from pilotlight.worker.protocol import FrameError
+from pilotlight.worker.protocol import FrameError, Progress
 from pilotlight.worker.size import size_of
 
 log = structlog.get_logger()
@@ -26,18 +27,29 @@ class Loader:
     """Starts workers. Holds none: whoever asked owns what it gets."""
 
     def __init__(
-        self, ladder: Ladder, costs: Costs, notices: Notices, load_s: float, archive: Archive | None = None
+        self,
+        ladder: Ladder,
+        costs: Costs,
+        notices: Notices,
+        load_s: float,
+        archive: Archive | None = None,
+        enough: Enough | None = None,
     ) -> None:
-        """With an `archive` conversations outlive the workers."""
+        """With an `archive` conversations outlive the workers; with `enough` it is found out how many threads
+        are."""
+        self._enough = enough
         self._ladder = ladder
         self._costs = costs
         self._notices = notices
         self._load_s = load_s
         self._archive = archive
 
-    async def load(self, model: Model, progress: Callable[[float], None]) -> Worker:
-        """A worker with the model loaded. Raises `WorkerFailed`,
-        `RuntimeMissing` or `DoesNotFit`; leaves no process then."""
+    async def load(
+        self, model: Model, progress: Callable[[Progress], None], measures_threads: bool = False
+    ) -> Worker:
+        """A worker with the model loaded, and how many threads are enough measured if that `measures_threads`
+        and it is not known. Raises `WorkerFailed`, `RuntimeMissing` or `DoesNotFit`; leaves no process then.
+        """
         if (cost := await anyio.to_thread.run_sync(self._refuse_hostile, model)) is not None:
             if cost.refusal:
                 raise DoesNotFit(cost.refusal, param="model")
@@ -48,7 +60,7 @@ class Loader:
         kills = oom.kills()
         for mode in self._ladder.modes(model.runtime):
             try:
-                worker = await self._try(model, mode, progress)
+                worker = await self._try(model, mode, progress, measures_threads)
             except WorkerEndedError as end:
                 if end.crash is None:
                     raise oom.failure(model.name, end, kills, " while loading") from end
@@ -75,6 +87,21 @@ class Loader:
         """What the model's worker holds, once it was looked at."""
         return self._costs.known(model)
 
+    def enough_threads(self, model: str) -> int:
+        """That compute one answer nearly as fast as any number of them; 0 if that is not known."""
+        return 0 if self._enough is None else self._enough.known(model)
+
+    def may_measure(self, model: str) -> bool:
+        """Its worker is to find that out now; `measured` follows."""
+        return self._enough is not None and self._enough.ask(model)
+
+    async def measured(self, model: Model, info: WorkerInfo) -> None:
+        """Keep what it found out."""
+        assert self._enough is not None, "nobody has asked"
+        if (clock := self._enough.answer(model.name, info.enough_threads)) is not None:
+            with suppress(OSError):  # the file has changed since
+                await anyio.to_thread.run_sync(self._enough.record, model, info.mode, clock)
+
     async def look_at(self, model: Model) -> None:
         """Find out what the model will cost, if that can be known. What is wrong with it its load says."""
         with suppress(WorkerFailed):
@@ -96,7 +123,9 @@ class Loader:
             with suppress(HeaderError, OSError):  # the file has changed since
                 self._costs.record(model, mode, size)
 
-    async def _try(self, model: Model, mode: str, progress: Callable[[float], None]) -> Worker:
+    async def _try(
+        self, model: Model, mode: str, progress: Callable[[Progress], None], measures_threads: bool
+    ) -> Worker:
         try:
             # Broken off in the middle, nobody would own the process.
             with anyio.CancelScope(shield=True):
@@ -104,7 +133,12 @@ class Loader:
         except OSError as exc:
             raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
         try:
-            await worker.load(mode, progress, self._load_s, await self._archive_of(model))
+            await self._look_at_threads(model, mode)
+            measures = measures_threads and self.may_measure(model.name)
+            archive = await self._archive_of(model)
+            info = await worker.load(mode, progress, self._load_s, archive, measures)
+            if measures:
+                await self.measured(model, info)
         except BaseException as exc:
             worker.kill()
             await worker.stop()
@@ -117,6 +151,11 @@ class Loader:
                     raise WorkerFailed(f"{model.name}: its settings cannot be sent: {exc}") from exc
             raise
         return worker
+
+    async def _look_at_threads(self, model: Model, mode: str) -> None:
+        if self._enough is not None and model.capabilities.live_threads:
+            with suppress(OSError):  # its load says it better
+                await anyio.to_thread.run_sync(self._enough.look, model, mode)
 
     async def _archive_of(self, model: Model) -> Archive | None:
         """Marked with what the model's files are now; None where that cannot be told."""

@@ -68,9 +68,15 @@ class Runtime(Protocol):
     def has_work(self) -> bool:
         """A `step` would do something."""
 
-    def set_threads(self, threads: int) -> int:
-        """From the next step on, where `Capabilities.live_threads` says so; else nothing changes. Returns how
-        many compute from now on."""
+    def set_threads(self, threads: int, prompt_threads: int) -> int:
+        """From the next step on, where `Capabilities.live_threads` says so; else nothing changes. Prompts and
+        sequences side by side get `prompt_threads`. Returns how many compute one alone from now on."""
+
+    def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
+        """Measure how few compute one alone nearly as fast as the best number; blocks for seconds.
+
+        0 if something runs or `is_wanted` meanwhile, if it does not come out, or nothing can be chosen.
+        """
 
     def trim(self) -> None:
         """Give back the memory of what was computed for requests that have ended."""

@@ -22,6 +22,9 @@ from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
 from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
 
+THREADS = 4
+"""If nobody says. It has no use for them, and can be told to have fewer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Knobs:
@@ -39,6 +42,8 @@ class Knobs:
     stderr_lines: int = 0
     """Noise on stderr before it is ready."""
     stdout_noise: bool = False
+    enough_threads: int = 0
+    """What comes out when that is measured."""
     ignore_cancel: bool = False
     """Leak what was cancelled."""
     context: int = 4096
@@ -83,7 +88,7 @@ class Echo:
             time.sleep(knobs.load_s / 11)
         if load.mode in knobs.crash_modes:
             os.kill(os.getpid(), signal.Signals[knobs.crash_signal])
-        self._threads = load.threads or 1
+        self._threads = load.threads or THREADS
         return WorkerInfo(
             pid=os.getpid(),
             runtime="echo",
@@ -129,9 +134,12 @@ class Echo:
     def has_work(self) -> bool:
         return bool(self._shift)
 
-    def set_threads(self, threads: int) -> int:
+    def set_threads(self, threads: int, prompt_threads: int) -> int:
         self._threads = threads
         return threads
+
+    def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
+        return 0 if self._speaking else self._knobs.enough_threads
 
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held

@@ -106,8 +106,9 @@ class Decoder(Protocol):
     def unpack(self, arrays: Sequence[npt.NDArray[Any]], num_tokens: int) -> Any | None:
         """What was packed; None if these arrays are no state of so many tokens of this model."""
 
-    def set_threads(self, threads: int) -> bool:
-        """Compute with so many from now on; False if it goes on with those it has."""
+    def set_threads(self, threads: int, prompt_threads: int) -> bool:
+        """Compute a token alone and more at once with so many from now on; False if it goes on with those it
+        has."""
 
     def check(self, lengths: Sequence[int]) -> None:
         """The first rows hold that many tokens, the others none. Raises `AssertionError`."""

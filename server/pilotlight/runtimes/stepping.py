@@ -22,6 +22,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting, on_shift, piece, prompts
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
+from pilotlight.runtimes.efficient import Efficiency
 from pilotlight.runtimes.limits import BUSY_STEP_S, CROWD_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
 from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
@@ -85,7 +86,7 @@ class RowRuntime:
         self._decoder = opened.decoder
         self._vocabulary = opened.vocabulary
         self._make_sampler = opened.make_sampler
-        self._threads = opened.threads
+        self._most_threads = self._threads = self._prompt_threads = opened.threads
         self._parallel = load.parallel or DEFAULT_PARALLEL
         self._context = opened.context
         self._decoder.open(num_rows=self._parallel, context=self._context)
@@ -207,10 +208,18 @@ class RowRuntime:
     def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
         self._ahead.work(is_wanted)
 
-    def set_threads(self, threads: int) -> int:
-        if self._decoder.set_threads(threads):
-            self._threads = threads
+    def set_threads(self, threads: int, prompt_threads: int) -> int:
+        if self._decoder.set_threads(threads, prompt_threads):
+            self._threads, self._prompt_threads = threads, prompt_threads
         return self._threads
+
+    def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
+        if self._sequences or not CAPABILITIES[self._name].live_threads:
+            return 0
+        try:
+            return Efficiency(self._decoder, self._memory).measure(self._most_threads, is_wanted)
+        finally:
+            self._decoder.set_threads(self._threads, self._prompt_threads)
 
     # --- the step ---
 

@@ -17,9 +17,13 @@ from pilotlight.registry.budget import Budget
 from pilotlight.registry.estimate import Estimates
 from pilotlight.scheduler.residency import Needs
 from pilotlight.worker.handle import SAVE_LATE_S, SAVE_S, Worker
+from pilotlight.worker.protocol import Progress, SetThreads
 
 MEASURE_EVERY_S = 1.0
 """How often a busy worker's memory is looked at, at most; a look takes 50 µs."""
+
+
+NOT_BEGUN = Progress(0.0)
 
 
 @dataclass(slots=True)
@@ -74,7 +78,9 @@ class Residence:
     worker: Worker | None = None
     info: WorkerInfo | None = None
     life: Life | None = None
-    progress: float = 0.0
+    progress: Progress = NOT_BEGUN
+    measures_threads: bool = False
+    """Its load finds out how many are enough, if that is not known."""
     restarts: int = 0
     error: str | None = None
     loads: int = 0
@@ -84,8 +90,8 @@ class Residence:
     pauses: Pauses = field(default_factory=Pauses)
     is_held: bool = False
     """Its worker was told to compute nothing that yields."""
-    threads_wanted: int = 0
-    """That its worker was told to compute with."""
+    threads_told: SetThreads | None = None
+    """The last that its worker heard of them."""
     threads: int = 0
     """That it computes with, as it said itself."""
     saved: int = 0

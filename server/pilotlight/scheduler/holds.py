@@ -3,8 +3,10 @@ many threads compute as the policy says."""
 
 from collections.abc import Sequence
 
-from pilotlight.core import Request, WorkerInfo
+from pilotlight.core import Model, Request
+from pilotlight.policy.limits import ALL_THREADS, EFFICIENT
 from pilotlight.scheduler.gate import Orders
+from pilotlight.worker.protocol import SetThreads
 
 
 class Holds:
@@ -21,15 +23,23 @@ class Holds:
         while another has interactive requests, that has the machine for itself."""
         return self.is_resting or self.orders.holds_yielding or bool(urgent_models - {model})
 
-    def threads(self, requests: Sequence[Request], info: WorkerInfo) -> int | None:
-        """That are to compute what a worker runs; None if that does not matter, or cannot be changed.
+    def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:
+        """That are to compute what a worker runs, of its `own`; None if it runs nothing.
 
-        The request that is limited least counts, of interactive ones if there are any: the others wait.
+        The request that is limited least counts, of interactive ones if there are any: the others wait. 0 is
+        `enough` if that is not known.
         """
-        if not (requests and info.capabilities.live_threads):
-            return None
         on_shift = [request for request in requests if not request.yields] or requests
-        return max(self.orders.threads_for(request).of(info.threads) for request in on_shift)
+        always = EFFICIENT if model.is_efficient else ALL_THREADS
+        limits = [always | self.orders.threads_for(request) for request in on_shift]
+        if not limits:
+            return None
+        return SetThreads(max(one.alone(own, enough) for one in limits), max(one.of(own) for one in limits))
+
+    @property
+    def wants_efficient(self) -> bool:
+        """A rule in force lets no more threads compute than are enough."""
+        return any(threads.is_efficient for threads in self.orders.threads.values())
 
     def reason(self, urgent_models: set[str]) -> str:
         """Why what yields is paused, for a person."""

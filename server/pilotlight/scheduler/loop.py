@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -43,8 +44,9 @@ from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
+from pilotlight.scheduler.steering import Steering
 from pilotlight.worker.handle import Said
-from pilotlight.worker.protocol import Cancel, FrameError, Hold, Inspect, SetThreads, Trim
+from pilotlight.worker.protocol import Cancel, FrameError, Inspect, Measured, Trim
 
 PRESSURE = {
     Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
@@ -94,6 +96,7 @@ class Loop:
         self._answers: dict[str, Answer] = {}
         self._dispatches = Dispatches()
         self._holds = Holds()
+        self._steering = Steering(self._holds, self._dispatches, books, catalog, loader)
         self._hearing = Hearing(self._answers, self._dispatches, books, slowdown, ledger, notices, self._done)
         self._serving = Serving(self, loader, catalog, books, notices)
         self._num_loads_asked = 0
@@ -206,7 +209,8 @@ class Loop:
     def _status(self, model: Model) -> ModelStatus:
         line, resident = self._scheduler.line(model.name), self._scheduler.resident(model.name)
         at, cost = self._books[model.name], self._loader.cost(model)
-        return status_of(model, line, resident, at, cost, anyio.current_time())
+        status = status_of(model, line, resident, at, cost, anyio.current_time())
+        return replace(status, enough_threads=self._loader.enough_threads(model.name))
 
     # --- life ---
 
@@ -222,7 +226,7 @@ class Loop:
                     self._inbox.popleft()()
                 if not self._answers:
                     self._senses.end()
-                self._steer()
+                self._steering.steer()
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
                 with anyio.CancelScope(deadline=self._scheduler.next_due):
@@ -269,7 +273,7 @@ class Loop:
         assert self._tasks is not None, "the loop runs before the first request comes in"
         at = self._books[model]
         assert at.model is not None, f"{model} was never asked for"
-        self._serving.start(at.model, self._tasks)
+        self._serving.start(at.model, self._tasks, measures_threads=self._steering.wants_measured(at.model))
 
     def stop(self, model: str, reason: Reason) -> None:
         at = self._books[model]
@@ -312,6 +316,7 @@ class Loop:
         self._measure(at.loaded)
         if at.worker is not None:
             at.worker.send(Inspect())
+            self._steering.measure(at.loaded)
         if self._catalog.known(model) is None:
             # It was loaded once more, for those who waited while it was removed.
             self._unload(model)
@@ -329,7 +334,15 @@ class Loop:
         self._measure(model)
 
     def on_message(self, model: Model, message: Said) -> None:
-        self._hearing.hear(model, message)
+        if isinstance(message, Measured):
+            self._on_measured(model, message.threads)
+        else:
+            self._hearing.hear(model, message)
+
+    def _on_measured(self, model: Model, threads: int) -> None:
+        info = self._books[model.name].info
+        assert self._tasks is not None and info is not None, "somebody has asked its worker"
+        self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
     def on_gone(self, model: Model, error: Error | None) -> None:
         self._post(lambda: self._on_gone(model, error))
@@ -369,22 +382,6 @@ class Loop:
     def _measure(self, model: Model) -> None:
         num_bytes = self._books.measure(model)
         self._post(lambda: self._scheduler.on_measured(model.name, num_bytes))
-
-    # --- what workers are told ---
-
-    def _steer(self) -> None:
-        urgent_models = self._dispatches.urgent_models
-        for name, at in self._books.items():
-            if at.worker is None or at.info is None:
-                continue
-            is_held = self._holds.is_held(name, urgent_models)
-            if at.is_held is not is_held:
-                at.is_held = is_held
-                at.worker.send(Hold(is_held))
-            threads = self._holds.threads(self._dispatches.of(name), at.info) or at.threads_wanted
-            if at.threads_wanted != threads:
-                at.threads_wanted = threads
-                at.worker.send(SetThreads(threads))
 
     # --- ends ---
 

@@ -15,6 +15,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
 from pilotlight.scheduler.books import Books, Life, Residence
 from pilotlight.worker.handle import Said, Worker
+from pilotlight.worker.protocol import Progress, SetThreads
 
 log = structlog.get_logger()
 
@@ -46,10 +47,10 @@ class Serving:
         self._notices = notices
         self._is_stopping = False
 
-    def start(self, model: Model, tasks: TaskGroup) -> None:
+    def start(self, model: Model, tasks: TaskGroup, *, measures_threads: bool) -> None:
         """Load it and serve it, in a task of its own."""
         at = self._books[model.name]
-        at.loaded, at.life = model, Life()
+        at.loaded, at.life, at.measures_threads = model, Life(), measures_threads
         tasks.start_soon(self._serve_model, model, at.life)
 
     async def stop_all(self) -> None:
@@ -67,7 +68,7 @@ class Serving:
     async def _serve_model(self, model: Model, life: Life) -> None:
         """Load the model, serve it until its worker ends or is stopped, and say so."""
         at = self._books[model.name]
-        at.progress, at.error = 0.0, None
+        at.progress, at.error = Progress(0.0), None
         error: Error | None = None
         with life.scope:
             try:
@@ -82,12 +83,12 @@ class Serving:
     async def _load_and_serve(self, model: Model, at: Residence) -> None:
         """Raises the `Error` that ended it."""
 
-        def progress(fraction: float) -> None:
-            at.progress = fraction
+        def progress(progress: Progress) -> None:
+            at.progress = progress
 
         log.info("loading model", model=model.name, path=str(model.path))
         started_at = anyio.current_time()
-        worker = await self._loader.load(model, progress)
+        worker = await self._loader.load(model, progress, at.measures_threads)
         at.loads += 1
         at.load_s += anyio.current_time() - started_at
         try:
@@ -98,8 +99,8 @@ class Serving:
     async def _serve_worker(self, model: Model, worker: Worker, at: Residence) -> None:
         info = worker.info
         assert info is not None, "a loaded worker has said what it is"
-        at.worker, at.info, at.progress = worker, info, 1.0
-        at.threads = at.threads_wanted = info.threads
+        at.worker, at.info, at.progress = worker, info, Progress(1.0)
+        at.threads, at.threads_told = info.threads, SetThreads(info.threads, info.threads)
         self._notices.clear(f"worker_failed_{model.name}")
         log.info(
             "worker ready",

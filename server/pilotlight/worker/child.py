@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import BinaryIO
 
 from pilotlight.core import Computed
@@ -31,6 +32,8 @@ from pilotlight.worker.protocol import (
     Inspect,
     Load,
     LoadFailed,
+    Measured,
+    MeasureThreads,
     Paused,
     Progress,
     Ready,
@@ -89,6 +92,9 @@ def main() -> None:
     except LoadError as exc:
         send(LoadFailed(str(exc), missing=isinstance(exc, MissingLibraryError)))
         return
+    if load.measures_threads:
+        send(Progress(1.0, is_measuring=True))
+        info = replace(info, enough_threads=runtime.enough_threads(lambda: False))
     intake.runtime = runtime
     send(Ready(info))
     serve(runtime, intake, send)
@@ -236,8 +242,10 @@ class Intake:
                 return lambda runtime: self._hold(runtime, is_held)
             case Cancel(request_id):
                 return lambda runtime: runtime.cancel(request_id)
-            case SetThreads(threads):
-                return lambda runtime: Threads(runtime.set_threads(threads))
+            case SetThreads(threads, prompt_threads):
+                return lambda runtime: Threads(runtime.set_threads(threads, prompt_threads))
+            case MeasureThreads():
+                return lambda runtime: Measured(runtime.enough_threads(self.is_wanting))
             case Trim():
                 return _trim
             case Inspect():

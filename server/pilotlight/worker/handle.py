@@ -23,6 +23,7 @@ from pilotlight.worker.protocol import (
     Hello,
     Load,
     LoadFailed,
+    Measured,
     Paused,
     Progress,
     Ready,
@@ -51,7 +52,7 @@ SAVE_LATE_S = 0.5
 
 READ_BYTES = 1 << 18
 
-Said = Step | Paused | Threads | State | Saved
+Said = Step | Paused | Threads | Measured | State | Saved
 """What a worker says once it is ready."""
 
 CRASH_SIGNALS = frozenset(
@@ -125,7 +126,12 @@ class Worker:
         return self._process.pid
 
     async def load(
-        self, mode: str, progress: Callable[[float], None], load_s: float, archive: Archive | None = None
+        self,
+        mode: str,
+        progress: Callable[[Progress], None],
+        load_s: float,
+        archive: Archive | None = None,
+        measures_threads: bool = False,
     ) -> WorkerInfo:
         """Wait for the hello, then for the loaded model. Raises
         `LoadRefusedError`, `WorkerEndedError`, `TimeoutError`."""
@@ -136,14 +142,14 @@ class Worker:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
         limits = model.context, model.parallel, model.threads
         load = Load(str(model.path), mode, *limits, model.chat_template, model.provider, model.loading)
-        self.send(msgspec.structs.replace(load, archive=archive))
+        self.send(msgspec.structs.replace(load, archive=archive, measures_threads=measures_threads))
         self._has_archive = archive is not None
         with anyio.fail_after(load_s):
             async for message in self._messages:
                 match message:
-                    case Progress(fraction):
+                    case Progress():
                         self._is_imported = True
-                        progress(fraction)
+                        progress(message)
                     case LoadFailed(reason, missing):
                         raise LoadRefusedError(reason, missing)
                     case Ready(info):

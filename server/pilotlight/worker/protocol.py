@@ -48,6 +48,8 @@ class Load(_Message, frozen=True, tag=True, array_like=True):
     loading: Loading = Loading()
     archive: Archive | None = None
     """None: nothing of it is ever written."""
+    measures_threads: bool = False
+    """Once loaded, before `Ready`."""
 
 
 class Generate(_Message, frozen=True, tag=True, array_like=True):
@@ -78,9 +80,15 @@ class Cancel(_Message, frozen=True, tag=True, array_like=True):
 
 
 class SetThreads(_Message, frozen=True, tag=True, array_like=True):
-    """Compute with this many threads from the next decode step on; `Threads` is the answer."""
+    """Compute an answer that runs alone with this many threads from the next decode step on, and prompts and
+    answers side by side with so many; `Threads` is the answer."""
 
     threads: int
+    prompt_threads: int
+
+
+class MeasureThreads(_Message, frozen=True, tag=True, array_like=True):
+    """Nothing runs: find out how many threads are enough. `Measured` is the answer."""
 
 
 class Trim(_Message, frozen=True, tag=True, array_like=True):
@@ -111,6 +119,8 @@ class Progress(_Message, frozen=True, tag=True, array_like=True):
     """Loading has come this far, 0 to 1. The first one says that the runtime's library is imported."""
 
     fraction: float
+    is_measuring: bool = False
+    """It is loaded, and is finding out how many threads are enough."""
 
 
 class Ready(_Message, frozen=True, tag=True, array_like=True):
@@ -187,6 +197,12 @@ class Threads(_Message, frozen=True, tag=True, array_like=True):
     threads: int
 
 
+class Measured(_Message, frozen=True, tag=True, array_like=True):
+    """So many threads are enough; 0 if that did not come out, or something else was wanted meanwhile."""
+
+    threads: int
+
+
 class State(_Message, frozen=True, tag=True, array_like=True):
     """The worker's own count of what it holds, after its invariants were checked (`fault` if one broke)."""
 
@@ -205,8 +221,8 @@ class Saved(_Message, frozen=True, tag=True, array_like=True):
     bytes: int
 
 
-ToWorker = Load | Generate | Hold | Cancel | SetThreads | Trim | Inspect | Finish
-ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | Threads | State | Saved
+ToWorker = Load | Generate | Hold | Cancel | SetThreads | MeasureThreads | Trim | Inspect | Finish
+ToDaemon = Hello | Progress | Ready | LoadFailed | Step | Paused | Threads | Measured | State | Saved
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[ToWorker] = msgspec.msgpack.Decoder(ToWorker)

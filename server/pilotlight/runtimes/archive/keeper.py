@@ -34,7 +34,9 @@ MOST_UNUSED = 16
 BYTES_FREE = 2**30
 """Of the disk, which are left to others."""
 
-FREE_SETTINGS = frozenset({"path", "context", "parallel", "threads", "chat_template", "archive"})
+FREE_SETTINGS = frozenset(
+    {"path", "context", "parallel", "threads", "chat_template", "archive", "measures_threads"}
+)
 """Of `Load`: what was computed is the same whatever they are. What the path leads to the digest says."""
 
 Tokens = npt.NDArray[np.int32]

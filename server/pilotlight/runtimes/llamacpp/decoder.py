@@ -213,8 +213,8 @@ class LlamaDecoder:
             return None
         return state
 
-    def set_threads(self, threads: int) -> bool:
-        self._llama.set_threads(threads)
+    def set_threads(self, threads: int, prompt_threads: int) -> bool:
+        self._llama.set_threads(threads, prompt_threads)
         return True
 
     def check(self, lengths: Sequence[int]) -> None:

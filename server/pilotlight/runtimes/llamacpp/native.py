@@ -313,9 +313,10 @@ class Llama:
         self.decode()
         lib.llama_set_warmup(self._context, False)
 
-    def set_threads(self, threads: int) -> None:
-        self._params.n_threads = self._params.n_threads_batch = threads
-        self._lib.llama_set_n_threads(self._context, threads, threads)
+    def set_threads(self, threads: int, batch_threads: int) -> None:
+        """For a token alone, and for more at once."""
+        self._params.n_threads, self._params.n_threads_batch = threads, batch_threads
+        self._lib.llama_set_n_threads(self._context, threads, batch_threads)
 
     # --- memory ---
 

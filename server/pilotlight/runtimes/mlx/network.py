@@ -137,7 +137,7 @@ class Network:
         left = iter(arrays)
         return [tuple(mx.array(next(left)).view(dtype) for *_, dtype in layer) for layer in self._forms]
 
-    def set_threads(self, threads: int) -> bool:
+    def set_threads(self, threads: int, prompt_threads: int) -> bool:
         """It has its own."""
         return False
 

@@ -177,7 +177,7 @@ class Graph:
         is_ours = len(arrays) == len(self._states) and forms == {(np.dtype(self._dtype), shape)}
         return arrays if is_ours else None
 
-    def set_threads(self, threads: int) -> bool:
+    def set_threads(self, threads: int, prompt_threads: int) -> bool:
         """A session's threads are for its life."""
         return False
 
