@@ -130,7 +130,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: (), lambda now: None)
+        self.power = Sampler(Unplugged(), lambda: (), lambda now, load: None)
         self.energy = Ledger()
         self.readings = FakeReadings()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
