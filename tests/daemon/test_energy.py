@@ -1,5 +1,6 @@
 """A daemon on a machine that is a folder: what answers take by its meters."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,11 +9,23 @@ from typing import Any
 import openai
 import pytest
 
-from serving import Daemon, echo, until
+from serving import Daemon, echo, on_path, until
 
 MESSAGES: Any = [{"role": "user", "content": "one two three"}]
 
 LONG = "one " * 60
+
+NVML = """
+import time
+NVMLError, NVML_INIT_FLAG_NO_ATTACH = OSError, 2
+nvmlInitWithFlags = nvmlDeviceGetHandleByPciBusId = lambda _: None
+nvmlShutdown = lambda: None
+nvmlDeviceGetTemperatureV = lambda gpu, sensor: 64
+nvmlDeviceGetCurrentClocksEventReasons = lambda gpu: 0
+nvmlDeviceGetPowerUsage = lambda gpu: 50_000
+nvmlDeviceGetTotalEnergyConsumption = lambda gpu: int(time.monotonic() * 100_000)
+"""
+"""A GPU that says it draws 50 W, and whose counter says 100."""
 
 
 class Machine:
@@ -35,6 +48,15 @@ class Machine:
         battery = "class/power_supply/BAT0"
         self._write(battery, type="Battery", status="Discharging", capacity=80, energy_full=50_000_000)
         self._write(battery, energy_now=40_000_000, power_now=watts * 10**6)
+
+    def has_gpu(self) -> None:
+        self._write("bus/pci/drivers/nvidia/0000:01:00.0/power", runtime_status="active")
+
+    def opens_gpu(self, pid: int) -> None:
+        """The worker of this pid does."""
+        folder = self.root / f"proc/{pid}/fd"
+        folder.mkdir(parents=True)
+        (folder / "9").symlink_to("/dev/nvidia0")
 
     def _write(self, folder: str, **files: Any) -> None:
         path = self.root / "sys" / folder
@@ -144,6 +166,33 @@ def test_on_battery_it_is_the_whole_machine_and_in_percent(
     assert (energy["method"], energy["scope"]) == ("battery", "system")
     assert energy["joules"] > 0
     assert energy["battery_percent"] == pytest.approx(100 * energy["joules"] / (50 * 3600), rel=1e-3)
+
+
+def test_of_a_model_on_a_gpu_both_are_counted(
+    started: Callable[..., Daemon], machine: Machine, tmp_path: Path
+) -> None:
+    """By a stand-in for NVML, of a GPU that draws 100 W; asked only once its worker has the GPU open."""
+    machine.has_counter()
+    machine.has_gpu()
+    daemon = started(environ=on_path(tmp_path / "modules", pynvml=NVML))
+    daemon.post("echo").raise_for_status()
+    assert "no model is on the GPU" in daemon.get("/admin/policy").json()["reading"]["gpu_watts"]["reason"]
+    machine.opens_gpu(daemon.worker("echo").pid)
+    assert until(lambda: daemon.get("/admin/policy").json()["reading"]["gpu_watts"].get("value"))
+
+    def seen_working() -> None:
+        machine.count(7)
+        assert until(lambda: watts_of(daemon) > 60)
+
+    energy = energy_of(daemon, seen_working)
+    assert (energy["method"], energy["scope"]) == ("rapl+nvml", "package+gpu")
+    assert energy["joules"] > 7
+
+
+def watts_of(daemon: Daemon) -> float:
+    """Of the GPU, as last seen."""
+    match = re.search(r"^pilotlight_gpu_power_watts (.+)$", daemon.get("/metrics").text, re.MULTILINE)
+    return float(match[1]) if match else 0.0
 
 
 def test_without_a_meter_it_says_none_and_why(started: Callable[..., Daemon], machine: Machine) -> None:

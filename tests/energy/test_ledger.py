@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pilotlight.core import Computed, Energy, Prompt, Request, RequestClass, Sampling
 from pilotlight.energy.ledger import Ledger
-from pilotlight.energy.meters import Gauge, Method
+from pilotlight.energy.meters import Gauge, GpuGauge, Method
 from pilotlight.power.reading import Reading, Supply
 
 
@@ -23,6 +23,9 @@ class Counter:
     def joules(self, now: float) -> float | None:
         return self.count
 
+    def counts(self, pid: int) -> bool:
+        return True
+
     def has_news(self, since: float) -> bool:
         return True
 
@@ -32,9 +35,12 @@ class Bench:
 
     def __init__(self, watts_per_core: float = 0.0) -> None:
         self.counter = Counter()
-        self.gauge = Gauge(Method.BATTERY, lambda reading: reading.watts, "there is none")
+        self.gauge = Gauge(Method.BATTERY, "system", lambda reading: reading.watts, "there is none")
+        self.gpu = GpuGauge()
         self.cpu: dict[int, float] = {}
-        self.ledger = Ledger((self.counter, self.gauge), watts_per_core, lambda pid: self.cpu.get(pid, 0.0))
+        self.ledger = Ledger(
+            (self.counter, self.gauge, self.gpu), watts_per_core, lambda pid: self.cpu.get(pid, 0.0)
+        )
         self.now = 100.0
 
     def begin(self, number: int, request: Request) -> None:
@@ -52,6 +58,10 @@ class Bench:
 
     def read(self, watts: float | None) -> None:
         self.ledger.on_reading(Reading(supply=Supply.BATTERY, watts=watts, full_wh=10.0), self._tick())
+
+    def read_gpu(self, watts: float, *models: str) -> None:
+        pids = tuple(map(pid_of, models))
+        self.ledger.on_reading(Reading(gpu_watts=watts, gpu_pids=pids), self._tick())
 
     def _tick(self) -> float:
         self.now += 1
@@ -191,6 +201,22 @@ def test_on_battery_it_is_told_in_percent_too() -> None:
     energy = bench.end(1, request)
     assert (energy.method, joules(energy)) == ("battery", pytest.approx(12))
     assert energy.battery_percent == pytest.approx(100 * 12 / 36_000)
+
+
+def test_a_gpu_counts_for_the_model_on_it_alone_and_beside_the_processor() -> None:
+    """What the two count has nothing in common, so it adds up."""
+    bench, on_gpu, beside = Bench(), ask("a"), ask("b")
+    bench.read_gpu(50, "a")
+    bench.begin(1, on_gpu)
+    bench.begin(2, beside)
+    bench.count(8)
+    bench.read_gpu(60, "a")
+    bench.say("a", Computed(1, decode_s=1.0))
+    bench.say("b", Computed(2, decode_s=1.0))
+    first, second = bench.end(1, on_gpu), bench.end(2, beside)
+    assert (first.method, first.scope, first.share) == ("rapl+nvml", "package+gpu", pytest.approx(164 / 288))
+    assert joules(first) == pytest.approx(4 + 2 * 50 + 60)
+    assert (second.method, joules(second)) == ("rapl", 4)
 
 
 def test_processor_time_is_the_last_resort() -> None:

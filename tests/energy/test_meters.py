@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.energy.meters import Gauge, Method, ProcessorTime, Rapl, battery, board, cpu_seconds
+from pilotlight.energy.meters import Gauge, GpuGauge, Method, ProcessorTime, Rapl, battery, board, cpu_seconds
 from pilotlight.power.files import Files
 from pilotlight.power.reading import Origin, Reading, Supply
 from pilotlight.power.sampling import STALE_S
@@ -107,7 +107,7 @@ def test_only_another_value_is_news() -> None:
 
 
 def gauge() -> Gauge:
-    return Gauge(Method.BATTERY, lambda reading: reading.watts, "it is a test")
+    return Gauge(Method.BATTERY, "system", lambda reading: reading.watts, "it is a test")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +126,15 @@ def test_watts_are_the_machines_only_where_nothing_else_gives_any(
     for meter, counts in ((battery(), of_battery), (board(), of_board)):
         meter.on_reading(reading, 1)
         assert (meter.joules(2) is not None) is counts
+
+
+def test_a_gpu_is_counted_for_the_models_on_it() -> None:
+    """And when none is, its reading says why it counts nothing."""
+    meter = GpuGauge()
+    meter.on_reading(Reading(gpu_watts=50, gpu_pids=(7,)), 1)
+    assert (meter.joules(2), meter.counts(7), meter.counts(8), meter.lacks) == (50, True, False, None)
+    meter.on_reading(Reading(unknown={"gpu_watts": "it sleeps"}), 2)
+    assert (meter.joules(3), meter.counts(7), meter.lacks) == (None, False, "it sleeps")
 
 
 def test_processor_time_counts_only_with_the_users_word() -> None:

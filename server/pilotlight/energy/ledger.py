@@ -17,9 +17,16 @@ from pilotlight.energy.meters import Gauge, Meter, Method, ProcessorTime, cpu_se
 from pilotlight.energy.totals import Totals
 from pilotlight.power.reading import Reading
 
-PREFERRED = (Method.RAPL, Method.BATTERY, Method.BOARD, Method.MODEL)
-"""The first one that counted all of a request is told: narrow and fine before wide and coarse, measured
-before reckoned."""
+PREFERRED = (
+    (Method.RAPL, Method.NVML),
+    (Method.RAPL,),
+    (Method.BATTERY,),
+    (Method.BOARD,),
+    (Method.NVML,),
+    (Method.MODEL,),
+)
+"""The first of these that counted all of a request are told: narrow and fine before wide and coarse, measured
+before reckoned. Two scopes that share nothing add up."""
 
 LEAST_S = 0.001
 """Processors count anew about every millisecond: sooner there is nothing to see."""
@@ -112,23 +119,25 @@ class Ledger:
         """Divide what was counted since the last look."""
         self._looked_at = now
         computing = [bench for bench in self._benches.values() if bench.is_computing]
-        shares = self._shares(computing)
+        used = [self._used(bench) for bench in computing] if self._needs_cpu else [0.0] * len(computing)
         for method, meter in self.meters.items():
             before, counted = self._last.get(method), meter.joules(now)
             self._last[method] = counted
+            weights = [one for one in zip(computing, used, strict=True) if meter.counts(one[0].pid)]
             if before is not None and counted is not None:
-                self._divide(method, counted - before, computing, shares)
+                self._divide(method, counted - before, weights)
             else:
-                for bench in computing:
+                for bench, _ in weights:
                     bench.missed.add(method)
 
-    def _divide(
-        self, method: Method, joules: float, computing: Sequence[Bench], shares: Sequence[float]
-    ) -> None:
+    def _divide(self, method: Method, joules: float, weights: Sequence[tuple[Bench, float]]) -> None:
+        """Among these workers, by the processor time that each used."""
         self.metered[method] = self.metered.get(method, 0.0) + joules
-        if not computing:
+        if not weights:
             self._leave({method: joules})
-        for bench, share in zip(computing, shares, strict=True):
+        together = sum(used for _, used in weights)
+        for bench, used in weights:
+            share = used / together if together else 1 / len(weights)
             bench.pool[method] = bench.pool.get(method, 0.0) + joules * share
 
     def _leave(self, pool: Mapping[Method, float]) -> None:
@@ -142,12 +151,6 @@ class Ledger:
         elif part.seconds > 0:
             account.add(method, part, joules)
             self.totals.add(account.request, method, part, joules)
-
-    def _shares(self, computing: Sequence[Bench]) -> list[float]:
-        """Of the workers that compute, by processor time."""
-        used = [self._used(bench) for bench in computing] if self._needs_cpu else [1.0] * len(computing)
-        together = sum(used)
-        return [one / together if together else 1 / len(used) for one in used]
 
     def _used(self, bench: Bench) -> float:
         before, bench.cpu_s = bench.cpu_s, self._cpu_seconds(bench.pid)
@@ -170,15 +173,17 @@ class Ledger:
     def _energy(self, account: Account) -> Energy:
         battery = self._told(account, Method.BATTERY)
         percent = None if battery is None else self.percent(battery.joules)
-        for method in PREFERRED:
-            if (counted := self._told(account, method)) is not None:
-                metered = self.metered[method] - account.metered_before.get(method, 0.0)
+        for methods in PREFERRED:
+            told = [counted for one in methods if (counted := self._told(account, one)) is not None]
+            if len(told) == len(methods):
+                metered = sum(self.metered[one] - account.metered_before.get(one, 0.0) for one in methods)
+                joules = sum(one.joules for one in told)
                 return Energy(
-                    method=method,
-                    scope=self.meters[method].scope,
-                    prefill_joules=counted.prefill_joules,
-                    decode_joules=counted.decode_joules,
-                    share=counted.joules / metered if metered > 0 else None,
+                    method="+".join(methods),
+                    scope="+".join(self.meters[one].scope for one in methods),
+                    prefill_joules=sum(one.prefill_joules for one in told),
+                    decode_joules=sum(one.decode_joules for one in told),
+                    share=joules / metered if metered > 0 else None,
                     battery_percent=percent,
                 )
         return Energy(Method.NONE, reason=self._why_none(account))
@@ -195,7 +200,7 @@ class Ledger:
     def _why_none(self, account: Account) -> str:
         if not account.counted and not account.missed:
             return "nothing was computed"
-        silent = [method for method in PREFERRED if account.found(method) is not None]
+        silent = [method for method in Method if account.found(method) is not None]
         if silent:
             return f"its meter ({silent[0]}) measured nothing anew while this was computed"
         return "no meter counted all of it; GET /admin/energy says why"

@@ -32,6 +32,8 @@ class Method(StrEnum):
     """What the batteries give, in watts, times the time."""
     BOARD = "board"
     """The same by a board's own meter at its input."""
+    NVML = "nvml"
+    """By counters of NVIDIA's GPUs, looked at once a second."""
     MODEL = "model"
     """The workers' processor time, times the watts that the user has set for a core."""
     NONE = "none"
@@ -44,7 +46,10 @@ class Meter(Protocol):
     def method(self) -> Method: ...
     @property
     def scope(self) -> str:
-        """`package` (processors, their caches and graphics), `package+dram`, `system` or `process`."""
+        """`package` (processors, their caches and graphics), `package+dram`, `system`, `gpu` or `process`."""
+
+    def counts(self, pid: int) -> bool:
+        """What the process of this pid does is in its scope."""
 
     def joules(self, now: float) -> float | None:
         """Counted so far; None if it cannot tell now. Never less than before."""
@@ -66,7 +71,17 @@ class _Zone:
     is_memory: bool
 
 
-class Rapl:
+class _Always:
+    """Most meters count whoever computes, and measure whenever they are looked at."""
+
+    def counts(self, pid: int) -> bool:
+        return True
+
+    def has_news(self, since: float) -> bool:
+        return True
+
+
+class Rapl(_Always):
     """Processors' own counters, where they may be read (Documentation/power/powercap/powercap.rst).
 
     Packages, and their memory where it is counted apart. Not `psys`, which counts the packages again, and not
@@ -95,9 +110,6 @@ class Rapl:
             self._joules += MICRO * self._since_before(zone, count)
             self._before[zone.folder] = count
         return self._joules
-
-    def has_news(self, since: float) -> bool:
-        return True
 
     def _note(self, zones: "list[_Zone]", counts: "dict[_Zone, int | None]") -> None:
         unread = [zone.folder for zone, count in counts.items() if count is None]
@@ -136,12 +148,14 @@ class Rapl:
         return _Zone(folder, range_uj, is_memory)
 
 
-class Gauge:
+class Gauge(_Always):
     """Watts times the time: a value holds until the next one. `watts` takes them from a reading."""
 
-    def __init__(self, method: Method, watts: Callable[[Reading], float | None], lacks: str) -> None:
+    def __init__(
+        self, method: Method, scope: str, watts: Callable[[Reading], float | None], lacks: str
+    ) -> None:
         self.method: Final = method
-        self.scope: Final = "system"
+        self.scope: Final = scope
         self._pick = watts
         self._lacks = lacks
         self._watts: float | None = None
@@ -174,7 +188,28 @@ class Gauge:
         self._at = now
 
 
-class ProcessorTime:
+class GpuGauge(Gauge):
+    """The GPUs that models are on, and no other model's."""
+
+    def __init__(self) -> None:
+        super().__init__(Method.NVML, "gpu", lambda reading: reading.gpu_watts, "")
+        self._why: str | None = "not read yet"
+        self._pids: tuple[int, ...] = ()
+
+    @property
+    def lacks(self) -> str | None:
+        return self._why
+
+    def on_reading(self, reading: Reading, now: float) -> None:
+        super().on_reading(reading, now)
+        self._why = reading.unknown.get("gpu_watts")
+        self._pids = reading.gpu_pids or ()
+
+    def counts(self, pid: int) -> bool:
+        return pid in self._pids
+
+
+class ProcessorTime(_Always):
     """The user's own word for what a busy core draws, times the processor time that workers took."""
 
     method: Final = Method.MODEL
@@ -195,13 +230,10 @@ class ProcessorTime:
     def joules(self, now: float) -> float | None:
         return self._joules if self._watts else None
 
-    def has_news(self, since: float) -> bool:
-        return True
-
 
 def meters_of(files: Files) -> "tuple[Meter, ...]":
     """All that a machine may have."""
-    return Rapl(files), battery(), board()
+    return Rapl(files), battery(), board(), GpuGauge()
 
 
 def battery() -> Gauge:
@@ -210,13 +242,14 @@ def battery() -> Gauge:
     def watts(reading: Reading) -> float | None:
         return reading.watts if reading.supply is Supply.BATTERY and not _is_board(reading) else None
 
-    return Gauge(Method.BATTERY, watts, "no battery says what it gives, or none is all there is")
+    return Gauge(Method.BATTERY, "system", watts, "no battery says what it gives, or none is all there is")
 
 
 def board() -> Gauge:
     """What goes into a board that measures it."""
     return Gauge(
         Method.BOARD,
+        "system",
         lambda reading: reading.watts if _is_board(reading) else None,
         "this board does not measure what it draws",
     )

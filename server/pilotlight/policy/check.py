@@ -61,6 +61,8 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
             "slowdown",
             "user_idle_s",
             "load",
+            "gpu_celsius",
+            "gpu_watts",
         ),
         _number,
     ),

@@ -64,6 +64,13 @@ class Files:
             return []
         return sorted(name for name in found if name.startswith(start) and _is_plain(name))
 
+    def link(self, path: str) -> str | None:
+        """Where the link leads; None if it is none."""
+        try:
+            return os.readlink(self._at(path))
+        except OSError:
+            return None
+
     def is_folder(self, path: str) -> bool:
         """There is a folder of this name."""
         return os.path.isdir(self._at(path))

@@ -10,7 +10,9 @@ from typing import Any
 
 from pilotlight.power.reading import Confidence, Origin, Reading, Supply, ThermalLevel
 
-FIELDS = tuple(one.name for one in fields(Reading) if one.name not in ("at", "minute", "origins", "unknown"))
+UNTOLD = ("at", "minute", "gpu_pids", "origins", "unknown")
+
+FIELDS = tuple(one.name for one in fields(Reading) if one.name not in UNTOLD)
 """What can be found out; in the order in which people are told."""
 
 WORST = frozenset({"supply", "thermal", "is_throttled", "memory"})

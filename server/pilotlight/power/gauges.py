@@ -20,6 +20,8 @@ GAUGES = {
     "thermal": ("pilotlight_thermal_level", "0 nominal, 1 fair, 2 serious, 3 critical."),
     "is_throttled": ("pilotlight_throttled", "1: the system slows processors down because of heat."),
     "slowdown": ("pilotlight_slowdown_ratio", "How much slower answers come than when the machine was cold."),
+    "gpu_celsius": ("pilotlight_gpu_temperature_celsius", "Of the hottest GPU that models are on."),
+    "gpu_watts": ("pilotlight_gpu_power_watts", "What these GPUs draw together."),
     "load": ("pilotlight_other_load_ratio", "Part of the processors that other programs use."),
 }
 """Metrics by field; one of which nothing is known has no value."""

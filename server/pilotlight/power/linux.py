@@ -8,6 +8,8 @@ from pilotlight.power.desktop import Desktop
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding
 from pilotlight.power.load import Load
+from pilotlight.power.nvidia import Nvidia
+from pilotlight.power.nvidia_calls import Library
 from pilotlight.power.thermometers import Thermometers
 from pilotlight.power.throttling import Throttling
 
@@ -21,6 +23,7 @@ class Linux:
         self._thermometers = Thermometers(self._files)
         self._throttling = Throttling(self._files)
         self._load = Load(self._files)
+        self._nvidia = Nvidia(files, Library())
         # The services are this machine's, whatever files are read.
         self._desktop = Desktop() if root == Path("/") else None
 
@@ -39,4 +42,5 @@ class Linux:
             *self._throttling.read(now),
             *stalls.read(files),
             *self._load.read(now, pids),
+            *self._nvidia.read(now, pids),
         ]

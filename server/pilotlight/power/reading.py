@@ -85,6 +85,12 @@ class Reading:
     """Since the user last touched keyboard or mouse."""
     load: float | None = None
     """Part of the processors that other programs use, 0 to 1."""
+    gpu_celsius: float | None = None
+    """Of the hottest GPU that models are on."""
+    gpu_watts: float | None = None
+    """What these GPUs draw together."""
+    gpu_pids: tuple[int, ...] | None = None
+    """Our processes that are on them."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
     """Of the values that are known, by field."""
     unknown: Mapping[str, str] = field(default_factory=dict)

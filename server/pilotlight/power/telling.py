@@ -14,6 +14,8 @@ UNITS = {
     "full_wh": "Wh",
     "celsius": "°C",
     "user_idle_s": "s",
+    "gpu_celsius": "°C",
+    "gpu_watts": "W",
 }
 
 NORMAL = "normal"
