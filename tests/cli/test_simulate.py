@@ -18,8 +18,8 @@ def test_the_table_says_first_that_nothing_was_measured(run: Run) -> None:
     assert result.returncode == 0, result.stderr
     first, *rest = result.stdout.splitlines()
     assert first == "Simulated, not measured: no figure is one of a device."
-    rows = [line.split()[:2] for line in rest if line.strip().startswith("pi5")]
-    assert rows == [["pi5", "race"], ["pi5", "pilotlight"]]
+    rows = [line.split()[:3] for line in rest if line.strip().startswith("pi5")]
+    assert rows == [["pi5", "step-wise", "race"], ["pi5", "step-wise", "pilotlight"]]
 
 
 def test_figures_of_several_machines_are_told_as_json(run: Run) -> None:
@@ -35,12 +35,14 @@ def test_figures_of_several_machines_are_told_as_json(run: Run) -> None:
     assert run(*arguments).stdout == result.stdout
 
 
-def test_of_several_machines_the_worst_is_in_brackets(run: Run) -> None:
-    """Beside the mean."""
-    result = run(*SHORT, "--policy", "race", "--vary", "30", "--machines", "2")
-    (row,) = [line for line in result.stdout.splitlines() if line.strip().startswith("pi5")]
-    assert row.count("(") >= 6
-    assert "in brackets the worst" in result.stdout
+def test_of_several_machines_there_are_the_mean_and_the_worst(run: Run) -> None:
+    """Under each governor; of twenty and more also the worst in twenty."""
+    both = ("--governor", "step-wise", "--governor", "cliff")
+    result = run(*SHORT, *both, "--policy", "race", "--vary", "30", "--machines", "2")
+    rows = [line.split()[1:4] for line in result.stdout.splitlines() if line.strip().startswith("pi5")]
+    assert rows == [[name, "race", which] for name in both[1::2] for which in ("mean", "worst")]
+    many = run(*SHORT, "--policy", "none", "--vary", "30", "--machines", "20")
+    assert "worst 5%" in many.stdout
 
 
 def test_requests_are_replayed_from_a_file(run: Run, tmp_path: Path) -> None:

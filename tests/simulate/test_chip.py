@@ -1,5 +1,7 @@
 """Decoding is limited by memory above the knee, and by arithmetic below."""
 
+from dataclasses import replace
+
 import pytest
 
 from pilotlight.simulate.chip import Chip, Setting
@@ -35,3 +37,9 @@ def test_the_clock_for_a_power_draws_that_power(watts: float) -> None:
 def test_no_clock_draws_less_than_nothing_does() -> None:
     """Idle power is drawn anyway."""
     assert CHIP.clock(4.0) == pytest.approx(0.0, abs=1e-4)
+
+
+def test_fewer_threads_are_enough_where_the_memory_is_the_limit() -> None:
+    """5 of 8; all of them where it is not."""
+    assert CHIP.fewest_threads(8) == Setting(threads=5 / 8)
+    assert replace(CHIP, knee=1.5).fewest_threads(8) == Setting()

@@ -31,7 +31,7 @@ def holds(found: Figures) -> bool:
 @pytest.mark.parametrize("platform", [FAN_LAPTOP, FANLESS_LAPTOP, PI_5], ids=lambda one: one.name)
 def test_answers_stay_fast_and_most_background_work_is_done(platform: Platform) -> None:
     """Under a governor that throttles by steps."""
-    ours = outcome(platform, ["race", "pilotlight"], hours=2.0)["pilotlight"]
+    ours = outcome(platform, ["race", "eco"], hours=2.0)["eco"]
     assert holds(ours.figures)
     assert ours.kept is not None
     assert ours.kept >= 0.60
@@ -41,7 +41,7 @@ def test_answers_stay_fast_and_most_background_work_is_done(platform: Platform) 
 def test_a_governor_that_throttles_below_its_trip_is_learned(platform: Platform) -> None:
     """`power_allocator` does, by up to 9 degrees here; each time that it is met counts."""
     allocator = GovernorName.POWER_ALLOCATOR
-    assert holds(outcome(platform, ["pilotlight"], governor=allocator, hours=1.5)["pilotlight"].figures)
+    assert holds(outcome(platform, ["pilotlight"], governors=[allocator], hours=1.5)["pilotlight"].figures)
 
 
 def test_racing_costs_the_next_answer() -> None:
@@ -51,18 +51,21 @@ def test_racing_costs_the_next_answer() -> None:
     assert found.mean < 0.7
 
 
-def test_a_machine_whose_constants_are_off_is_learned() -> None:
-    """Each constant by up to 30 %."""
-    ours = outcome(FANLESS_LAPTOP, ["pilotlight"], hours=1.5, vary=0.3, num_machines=2)["pilotlight"]
+@pytest.mark.parametrize("seed", [0, 1, 4])
+@pytest.mark.parametrize(("platform", "least"), [(FANLESS_LAPTOP, 0.9), (PI_5, 0.65)], ids=["fanless", "pi5"])
+def test_a_machine_whose_constants_are_off_is_learned(platform: Platform, least: float, seed: int) -> None:
+    """Each constant by up to 30 %. Most of the background work that heat leaves is done; on a hot machine
+    that may be less than half of what racing does."""
+    ours = outcome(platform, ["pilotlight"], hours=1.5, vary=0.3, num_machines=2, seed=seed)["pilotlight"]
     assert ours.machine == 1
-    assert ours.figures.p5 is not None
-    assert ours.figures.p5 >= 0.90
+    assert holds(ours.figures)
+    assert ours.record.background >= least * ours.possible
 
 
 @pytest.mark.parametrize("platform", [PHONE, FANLESS_LAPTOP], ids=lambda one: one.name)
 def test_a_governor_that_falls_off_a_cliff_is_kept_away_from(platform: Platform) -> None:
     """It gives no second chance within an answer."""
-    found = outcome(platform, ["pilotlight"], governor=GovernorName.CLIFF, hours=1.5)["pilotlight"].figures
+    found = outcome(platform, ["pilotlight"], governors=[GovernorName.CLIFF], hours=1.5)["pilotlight"].figures
     assert found.mean is not None
     assert found.mean >= 0.85
 
@@ -83,9 +86,9 @@ def test_on_battery_background_work_takes_nothing() -> None:
     assert ours.figures.background_joules == 0
 
 
-def test_a_charge_gives_more_tokens_than_racing_does() -> None:
-    """Where background work is allowed on battery, a lower clock pays: 1.4 times."""
-    policies = ["race", "pilotlight"]
-    ours = outcome(FAN_LAPTOP, policies, "always", hours=10.0, is_on_battery=True)["pilotlight"]
+@pytest.mark.parametrize(("name", "least"), [("threads", 1.2), ("eco", 1.4)])
+def test_a_charge_gives_more_tokens_than_racing_does(name: str, least: float) -> None:
+    """Where background work is allowed on battery: by a lower clock 1.4 times, by fewer threads 1.2."""
+    ours = outcome(FAN_LAPTOP, ["race", name], "always", hours=10.0, is_on_battery=True)[name]
     assert ours.kept is not None
-    assert ours.kept >= 1.4
+    assert ours.kept >= least

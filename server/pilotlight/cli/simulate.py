@@ -1,6 +1,7 @@
 """`pilotlight simulate`: which policy keeps answers fast, on machines that exist only in arithmetic."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Somebody asks for 300 tokens every 3 minutes or so, and background work never ends. INTERACTIVE is how
-fast the answers come, mean and 5th percentile, 1 being a cold machine; OF RACE the part of the background
-work done that racing does; STOPS/H how often the policy stops background work or lets it go on.
+fast the answers come, mean and 5th percentile (P5), 1 being a cold machine; OF RACE the part of the
+background work done that racing does; OF POSSIBLE the part of what leaves answers at cold speed at all;
+STOPS/H how often the policy stops background work or lets it go on.
 
 \b
 Platforms:
@@ -33,18 +35,20 @@ Policies:
   hysteresis  on and off by temperature
   slowdown    pilotlight where there is no thermometer
   pilotlight  pilotlight's rules and its thermal controller
+  threads     the same, with as few threads for background work as keep 95 % of its speed
+  eco         the same, with the clock of a power-saver profile for it (Pi: 3 of 4 threads)
 
 \b
 Examples:
   pilotlight simulate
   pilotlight simulate --platform phone --policy race --policy pilotlight --plot phone.svg
-  pilotlight simulate --vary 30 --machines 8     machines whose constants are off by up to 30 %
+  pilotlight simulate --vary 30 --machines 40    machines whose constants are off by up to 30 %
   pilotlight simulate --platform fan --battery   from a full battery until it is empty
   pilotlight simulate --battery --preset always  the same, with background work allowed
 """
 
 PLATFORMS = ("fan", "fanless", "pi5", "phone")
-POLICIES = ("race", "none", "duty", "hysteresis", "slowdown", "pilotlight")
+POLICIES = ("race", "none", "duty", "hysteresis", "slowdown", "pilotlight", "threads", "eco")
 PRESETS = ("always", "balanced", "quiet", "battery", "server", "off")
 GOVERNORS = ("step-wise", "power-allocator", "cliff")
 
@@ -57,7 +61,13 @@ NUM_VARIED = 8
 @click.command("simulate", epilog=EPILOG)
 @click.option("--platform", "platforms", type=click.Choice(PLATFORMS), multiple=True, help="[default: all]")
 @click.option("--policy", "policies", type=click.Choice(POLICIES), multiple=True, help="[default: all]")
-@click.option("--governor", type=click.Choice(GOVERNORS), help="What throttles.  [default: the platform's]")
+@click.option(
+    "--governor",
+    "governors",
+    type=click.Choice(GOVERNORS),
+    multiple=True,
+    help="What throttles.  [default: the platform's]",
+)
 @click.option(
     "--preset", type=click.Choice(PRESETS), default="balanced", show_default=True, help="Of our rules."
 )
@@ -100,15 +110,16 @@ def _plan(platforms: tuple[str, ...], policies: tuple[str, ...], battery: bool, 
         machines = [machine for machine in machines if machine.battery]
         if not machines:
             raise Error(f"{', '.join(platforms)} has no battery; fan, fanless and phone have one")
-    vary, governor, requests = wishes["vary"], wishes["governor"], wishes["requests"]
+    vary, requests = wishes["vary"], wishes["requests"]
     return Plan(
         platforms=machines,
         policies=policies or POLICIES,
-        governor=GovernorName(governor) if governor else None,
+        governors=[GovernorName(name) for name in wishes["governors"]],
         hours=FLAT_HOURS if battery else wishes["hours"],
         seed=wishes["seed"],
         vary=(vary or 0) / 100,
         num_machines=wishes["machines"] or (NUM_VARIED if vary else 1),
+        num_processes=os.cpu_count() or 1,
         trace=recorded(requests) if requests else None,
         is_on_battery=battery,
         rules=rules_of(wishes["preset"], ()),

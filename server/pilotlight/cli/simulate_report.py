@@ -1,7 +1,7 @@
 """What `pilotlight simulate` says, as tables for a person and as figures for a program."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
@@ -12,87 +12,122 @@ from pilotlight.simulate.experiment import Run
 
 WARNING = "Simulated, not measured: no figure is one of a device."
 
-COLUMNS = (
-    "platform",
-    "policy",
-    "interactive",
-    "background ktok/h",
-    "of race",
-    "J/token",
-    "W",
-    "throttled",
-    "stops/h",
-)
-ON_BATTERY = (*COLUMNS[:3], "background ktok", "of race", "J/token", "minutes", "background J")
+FEWEST_FOR_5_PERCENT = 20
+"""With fewer machines the worst in twenty is the worst."""
 
-Pick = Callable[[Sequence[float]], float]
+BEGINNING = ("platform", "governor", "policy")
+MACHINES = "of machines"
+
+Row = tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A figure: its name, its form, and whether more of it is worse."""
+
+    name: str
+    form: str
+    is_cost: bool = False
+
+
+INTERACTIVE = (Column("interactive", ".2f"), Column("p5", ".2f"))
+COST = Column("J/token", ".2f", is_cost=True)
+
+COLUMNS = (
+    *INTERACTIVE,
+    Column("background ktok/h", ".1f"),
+    Column("of race", ".0%"),
+    Column("of possible", ".0%"),
+    COST,
+    Column("W", ".1f", is_cost=True),
+    Column("throttled", ".1%", is_cost=True),
+    Column("stops/h", ".1f", is_cost=True),
+)
+ON_BATTERY = (
+    *INTERACTIVE,
+    Column("background ktok", ".1f"),
+    Column("of race", ".0%"),
+    COST,
+    Column("minutes", ".0f"),
+    Column("background J", ".0f", is_cost=True),
+)
 
 
 def figures(run: Run) -> dict[str, Any]:
     """All numbers of one machine under one policy."""
-    names = {"platform": run.platform.name, "machine": run.machine, "policy": run.policy}
-    return {"simulated": True, **names, **asdict(run.figures), "kept": run.kept}
+    names = {"platform": run.platform.name, "governor": run.governor, "machine": run.machine}
+    kept = {"kept": run.kept, "kept_at_most": run.kept_at_most}
+    return {"simulated": True, **names, "policy": run.policy, **asdict(run.figures), **kept}
 
 
 def show(runs: Sequence[Run], is_on_battery: bool) -> None:
-    """A row for each policy on each platform: of several machines the mean, and the worst in brackets."""
+    """A row for each policy on each platform; of several machines the mean, the worst in twenty, and the
+    worst."""
     click.echo(WARNING)
-    rows = _groups(runs)
-    if is_on_battery:
-        print_table(ON_BATTERY, (_flat_row(group) for group in rows))
-    else:
-        print_table(COLUMNS, (_row(group) for group in rows))
-    if runs and runs[-1].machine:
-        click.echo("Means over the machines, and in brackets the worst of them.")
+    columns, row = (ON_BATTERY, _on_battery) if is_on_battery else (COLUMNS, _on_mains)
+    has_several = bool(runs) and bool(runs[-1].machine)
+    names = (*BEGINNING, *([MACHINES] if has_several else []), *(column.name for column in columns))
+    lines: list[list[str]] = []
+    for key, group in _groups(runs):
+        rows = [row(run) for run in group]
+        for name, values in _statistics(rows, columns):
+            shown = [_shown(value, column) for value, column in zip(values, columns, strict=True)]
+            lines.append([*key, *([name] if has_several else []), *shown])
+    print_table(names, lines)
 
 
-def _groups(runs: Sequence[Run]) -> Iterator[list[Run]]:
-    """Of the same platform and policy, in the order of the runs."""
+def _groups(runs: Sequence[Run]) -> Iterator[tuple[tuple[str, ...], list[Run]]]:
+    """Of the same platform, governor and policy, in the order of the runs."""
     order = {key: number for number, key in enumerate(dict.fromkeys(map(_key, runs)))}
-    for _, group in groupby(sorted(runs, key=lambda run: order[_key(run)]), key=_key):
-        yield list(group)
+    for key, group in groupby(sorted(runs, key=lambda run: order[_key(run)]), key=_key):
+        yield key, list(group)
 
 
-def _key(run: Run) -> tuple[str, str]:
-    return run.platform.name, run.policy
+def _key(run: Run) -> tuple[str, ...]:
+    return run.platform.name, run.governor.value, run.policy
 
 
-def _row(group: list[Run]) -> list[str]:
-    every = [run.figures for run in group]
-    return [
-        *_beginning(group),
-        _number([one.background_per_h / 1000 for one in every], min, ".1f"),
-        _number([run.kept for run in group], min, ".0%"),
-        _number([one.joules_per_token for one in every], max, ".2f"),
-        _number([one.watts for one in every], max, ".1f"),
-        _number([one.throttled for one in every], max, ".1%"),
-        _number([one.transitions_per_h for one in every], max, ".1f"),
+def _statistics(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[tuple[str, Row]]:
+    """Rows made of those of several machines, each figure by itself."""
+    every = [
+        sorted((value for value in values if value is not None), reverse=column.is_cost)
+        for column, values in zip(columns, zip(*rows, strict=True), strict=True)
     ]
+    yield "mean", tuple(sum(values) / len(values) if values else None for values in every)
+    if len(rows) >= FEWEST_FOR_5_PERCENT:
+        yield "worst 5%", tuple(values[int(0.05 * len(values))] if values else None for values in every)
+    if len(rows) > 1:
+        yield "worst", tuple(values[0] if values else None for values in every)
 
 
-def _flat_row(group: list[Run]) -> list[str]:
+def _on_mains(run: Run) -> Row:
+    found = run.figures
+    return (
+        found.mean,
+        found.p5,
+        found.background_per_h / 1000,
+        run.kept,
+        run.record.background / run.possible if run.possible else None,
+        found.joules_per_token,
+        found.watts,
+        found.throttled,
+        found.transitions_per_h,
+    )
+
+
+def _on_battery(run: Run) -> Row:
     """From full to empty."""
-    every = [run.figures for run in group]
-    return [
-        *_beginning(group),
-        _number([one.background_per_h * one.hours / 1000 for one in every], min, ".1f"),
-        _number([run.kept for run in group], min, ".0%"),
-        _number([one.joules_per_token for one in every], max, ".2f"),
-        _number([one.hours * 60 for one in every], min, ".0f"),
-        _number([one.background_joules for one in every], max, ".0f"),
-    ]
+    found = run.figures
+    return (
+        found.mean,
+        found.p5,
+        found.background_per_h * found.hours / 1000,
+        run.kept,
+        found.joules_per_token,
+        found.hours * 60,
+        found.background_joules,
+    )
 
 
-def _beginning(group: list[Run]) -> list[str]:
-    platform, policy = _key(group[0])
-    mean = _number([run.figures.mean for run in group], min, ".2f")
-    p5 = _number([run.figures.p5 for run in group], min, ".2f")
-    return [platform, policy, f"{mean} / {p5}"]
-
-
-def _number(values: Sequence[float | None], worst: Pick, form: str) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    mean = f"{sum(known) / len(known):{form}}"
-    return mean if len(values) == 1 else f"{mean} ({worst(known):{form}})"
+def _shown(value: float | None, column: Column) -> str:
+    return "-" if value is None else f"{value:{column.form}}"

@@ -7,9 +7,23 @@ desktop CPU.)
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 SHARPNESS = 6
 """Of the bend at the knee: two limits that act one after the other would have 1, a roofline infinity."""
+
+
+ENOUGH = 0.95
+"""Of the highest speed: what the fewest threads that are enough keep."""
+
+
+class Saving(StrEnum):
+    """How background work is run: as fast as it goes, with the fewest threads that are enough, or at a lower
+    clock."""
+
+    NONE = "none"
+    THREADS = "threads"
+    CLOCK = "clock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +55,11 @@ class Chip:
     def watts(self, setting: Setting) -> float:
         """Of the whole machine while it decodes."""
         return self.idle + self._core_watts(setting) + self.memory * self.rate(setting) / self.tokens_per_s
+
+    def fewest_threads(self, num_cores: int) -> Setting:
+        """That are enough at the highest clock."""
+        fitting = (Setting(threads=count / num_cores) for count in range(1, num_cores + 1))
+        return next(one for one in fitting if self.rate(one) >= ENOUGH * self.tokens_per_s)
 
     def clock(self, watts: float) -> float:
         """The highest clock at which decoding with all threads draws at most `watts`; 0 if none does."""

@@ -1,9 +1,12 @@
 """Policies side by side on the same machines: what `pilotlight simulate` runs."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 
 from pilotlight.policy.rules import Rule
+from pilotlight.simulate.bound import most_background
 from pilotlight.simulate.machine import Machine, Scenario
 from pilotlight.simulate.platforms import GovernorName, Platform
 from pilotlight.simulate.policies import policy
@@ -17,7 +20,7 @@ class Plan:
 
     platforms: Sequence[Platform]
     policies: Sequence[str]
-    governor: GovernorName | None = None
+    governors: Sequence[GovernorName] = ()
     """None: each platform's own."""
     hours: float = 3.0
     seed: int = 0
@@ -25,6 +28,8 @@ class Plan:
     """By how much the constants of other machines are off; 0 is none."""
     num_machines: int = 1
     """Of each platform: the one itself, and others that vary."""
+    num_processes: int = 1
+    """That simulate side by side."""
     trace: Trace | None = None
     is_on_battery: bool = False
     rules: tuple[Rule, ...] = ()
@@ -36,36 +41,74 @@ class Run:
     """One machine under one policy."""
 
     platform: Platform
+    governor: GovernorName
     machine: int
     """0 is the platform itself."""
     policy: str
     figures: Figures
     record: Record
-    kept: float | None = None
-    """Of the background work that racing does on the same machine, if both were run."""
+    possible: float
+    """Tokens of background work that leave answers at cold speed, see `bound`."""
+    racing: float | None = None
+    """Those that racing does on the same machine, if it was run, too."""
+
+    @property
+    def kept(self) -> float | None:
+        """Of the background work that racing does."""
+        return self.record.background / self.racing if self.racing else None
+
+    @property
+    def kept_at_most(self) -> float | None:
+        """Of the background work that racing does, what is possible."""
+        return self.possible / self.racing if self.racing else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A machine under a governor."""
+
+    plan: Plan
+    platform: Platform
+    governor: GovernorName
+    number: int
 
 
 def runs(plan: Plan) -> Iterator[Run]:
-    """Every policy on every machine of every platform, as it is done."""
-    for platform in plan.platforms:
-        for number in range(plan.num_machines):
-            machine = platform.vary(plan.vary, plan.seed + number) if number else platform
-            racing: float | None = None
-            for name in sorted(plan.policies, key=lambda name: name != "race"):
-                run = _run(plan, machine, number, name)
-                if name == "race":
-                    racing = run.record.background
-                yield replace(run, kept=run.record.background / racing if racing else None)
+    """Every policy on every machine of every platform and governor, as it is done."""
+    cases = [
+        _Case(plan, platform, governor, number)
+        for platform in plan.platforms
+        for governor, number in product(plan.governors or [platform.governor], range(plan.num_machines))
+    ]
+    if min(plan.num_processes, len(cases)) == 1:
+        for case in cases:
+            yield from _runs(case)
+        return
+    with ProcessPoolExecutor(plan.num_processes) as pool:
+        for done in pool.map(_runs, cases):
+            yield from done
 
 
-def _run(plan: Plan, platform: Platform, number: int, name: str) -> Run:
-    seconds, seed = plan.hours * 3600, plan.seed + number
+def _runs(case: _Case) -> list[Run]:
+    """Racing first: the others are held against it."""
+    names = sorted(case.plan.policies, key=lambda name: name != "race")
+    done = [_run(case, name) for name in names]
+    racing = done[0].record.background if names[0] == "race" else None
+    return [replace(run, racing=racing) for run in done]
+
+
+def _run(case: _Case, name: str) -> Run:
+    plan, seed = case.plan, case.plan.seed + case.number
+    platform = case.platform.vary(plan.vary, seed) if case.number else case.platform
+    governor, chosen = platform.govern(case.governor), policy(name, plan.rules)
     scenario = Scenario(
         platform=platform,
-        governor=platform.govern(plan.governor or platform.governor),
-        trace=plan.trace or generated(seconds, seed),
+        governor=governor,
+        trace=plan.trace or generated(plan.hours * 3600, seed),
         is_on_battery=plan.is_on_battery,
         seed=seed,
     )
-    record = Machine(scenario, policy(name, plan.rules)).run(seconds)
-    return Run(platform, number, name, figures(record), record)
+    record = Machine(scenario, chosen).run(plan.hours * 3600)
+    answering = (record.tokens - record.background) / platform.chip.tokens_per_s / record.seconds
+    rate = most_background(platform, governor.edge, answering, platform.setting(chosen.saving))
+    return Run(platform, case.governor, case.number, name, figures(record), record, rate * record.seconds)

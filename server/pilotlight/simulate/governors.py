@@ -14,6 +14,10 @@ from typing import Protocol
 class Governor(Protocol):
     """A kind of throttling."""
 
+    @property
+    def edge(self) -> float:
+        """Degrees from which on the highest clock is not for all cores."""
+
     def limit(self, celsius: float, load: float) -> float:
         """A period is over: the clock's limit from now on, 0 to 1."""
 
@@ -35,6 +39,10 @@ class StepWise:
     num_states: int = 10
     _state: int = 0
     _before: float | None = None
+
+    @property
+    def edge(self) -> float:
+        return self.trip.celsius
 
     def limit(self, celsius: float, load: float) -> float:
         before = celsius if self._before is None else self._before
@@ -65,6 +73,10 @@ class PowerAllocator:
     band: float = 10.0
     _integral: float = 0.0
 
+    @property
+    def edge(self) -> float:
+        return self.trip.celsius - max(0.0, self.band / 2 * (self.most / self.sustainable - 1))
+
     def limit(self, celsius: float, load: float) -> float:
         granted = self._granted(self.trip.celsius - celsius)
         step = (1 - self.trip.floor) / self.num_states
@@ -92,6 +104,10 @@ class Cliff:
     _is_low: bool = False
     _since: int = 0
     """Periods since it was last as hot as the trip."""
+
+    @property
+    def edge(self) -> float:
+        return self.trip.celsius
 
     def limit(self, celsius: float, load: float) -> float:
         self._since += 1

@@ -50,7 +50,7 @@ class Machine:
         self.record = Record()
         self._scenario = scenario
         self._policy = policy
-        self._worker = Worker(chip, scenario.platform.eco)
+        self._worker = Worker(scenario.platform)
         self._heat = Heat(scenario.platform.body, TICK_S, chip.idle)
         thermometer = Thermometer(random.Random(f"thermometer {scenario.seed}"))
         self._instruments = Instruments(scenario.platform.trip.celsius, thermometer)

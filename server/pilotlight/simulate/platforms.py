@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from pilotlight.simulate.body import Body
-from pilotlight.simulate.chip import Chip, Setting
+from pilotlight.simulate.chip import Chip, Saving, Setting
 from pilotlight.simulate.governors import Cliff, Governor, PowerAllocator, StepWise, Trip
 
 
@@ -30,12 +30,19 @@ class Platform:
     body: Body
     chip: Chip
     trip: Trip
+    num_cores: int
     eco: Setting
-    """What background work is run with by a policy that may choose."""
+    """A lower clock, as the desktop's power-saver profile has; where there is none, fewer threads."""
     feels_chassis: bool
     """Governor and sensor are at the chassis; else in the die."""
     governor: GovernorName = GovernorName.STEP_WISE
     battery: float = 0.0
+
+    def setting(self, saving: Saving) -> Setting:
+        """What background work is run with."""
+        if saving is Saving.THREADS:
+            return self.chip.fewest_threads(self.num_cores)
+        return self.eco if saving is Saving.CLOCK else Setting()
 
     def govern(self, name: GovernorName) -> Governor:
         """A governor of its own, which has seen nothing yet."""
@@ -47,19 +54,19 @@ class Platform:
 
     def _power_allocator(self) -> PowerAllocator:
         idle = self.chip.idle
-        sustainable = (self.trip.celsius - self.body.air) / (self.body.outer + self._inner) - idle
+        sustainable = (self.trip.celsius - self.body.air) / (self.body.outer + self.inner) - idle
         most = self.chip.watts(Setting()) - idle
         return PowerAllocator(self.trip, sustainable, most, lambda watts: self.chip.clock(idle + watts))
 
     @property
-    def _inner(self) -> float:
+    def inner(self) -> float:
         """K/W from where governor and sensor are to the chassis."""
         return 0.0 if self.feels_chassis else self.body.inner
 
     @property
     def idles_at(self) -> float:
         """Degrees Celsius that governor and sensor feel when nothing runs."""
-        return self.body.air + self.chip.idle * (self.body.outer + self._inner)
+        return self.body.air + self.chip.idle * (self.body.outer + self.inner)
 
     def vary(self, part: float, seed: int) -> "Platform":
         """One like it, every constant of its heat and its chip off by up to `part`, independently.
@@ -88,6 +95,7 @@ FAN_LAPTOP = Platform(
     body=Body(die=20, chassis=200, inner=0.65, outer=1.0),
     chip=Chip(tokens_per_s=11, knee=0.5, idle=5.3, cores=36, memory=4),
     trip=Trip(95, floor=0.3),
+    num_cores=8,
     eco=Setting(clock=0.6),
     feels_chassis=False,
     battery=57,
@@ -102,6 +110,7 @@ FANLESS_LAPTOP = Platform(
     body=Body(die=10, chassis=520, inner=1.0, outer=2.6),
     chip=Chip(tokens_per_s=21, knee=0.85, idle=3, cores=17, memory=2),
     trip=Trip(48, floor=0.3),
+    num_cores=8,
     eco=Setting(clock=0.6),
     feels_chassis=True,
     battery=53,
@@ -117,6 +126,7 @@ PI_5 = Platform(
     # Firmware: the ARM clock goes down from 80 degrees on (raspberrypi.com, "frequency management and
     # thermal control").
     trip=Trip(80, floor=0.6),
+    num_cores=4,
     eco=Setting(threads=0.75),
     feels_chassis=False,
 )
@@ -130,6 +140,7 @@ PHONE = Platform(
     body=Body(die=3, chassis=110, inner=2.0, outer=6.0),
     chip=Chip(tokens_per_s=10, knee=0.8, idle=0.8, cores=4.0, memory=0.7),
     trip=Trip(48, floor=0.4),
+    num_cores=4,
     eco=Setting(clock=0.6),
     feels_chassis=False,
     governor=GovernorName.CLIFF,

@@ -11,6 +11,7 @@ from pilotlight.policy.hysteresis import Hysteresis, InForce
 from pilotlight.policy.rules import Rule
 from pilotlight.policy.thermal import Thermal
 from pilotlight.power.reading import Reading
+from pilotlight.simulate.chip import Saving
 
 BACKGROUND = Facts(RequestClass.BACKGROUND)
 HYSTERESIS = Hysteresis()
@@ -18,11 +19,11 @@ HYSTERESIS = Hysteresis()
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """To background work: the part of the time it may run (0: not at all), whether sparingly, and whether new
-    requests are admitted."""
+    """To background work: the part of the time it may run (0: not at all), how, and whether new requests are
+    admitted."""
 
     duty: float = 1.0
-    is_eco: bool = False
+    saving: Saving = Saving.NONE
     is_admitted: bool = True
 
     @property
@@ -34,6 +35,10 @@ class Orders:
 class Policy(Protocol):
     """Something that looks at the machine once a second."""
 
+    @property
+    def saving(self) -> Saving:
+        """How background work is run, when it runs."""
+
     def on_reading(self, reading: Reading, *, is_answering: bool) -> Orders:
         """What holds until the next reading."""
 
@@ -43,6 +48,10 @@ class Always:
     """The same orders whatever happens."""
 
     orders: Orders
+
+    @property
+    def saving(self) -> Saving:
+        return self.orders.saving
 
     def on_reading(self, reading: Reading, *, is_answering: bool) -> Orders:
         return self.orders
@@ -54,6 +63,7 @@ class OnOff:
 
     stop: float = 0.95
     go: float = 0.90
+    saving: Saving = Saving.NONE
     _duty: float = 1.0
 
     def on_reading(self, reading: Reading, *, is_answering: bool) -> Orders:
@@ -70,6 +80,7 @@ class Pilotlight:
     """The rules that Pilotlight has, and its controller, which may be without a thermometer."""
 
     rules: tuple[Rule, ...]
+    saving: Saving = Saving.NONE
     has_thermometer: bool = True
     _in_force: InForce = field(default_factory=InForce)
     _thermal: Thermal = field(default_factory=Thermal)
@@ -83,7 +94,7 @@ class Pilotlight:
         self._in_force = self._in_force.step(self.rules, reading, HYSTERESIS)
         decision = decide(reading, self.rules, BACKGROUND, self._in_force)
         is_admitted = decision.actions.admit is Admit.NOW
-        return Orders(duty if is_admitted else 0.0, is_eco=True, is_admitted=is_admitted)
+        return Orders(duty if is_admitted else 0.0, saving=self.saving, is_admitted=is_admitted)
 
 
 def policy(name: str, rules: tuple[Rule, ...] = ()) -> Policy:
@@ -101,4 +112,8 @@ def policy(name: str, rules: tuple[Rule, ...] = ()) -> Policy:
             return Pilotlight(rules, has_thermometer=False)
         case "pilotlight":
             return Pilotlight(rules)
+        case "threads":
+            return Pilotlight(rules, Saving.THREADS)
+        case "eco":
+            return Pilotlight(rules, Saving.CLOCK)
     raise AssertionError(f"there is no policy {name!r}")

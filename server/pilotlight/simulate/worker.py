@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from pilotlight.core import Request
 from pilotlight.policy.pace import Bursts
-from pilotlight.simulate.chip import Chip, Setting
+from pilotlight.simulate.chip import Saving, Setting
+from pilotlight.simulate.platforms import Platform
 from pilotlight.simulate.policies import Orders
 
 Speed = tuple[float, float, float, float]
@@ -43,11 +44,10 @@ class Work:
 class Worker:
     """Owns what runs."""
 
-    chip: Chip
-    eco: Setting
+    platform: Platform
     _jobs: dict[str, Job] = field(default_factory=dict)
     _bursts: Bursts = field(default_factory=Bursts)
-    _speeds: dict[tuple[bool, float], Speed] = field(default_factory=dict)
+    _speeds: dict[tuple[Saving, float], Speed] = field(default_factory=dict)
 
     @property
     def is_answering(self) -> bool:
@@ -73,15 +73,16 @@ class Worker:
         return work
 
     def _work(self, job: Job, seconds: float, limit: float, orders: Orders) -> Work:
-        rate, cold, watts, threads = self._speed(job.request.yields and orders.is_eco, limit)
+        saving = orders.saving if job.request.yields else Saving.NONE
+        rate, cold, watts, threads = self._speed(saving, limit)
         tokens = min(job.left, rate * seconds)
         return Work(job, tokens, tokens / rate, cold, watts, threads)
 
-    def _speed(self, is_eco: bool, limit: float) -> Speed:
+    def _speed(self, saving: Saving, limit: float) -> Speed:
         """Computed once of each."""
-        if (is_eco, limit) not in self._speeds:
-            wanted = self.eco if is_eco else Setting()
+        if (saving, limit) not in self._speeds:
+            chip, wanted = self.platform.chip, self.platform.setting(saving)
             setting = Setting(min(limit, wanted.clock), wanted.threads)
-            rate, cold = self.chip.rate(setting), self.chip.rate(wanted)
-            self._speeds[is_eco, limit] = rate, cold, self.chip.watts(setting), setting.threads
-        return self._speeds[is_eco, limit]
+            rate, cold = chip.rate(setting), chip.rate(wanted)
+            self._speeds[saving, limit] = rate, cold, chip.watts(setting), setting.threads
+        return self._speeds[saving, limit]
