@@ -38,16 +38,20 @@ def write_tiny_gguf(
     is_printable: bool = True,
     width: int = 64,
     layers: int = 2,
+    original_context: int = 0,
 ) -> Path:
     """Write the file and return its path; the same arguments give the same bytes.
 
     `end_bias` is how much likelier than others `<|im_end|>` is, in logits: at -12 answers run to their token
     limit, at 0 sampled ones end somewhere. Unless `is_printable`, bytes that are no ASCII text come as often
-    as others. `width` (a multiple of 64) and `layers` make it slower.
+    as others. `width` (a multiple of 64) and `layers` make it slower. With an `original_context` there
+    are two sets of rotary factors, one for contexts up to that, one for longer ones.
     """
     tokens, writer = _begin(path, context, width, layers, 2 * width)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
+    if original_context:
+        _add_rope_factors(writer, original_context)
     bias = _biases(tokens, end_bias, is_printable)
     for name, weights in _weights(np.random.default_rng(seed), bias, width, layers).items():
         _add_tensor(writer, name, weights)
@@ -124,6 +128,15 @@ def _begin(
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_vocabulary(writer, tokens, merges)
     return tokens, writer
+
+
+def _add_rope_factors(writer: gguf.GGUFWriter, original_context: int) -> None:
+    """As Phi has them: positions as they are, and positions that are closer together."""
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+    writer.add_rope_scaling_orig_ctx_len(original_context)
+    short = np.ones(HEAD_SIZE // 2, np.float32)
+    writer.add_tensor("rope_factors_short.weight", short)
+    writer.add_tensor("rope_factors_long.weight", 8 * short)
 
 
 def _vocabulary() -> tuple[list[str], list[str]]:

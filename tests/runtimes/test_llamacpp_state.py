@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from gguf_factory import write_tiny_gguf
-from pilotlight.core import Loading
 from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.llamacpp.layout import SHORT, Layout
 from pilotlight.runtimes.llamacpp.native import MODES, Llama
 from pilotlight.runtimes.rows import Floats
+from pilotlight.worker.protocol import Load
 
 ROWS = 3
 FLASH = Layout(ROWS, SHORT, is_shared=False)
@@ -24,7 +24,8 @@ TOKENS = list(range(20, 120))
 def llama(tmp_path: Path) -> Llama:
     """With memory for three short sequences."""
     file = write_tiny_gguf(tmp_path / "tiny.gguf", context=ROWS * PLAIN.num_cells)
-    llama = Llama(file, MODES["no-extra-buffers"], Loading(), lambda _: None)
+    load = Load(str(file), "no-extra-buffers", context=0, parallel=ROWS, threads=1)
+    llama = Llama(file, MODES["no-extra-buffers"], load, lambda _: None)
     assert llama.open(FLASH, largest_batch=256, threads=1, kv=KvTypes())
     return llama
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pilotlight.registry.caps import largest_context
 from pilotlight.registry.cost import Estimate
-from pilotlight.runtimes.limits import DEFAULT_CONTEXT
+from pilotlight.runtimes.limits import DEFAULT_CONTEXT, default_context
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -91,7 +91,7 @@ class Verdict:
 def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
     """Does it fit with this context (0: the one it is loaded with)?"""
     trained = subject.context_trained or DEFAULT_CONTEXT
-    wanted = context or subject.context or min(DEFAULT_CONTEXT, trained)
+    wanted = context or subject.context or default_context(trained)
     contexts = sorted({wanted, trained, *(one for one in CONTEXTS if one < trained)})
     rows = tuple(_row(subject, machine, one) for one in contexts)
     (asked,) = (row for row in rows if row.context == wanted)

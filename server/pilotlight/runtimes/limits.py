@@ -10,6 +10,12 @@ for less: memory is taken for all of them at once."""
 
 DEFAULT_PARALLEL = 8
 
+
+def default_context(trained: int) -> int:
+    """Of a model that was trained for so many tokens (0: not known), when nobody asks for a context."""
+    return min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+
+
 STEP_S = 0.75
 """Aimed-at length of a step while only prompts are computed: how late a cancel or a shorter prompt may be."""
 

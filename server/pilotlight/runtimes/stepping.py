@@ -67,6 +67,8 @@ class Opened:
     make_sampler: MakeSampler
     num_parameters: int = 0
     """0: nobody counted."""
+    variant: str = ""
+    """Of how it is computed, where settings that do not count otherwise decide that."""
 
 
 Open = Callable[[Load, Callable[[float], None]], Opened]
@@ -133,7 +135,8 @@ class RowRuntime:
         """Conversations of earlier workers can be found from now on."""
         if load.archive is None:
             return None
-        keeper = Keeper(load.archive, load, f"{self._name} {opened.version}", self._decoder)
+        maker = " ".join(filter(None, (self._name, opened.version, opened.variant)))
+        keeper = Keeper(load.archive, load, maker, self._decoder)
         for transcript in keeper.open(self._vocabulary.num_vocab):
             self._prompts.transcripts.add(transcript)
         return keeper

@@ -55,7 +55,7 @@ class Keeper:
     """The records of one model. `fetch` may run beside all others on another thread."""
 
     def __init__(self, archive: Archive, load: Load, maker: str, decoder: Decoder) -> None:
-        """`maker` names the library that computes, and its version."""
+        """`maker` names the library that computes, its version, and the way it does."""
         self._archive = archive
         self._folder = Path(archive.folder)
         self._key = key_of(archive, load, maker)

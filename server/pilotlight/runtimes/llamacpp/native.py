@@ -18,14 +18,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pilotlight.core import Loading
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
 from pilotlight.runtimes.llamacpp.adapters import Adapters
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
+from pilotlight.runtimes.llamacpp.rope import Rope
 from pilotlight.runtimes.llamacpp.state import SequenceState
 from pilotlight.runtimes.rows import DecodeError, Floats
+from pilotlight.worker.protocol import Load
 
 LOG_ERROR = 4
 """`GGML_LOG_LEVEL_ERROR` of ggml.h; 3 is a warning."""
@@ -97,14 +98,14 @@ MODES = {
 class Llama:
     """One loaded model, one context with memory for several sequences, each in a row of its own."""
 
-    def __init__(self, path: Path, mode: Mode, loading: Loading, progress: Callable[[float], None]) -> None:
+    def __init__(self, path: Path, mode: Mode, load: Load, progress: Callable[[float], None]) -> None:
         """Load the weights, with `mode` as the last word on mapping the file; blocks.
 
         Raises `LoadError` with what llama.cpp said.
         """
         self._lib = lib = import_llama()
         progress(0.0)
-        has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), loading.gpu_layers
+        has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), load.loading.gpu_layers
         if gpu_layers > 0 and not has_gpu:
             raise LoadError(
                 f"gpu_layers is {gpu_layers}, and this build of llama.cpp computes on the CPU only; leave "
@@ -124,10 +125,13 @@ class Llama:
         params.n_gpu_layers = gpu_layers
         params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if mode.mmap else lib.LLAMA_LOAD_MODE_NONE
         params.progress_callback = self._progress_callback
+        self._rope = Rope.of(lib, path, load.context)
+        if self._rope is not None:
+            params.kv_overrides = self._rope.overrides(lib)
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
-        self._adapters = Adapters(lib, self._model, loading.lora, self.said)
+        self._adapters = Adapters(lib, self._model, load.loading.lora, self.said)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self.num_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
@@ -155,6 +159,8 @@ class Llama:
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         params.type_k, params.type_v = TYPES[kv.keys], TYPES[kv.values]
+        if self._rope is not None:
+            params.yarn_orig_ctx = self._rope.original
         self._needs_flash = kv.has_quantized_values
         if not self._make_context(layout):
             return False
@@ -213,6 +219,11 @@ class Llama:
         return True
 
     # --- vocabulary ---
+
+    @property
+    def rope_variant(self) -> str:
+        """Which of two sets of rotary factors is used, "long" or "short"; "" if there is one. See `rope`."""
+        return "" if self._rope is None else "long" if self._rope.is_long else "short"
 
     @property
     def description(self) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
-from pilotlight.runtimes.limits import DEFAULT_CONTEXT, num_cores
+from pilotlight.runtimes.limits import default_context, num_cores
 from pilotlight.runtimes.llamacpp.decoder import LlamaDecoder
 from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
 from pilotlight.runtimes.llamacpp.sampler import Sampler
@@ -23,17 +23,18 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     mode = MODES[load.mode]
     if load.loading.mmap is not None:
         mode = replace(mode, mmap=load.loading.mmap)
-    llama = Llama(path, mode, load.loading, progress)
+    llama = Llama(path, mode, load, progress)
     threads = load.threads or num_cores()
     return Opened(
         decoder=LlamaDecoder(llama, threads, KvTypes.parse(load.loading.kv_cache_type) or KvTypes()),
         vocabulary=llama,
         template=_template(llama, load.chat_template),
         # More than it was trained for is its owner's choice: positions are computed, not looked up.
-        context=load.context or min(DEFAULT_CONTEXT, llama.context_trained or DEFAULT_CONTEXT),
+        context=load.context or default_context(llama.context_trained),
         context_trained=llama.context_trained,
         threads=threads,
         version=library_version(),
+        variant=llama.rope_variant,
         description=llama.description,
         bytes_model=llama.bytes_model,
         num_parameters=llama.num_parameters,
