@@ -104,6 +104,7 @@ WRONG = [
     ("", {"PILOTLIGHT_MEMORY_BUDGET": "1.5"}, {}, "PILOTLIGHT_MEMORY_BUDGET = '1.5': must be"),
     ("", {}, {"memory_budget": "0"}, "--memory-budget = '0': must be more than 0"),
     ("[memory]\nreserve = 'auto'", {}, {}, "memory.reserve = 'auto': must be bytes"),
+    ("[memory]\nper_model = '0%'", {}, {}, "memory.per_model = '0%': must be more than 0"),
     ("[memory]\nconversations = '50%'", {}, {}, "memory.conversations = '50%': must be bytes of disk"),
     ("[memory]\nconversations = true", {}, {}, "memory.conversations = True: must be a valid string"),
     (
@@ -330,6 +331,16 @@ def test_a_cap_may_be_a_part_of_the_machine(tmp_path: Path) -> None:
     """What is free of it does not matter."""
     table = "[[model]]\nname = 'm'\npath = 'm'\nmemory = '25%'"
     assert models(resolve(tmp_path, table))[-1].memory == memory.read().bytes_total // 4
+
+
+def test_all_models_may_have_the_same_cap(tmp_path: Path) -> None:
+    """But those that say something else, or that they have none."""
+    tables = "".join(
+        f"[[model]]\nname = '{name}'\npath = '{name}'\n{cap}\n"
+        for name, cap in (("a", ""), ("b", "memory = '1GiB'"), ("c", "memory = 'none'"))
+    )
+    found = models(resolve(tmp_path, f"[memory]\nper_model = '2GiB'\n{tables}"))
+    assert [model.memory for model in found[-4:]] == [2 * 2**30, 2 * 2**30, 2**30, None]
 
 
 def test_a_model_has_the_sampling_values_its_runtime_honours(tmp_path: Path) -> None:

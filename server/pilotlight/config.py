@@ -28,6 +28,7 @@ from pilotlight.registry.stores.places import Place, places
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 from pilotlight.settings import (
+    NO_CAP,
     ClassesSettings,
     DefaultsSettings,
     Document,
@@ -114,7 +115,7 @@ class Config:
 
 
 def models(config: Config) -> list[Model]:
-    """The models to serve, also those pulled by now, with the limits of [defaults] they did not set.
+    """The models to serve, also those pulled by now, with the limits they did not set themselves.
 
     Raises `ConfigError` for a setting that a model's runtime cannot honour.
     """
@@ -122,7 +123,7 @@ def models(config: Config) -> list[Model]:
     paths = {one.name: one.path for one in stored}
     entries = [*config.models, *_pulled(config.models, stored)]
     found = [(entry, entry.path or paths.get(entry.name)) for entry in entries]
-    return [_model(entry, path, config.defaults) for entry, path in found if path is not None]
+    return [_model(entry, path, config) for entry, path in found if path is not None]
 
 
 def unpulled(config: Config) -> list[str]:
@@ -135,12 +136,12 @@ def unpulled(config: Config) -> list[str]:
 def model_at(config: Config, name: str, path: Path) -> Model:
     """A model that lies at this path, with the settings that the configuration has for its name."""
     entry = next((entry for entry in config.models if entry.name == name), None)
-    return _model(entry or ModelSettings(name=name, path=path), path, config.defaults)
+    return _model(entry or ModelSettings(name=name, path=path), path, config)
 
 
-def found_model(found: Found, name: str, defaults: DefaultsSettings) -> Model:
+def found_model(found: Found, name: str, config: Config) -> Model:
     """A model that a store has, as if it had a table with this name."""
-    return replace(_model(_table(found, name), found.path, defaults), store=found.store)
+    return replace(_model(_table(found, name), found.path, config), store=found.store)
 
 
 def reference() -> Path:
@@ -241,7 +242,13 @@ def _unique(entries: list[ModelSettings]) -> tuple[ModelSettings, ...]:
     return tuple({entry.name: entry for entry in by_name.values()}.values())
 
 
-def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Model:
+def _bytes_of(cap: str) -> int | None:
+    """None: there is none."""
+    return None if cap == NO_CAP else Amount.parse(cap).of(memory.read().bytes_total)
+
+
+def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
+    defaults = config.defaults
     runtime = entry.runtime or runtime_of(path)
     capabilities = CAPABILITIES[runtime]
     for name in sorted(entry.sampling.model_fields_set.difference(capabilities.sampling)):
@@ -272,7 +279,7 @@ def _model(entry: ModelSettings, path: Path, defaults: DefaultsSettings) -> Mode
         chat_template=entry.chat_template,
         provider=entry.provider,
         loading=loading(entry.name, entry, runtime, defaults.kv_cache_type),
-        memory=Amount.parse(entry.memory).of(memory.read().bytes_total) if entry.memory else None,
+        memory=_bytes_of(entry.memory or config.memory.per_model),
         pin=entry.pin,
         small=entry.small,
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),

@@ -121,7 +121,7 @@ class Daemon:
     def __init__(self, config: Config, sock: socket.socket, admin_key: str) -> None:
         self.config = config
         self.keys = Keys(admin_key, config.state_dir, config.server.api_keys)
-        self.catalog = Catalog(models(config), Finder(config.places, config.defaults), unpulled(config))
+        self.catalog = Catalog(models(config), Finder(config.places, config), unpulled(config))
         self.notices = Notices()
         ladder = Ladder(config.state_dir)
         costs = Costs(config.state_dir, ladder)
@@ -203,7 +203,7 @@ class Daemon:
 
     async def _serve_models(self, settings: Config) -> None:
         found, missing = await to_thread.run_sync(lambda: (models(settings), unpulled(settings)))
-        await self.catalog.replace(found, Finder(settings.places, settings.defaults), missing)
+        await self.catalog.replace(found, Finder(settings.places, settings), missing)
 
     def _model_at(self, name: str, path: Path) -> Model:
         return model_at(self._settings, name, path)

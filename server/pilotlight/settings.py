@@ -33,10 +33,16 @@ from pilotlight.registry.description import EFFICIENT
 from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.sources import AbsolutePath, absolute
 
+NO_CAP = "none"
+
 
 def _amount(text: str) -> str:
     Amount.parse(text)
     return text
+
+
+def _cap(text: str) -> str:
+    return text if text == NO_CAP else _amount(text)
 
 
 def _budget(text: str) -> str:
@@ -138,6 +144,7 @@ class MemorySettings(_Section):
 
     budget: Annotated[Text, AfterValidator(_budget)] = AUTO
     reserve: Annotated[Text, AfterValidator(_amount)] = DEFAULT_RESERVE
+    per_model: Annotated[Text, AfterValidator(_cap)] = NO_CAP
     conversations: Annotated[Text, AfterValidator(_disk_bytes)] = "2GiB"
     conversations_for: Annotated[Text, AfterValidator(_limited)] = "7d"
 
@@ -213,7 +220,7 @@ class ModelSettings(_Section, LoadingSettings):
     threads: ThreadCount | None = None
     chat_template: str | None = None
     provider: str = "auto"
-    memory: Annotated[Text, AfterValidator(_amount)] | None = None
+    memory: Annotated[Text, AfterValidator(_cap)] | None = None
     pin: bool = False
     keep_alive: Duration | None = None
     small: Name | None = None

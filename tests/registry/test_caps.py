@@ -57,8 +57,8 @@ def test_a_context_that_takes_more_is_refused_with_the_numbers(costs: Costs, mod
     refusal = costs.estimate(replace(model, memory=cap, context=8192)).refusal or ""
     sizes = [f"{size / MIB:.0f} MiB" for size in (needed(costs, model, 8192), cap)]
     assert refusal == (
-        f"tiny needs {sizes[0]} with a context of 8192, and memory in its [[model]] table is {sizes[1]}: "
-        "a context of 2048 fits"
+        f"tiny needs {sizes[0]} with a context of 8192, and may take {sizes[1]} (memory in its "
+        "[[model]] table, else memory.per_model): a context of 2048 fits"
     )
 
 
@@ -66,7 +66,7 @@ def test_a_context_that_takes_more_is_refused_with_the_numbers(costs: Costs, mod
 def test_a_cap_below_the_weights_is_refused(costs: Costs, model: Model, context: int) -> None:
     """No context helps, set or not."""
     refusal = costs.estimate(replace(model, memory=MIB, context=context)).refusal or ""
-    assert refusal.endswith("memory in its [[model]] table is 1 MiB: no context is small enough")
+    assert refusal.endswith("else memory.per_model): no context is small enough")
 
 
 async def test_a_model_is_loaded_with_the_context_that_its_cap_leaves(

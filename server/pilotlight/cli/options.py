@@ -52,7 +52,7 @@ def catalog(config: "Config") -> "Catalog":
     from pilotlight.registry.finder import Finder
 
     log.configure("warning")
-    known = Catalog(models(config), Finder(config.places, config.defaults))
+    known = Catalog(models(config), Finder(config.places, config))
     anyio.run(known.refresh)
     return known
 

@@ -1,6 +1,6 @@
-"""What a model's own cap (`memory` in its table) means: the context that stays within it, or why none does.
+"""What a model's cap means: the context that stays within it, or why none does.
 
-Pure arithmetic over an estimate.
+The cap is `memory` in its table, else `memory.per_model`. Pure arithmetic over an estimate.
 """
 
 from collections.abc import Callable
@@ -23,8 +23,8 @@ def context_within(model: Model, default: int, at: Callable[[int], Estimate]) ->
         return largest, None
     hint = f"a context of {largest} fits" if largest else "no context is small enough"
     return model.context, (
-        f"{model.name} needs {written(needed)} with a context of {wanted}, and memory in its [[model]] table "
-        f"is {written(model.memory)}: {hint}"
+        f"{model.name} needs {written(needed)} with a context of {wanted}, and may take "
+        f"{written(model.memory)} (memory in its [[model]] table, else memory.per_model): {hint}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from pilotlight.config import found_model
+from pilotlight.config import Config, found_model
 from pilotlight.core import Model
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.digests import digests_of
@@ -19,7 +19,6 @@ from pilotlight.registry.stores.found import Found, Skipped
 from pilotlight.registry.stores.places import Place
 from pilotlight.registry.stores.weights import weights_of
 from pilotlight.runtimes.capabilities import is_installed
-from pilotlight.settings import DefaultsSettings
 
 if TYPE_CHECKING:
     from pilotlight.registry.stores.scan import Scan
@@ -30,9 +29,9 @@ log = structlog.get_logger()
 class Finder:
     """Remembers the last look into the stores until one of them changes. Blocks; for one thread at a time."""
 
-    def __init__(self, places: Sequence[Place] = (), defaults: DefaultsSettings | None = None) -> None:
+    def __init__(self, places: Sequence[Place] = (), config: Config | None = None) -> None:
         self._places = places
-        self._defaults = defaults or DefaultsSettings()
+        self._config = config or Config()
         self._scan: Scan | None = None
         self._configured: tuple[Model, ...] | None = None
         self._models: tuple[Model, ...] = ()
@@ -51,7 +50,7 @@ class Finder:
 
         started_s = time.perf_counter()
         self._scan, self._configured = scan(self._places), configured
-        merged = _Merge(configured, self._defaults)
+        merged = _Merge(configured, self._config)
         for found in self._scan.found:
             merged.add(found)
         self._models, self.skipped = merged.models, (*self._scan.skipped, *merged.skipped)
@@ -83,8 +82,8 @@ class _Identity:
 class _Merge:
     """The models so far, by name and by what they are."""
 
-    def __init__(self, configured: Sequence[Model], defaults: DefaultsSettings) -> None:
-        self._defaults = defaults
+    def __init__(self, configured: Sequence[Model], config: Config) -> None:
+        self._config = config
         self._by_name: dict[str, Model] = {}
         self._owner: dict[str, str] = {}
         self._known: dict[object, str] = {}
@@ -116,7 +115,7 @@ class _Merge:
         elif not is_installed(runtime := runtime_of(found.path)):
             self._skip(found, f"needs {runtime}, which is not installed")
         else:
-            self._register(found_model(found, name, self._defaults), identity)
+            self._register(found_model(found, name, self._config), identity)
 
     def _register(self, model: Model, identity: _Identity) -> None:
         self._by_name[model.name] = model
