@@ -128,6 +128,7 @@ class FakeLoader:
         self.may_ask = True
         self.models: list[Model] = []
         """As each was asked for."""
+        self.forgotten: list[str] = []
 
     async def load(
         self, model: Model, progress: Callable[[Progress], None], measures_threads: bool
@@ -152,6 +153,9 @@ class FakeLoader:
 
     async def look_at(self, model: Model) -> None:
         await checkpoint()
+
+    def forget(self, model: str) -> None:
+        self.forgotten.append(model)
 
     def cost(self, model: Model) -> Cost | None:
         return None

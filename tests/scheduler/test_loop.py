@@ -77,11 +77,14 @@ class Bench:
         self.notices = Notices(clock=lambda: 0.0)
         self.catalog = Catalog([model("a"), model("b")])
         # Fake workers are as large as this process, in which many tests have run.
-        books = Books(Estimates(), Budget.parse("64GiB"))
+        self.books = Books(Estimates(), Budget.parse("64GiB"))
         self.senses = FakeSenses()
         loader = cast(Loader, self.loader)
         self.slowdown = Slowdown()
-        self.loop = Loop(self.catalog, loader, self.notices, books, 4, self.slowdown, Ledger(), self.senses)
+        ledger = Ledger()
+        self.loop = Loop(
+            self.catalog, loader, self.notices, self.books, 4, self.slowdown, ledger, self.senses
+        )
 
     @property
     def worker(self) -> FakeWorker:
@@ -552,6 +555,21 @@ async def test_what_was_restored_is_counted(bench: Bench) -> None:
     bench.worker.say(done(number))
     assert await read(answer) == [Accepted(9), Finished(0, FinishReason.STOP, 2, 1)]
     assert bench.loop.status()[0].restored == 1
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+async def test_a_model_that_was_tried_is_forgotten(bench: Bench, is_answered: bool) -> None:
+    """Once its worker is gone, or at once if it never had one: new versions come as long as a daemon runs."""
+    asked = replace(request("1"), model="new")
+    async with bench.loop.trying(model("new"), asked) as answer:
+        if is_answered:
+            await settle()
+            bench.worker.say(done(bench.worker.generates[-1].id))
+            assert len([item async for item in answer]) == 1
+    await settle()
+    assert all(worker.is_stopped for worker in bench.loader.workers)
+    assert dict(bench.books.items()) == {}
+    assert bench.loader.forgotten == ["new"]
 
 
 async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:

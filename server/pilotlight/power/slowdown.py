@@ -224,6 +224,11 @@ class Slowdown:
                 work.waiting.discard(sequence)
             work.window = None
 
+    def forget(self, model: str) -> None:
+        """It will not be asked again."""
+        self._works.pop(model, None)
+        self._now.pop(model, None)
+
     def value(self, now: float, load: float | None) -> float | None:
         """The worst of all models that said something lately, 0 to 1; None if nothing can be compared.
 

@@ -19,7 +19,7 @@ from pilotlight.registry.formats import MARKS
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.records import Records
 from pilotlight.runtimes.kv_types import BITS, KvTypes
-from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
+from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL, default_context
 
 # The arithmetic is imported with the first model that is loaded: a daemon that nobody asks starts sooner.
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Costs:
         """What `estimate` or `record` last led to; reads nothing."""
         return self._known.get(model.name)
 
+    def forget(self, model: str) -> None:
+        """What `known` would say of it. What was measured is kept."""
+        self._known.pop(model, None)
+
     def record(self, model: Model, mode: str, size: Size) -> None:
         """The model's worker has loaded in that mode and holds so much. Raises like `estimate`.
 
@@ -85,7 +89,7 @@ class Costs:
         from pilotlight.registry.caps import context_within
 
         shape = self._shape(model)
-        default = min(DEFAULT_CONTEXT, (shape and shape.context_trained) or DEFAULT_CONTEXT)
+        default = default_context(shape.context_trained if shape else 0)
         return context_within(model, default, lambda one: self._estimate(replace(model, context=one), mode))
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
@@ -132,11 +136,10 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
     from pilotlight.registry import adapters
     from pilotlight.registry.cost import Layout, repacked_kinds
 
-    most = min(DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
     is_full = mode == "full"
     kv = KvTypes.parse(model.loading.kv_cache_type) or KvTypes()
     return Layout(
-        context=model.context or most,
+        context=model.context or default_context(shape.context_trained),
         parallel=model.parallel or DEFAULT_PARALLEL,
         key_kind=kv.keys.upper(),
         value_kind=kv.values.upper(),

@@ -47,6 +47,10 @@ class Estimates:
         """A worker held so much."""
         self._most[model.name] = max(num_bytes, self._most.get(model.name, 0))
 
+    def forget(self, model: str) -> None:
+        """What its workers held."""
+        self._most.pop(model, None)
+
     def record_killed(self, model: Model) -> None:
         """The system killed a worker for lack of memory: it takes more than was thought."""
         self.record(model, int(KILLED_FACTOR * self.estimate(model)))

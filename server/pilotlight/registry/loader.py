@@ -107,6 +107,10 @@ class Loader:
         with suppress(WorkerFailed):
             await anyio.to_thread.run_sync(self._refuse_hostile, model)
 
+    def forget(self, model: str) -> None:
+        """What the model's worker holds: nobody asks any more."""
+        self._costs.forget(model)
+
     def _refuse_hostile(self, model: Model) -> Cost | None:
         """Before native code sees such a file: its cost, if that can be known. Raises `WorkerFailed`."""
         try:

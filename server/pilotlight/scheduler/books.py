@@ -130,6 +130,11 @@ class Books:
         """Models come at run time, too."""
         return self._residences.setdefault(model, Residence())
 
+    def forget(self, model: str) -> None:
+        """As if it had never been asked for."""
+        self._residences.pop(model, None)
+        self._estimates.forget(model)
+
     def items(self) -> Iterable[tuple[str, Residence]]:
         """Of all that were ever asked for."""
         return tuple(self._residences.items())

@@ -112,7 +112,7 @@ class Loop:
 
     @asynccontextmanager
     async def trying(self, model: Model, request: Request) -> AsyncIterator[Answer]:
-        """The answer of a model that is not in the catalog, and that is unloaded afterwards."""
+        """The answer of a model that is not in the catalog; it is unloaded afterwards, and forgotten."""
         try:
             async with self._submit(model, request) as answer:
                 yield answer
@@ -120,6 +120,14 @@ class Loop:
             # Nobody tells the end of a worker any more if the loop itself has ended.
             with anyio.move_on_after(UNLOAD_S, shield=True):
                 await self.unload(model.name)
+            self._post(lambda: self._drop(model.name))
+
+    def _drop(self, model: str) -> None:
+        """Nothing is known of it any more, unless it is still there."""
+        if self._books[model].life is None and self._scheduler.forget(model):
+            self._books.forget(model)
+            self._loader.forget(model)
+            self._slowdown.forget(model)
 
     def _submit(self, model: Model, request: Request) -> Answer:
         self._books[request.model].model = model
@@ -129,7 +137,7 @@ class Loop:
             self._post(lambda: self._scheduler.on_request(request))
         else:
             assert self._tasks is not None, "the loop runs before the first request comes in"
-            self._tasks.start_soon(self._look_and_ask, request)
+            self._tasks.start_soon(self._look_and_ask, model, request)
         return answer
 
     def standing(self, request: Request) -> str | None:
@@ -360,10 +368,8 @@ class Loop:
 
     # --- memory ---
 
-    async def _look_and_ask(self, request: Request) -> None:
+    async def _look_and_ask(self, model: Model, request: Request) -> None:
         """Ask for a model that is not loaded, once it is known what it will cost: its file has to be read."""
-        model = self._books[request.model].model
-        assert model is not None, f"{request.model} was never asked for"
         await self._loader.look_at(model)
         self._post(lambda: self._ask(model, request))
 

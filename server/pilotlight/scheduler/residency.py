@@ -203,6 +203,10 @@ class Residency:
         """Its process is no more."""
         self._residents.pop(model, None)
 
+    def forget(self, model: str) -> None:
+        """What it takes to load it."""
+        self._needs.pop(model, None)
+
     # --- what follows ---
 
     def resident(self, model: str) -> Resident | None:

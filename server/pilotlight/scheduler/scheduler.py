@@ -222,6 +222,15 @@ class Scheduler:
         else:
             self._after_leaving(model, line)
 
+    def forget(self, model: str) -> bool:
+        """Nobody will ask for it any more; False, and nothing is forgotten, while it is there or wanted."""
+        line = self.line(model)
+        if line.is_loaded or line.state is WorkerState.STOPPING or line.queue:
+            return False
+        del self._lines[model]
+        self._residency.forget(model)
+        return True
+
     # --- the end ---
 
     def on_shutdown(self) -> None:
