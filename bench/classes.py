@@ -10,14 +10,13 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from client import CallFailed, Client, Reply
 from load import REAL_PLAN, Load
 from models import ensure_model
+from saturation import NUM_PROMPT_WORDS, ask, saturated
 from servers import (
     Launch,
     ServerFailed,
@@ -31,7 +30,6 @@ from servers import (
 from table import Target, number, render
 
 NUM_STREAMS = 8
-NUM_PROMPT_WORDS = 64
 NUM_BACKGROUND_TOKENS = 400
 PAUSE_S = (0.3, 1.3)
 """Between two interactive requests, at random: they come at any moment of a background step."""
@@ -44,9 +42,9 @@ Figures = dict[str, float]
 async def measure(load: Load, args: argparse.Namespace) -> tuple[Figures, Figures]:
     """Alone, and beside the streams."""
     async with load.client() as client:
-        await client.chat(_ask("warm up"), 8)
+        await client.chat(ask("warm up"), 8)
         alone = await _interactive(client, replace(load, round=1), args)
-        async with _streams(replace(load, round=2)):
+        async with saturated(replace(load, round=2), NUM_STREAMS, NUM_BACKGROUND_TOKENS):
             return alone, await _interactive(client, replace(load, round=3), args)
 
 
@@ -55,42 +53,13 @@ async def _interactive(client: Client, load: Load, args: argparse.Namespace) -> 
     replies: list[Reply] = []
     for call in range(args.calls):
         await asyncio.sleep(pauses.uniform(*PAUSE_S))
-        replies.append(await client.chat(_ask(load.words(NUM_PROMPT_WORDS, call)), args.tokens))
+        replies.append(await client.chat(ask(load.words(NUM_PROMPT_WORDS, call)), args.tokens))
     ttfts = sorted(1000 * reply.ttft_s for reply in replies)
     return {
         "TTFT p50 ms": statistics.median(ttfts),
         "TTFT p95 ms": statistics.quantiles(ttfts, n=20, method="inclusive")[-1],
         "decode tok/s": statistics.median(reply.tokens_per_s for reply in replies),
     }
-
-
-@asynccontextmanager
-async def _streams(load: Load) -> AsyncIterator[None]:
-    """While this lasts, so many clients ask again and again; from the moment when all of them are served."""
-    served = [asyncio.Event() for _ in range(NUM_STREAMS)]
-    async with asyncio.TaskGroup() as tasks:
-        streams = [tasks.create_task(_ask_forever(load, n, event)) for n, event in enumerate(served)]
-        for event in served:
-            await event.wait()
-        yield
-        for stream in streams:
-            stream.cancel()
-
-
-async def _ask_forever(load: Load, stream: int, served: asyncio.Event) -> None:
-    async with load.client() as client:
-        # Short, so that all are served soon; the answers after it saturate the machine.
-        await client.chat(_ask(load.words(NUM_PROMPT_WORDS, stream)), 4, tier="flex")
-        served.set()
-        turn = 0
-        while True:
-            turn += 1
-            prompt = load.words(NUM_PROMPT_WORDS, stream, turn)
-            await client.chat(_ask(prompt), NUM_BACKGROUND_TOKENS, tier="flex")
-
-
-def _ask(text: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": text}]
 
 
 async def compare(args: argparse.Namespace) -> list[list[str]]:

@@ -12,9 +12,12 @@ MIB = 2**20
 
 
 def tree(pid: int) -> list[psutil.Process]:
-    """The process and all that descend from it."""
-    process = psutil.Process(pid)
-    return [process, *process.children(recursive=True)]
+    """The process and all that descend from it. Linux only: to look through all processes takes long."""
+    found = [psutil.Process(pid)]
+    for child in _children(pid):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            found += tree(child)
+    return found
 
 
 def cpu_s(pid: int) -> float:
@@ -29,16 +32,20 @@ def pss_mib(pid: int) -> float:
     return num_bytes / MIB
 
 
-def children_pss(pid: int) -> dict[str, int]:
+def children_pss(pid: int) -> dict[int, int]:
     """Bytes that each child of the one process holds; pages they share count once. Linux only, and fast."""
-    found = {}
+    return {child: _pss(child) for child in _children(pid)}
+
+
+def _children(pid: int) -> list[int]:
+    found: list[str] = []
     for listed in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):  # it has just ended
-            found |= {child: _pss(child) for child in listed.read_text().split()}
-    return found
+            found += listed.read_text().split()
+    return [int(child) for child in found]
 
 
-def _pss(pid: str) -> int:
+def _pss(pid: int) -> int:
     with suppress(OSError, StopIteration):
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024

@@ -61,7 +61,7 @@ class Watch:
 
     pid: int
     sums: list[int] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
+    seen: set[int] = field(default_factory=set)
 
     def sample(self) -> None:
         workers = children_pss(self.pid)
