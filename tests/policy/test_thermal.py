@@ -58,6 +58,13 @@ def test_heat_never_stops_background_work_by_itself(time: Time) -> None:
     assert time.go(3600, headroom=0.99, forecast=1.0) == LEAST_DUTY
 
 
+@pytest.mark.parametrize("headroom", [0.84, 0.86, 0.88, 0.9])
+def test_however_slowly_heat_comes_duty_falls_to_the_least(time: Time, headroom: float) -> None:
+    """It is not left a step above it."""
+    time.go(60, headroom=0.5)
+    assert time.go(3600, headroom=headroom) == LEAST_DUTY
+
+
 def test_the_systems_throttling_stops_it_until_there_is_room(time: Time) -> None:
     """Not only until it no longer throttles."""
     assert time.go(headroom=1.0, is_throttled=True) == 0.0

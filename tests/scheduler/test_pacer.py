@@ -57,8 +57,8 @@ def test_on_a_cool_machine_nothing_ever_rests(bench: Bench) -> None:
 def test_on_a_hot_one_it_runs_as_its_duty_says(bench: Bench) -> None:
     """In runs of two seconds, which are 16 tokens here."""
     bench.go(120, headroom=0.9, forecast=0.9)
-    assert bench.pacer.duty == pytest.approx(0.1)
-    assert bench.go(400, headroom=0.9, forecast=0.9) == pytest.approx(0.1, abs=0.02)
+    assert bench.pacer.duty == pytest.approx(0.05)
+    assert bench.go(400, headroom=0.9, forecast=0.9) == pytest.approx(0.05, abs=0.02)
 
 
 def test_while_the_system_throttles_it_is_held(bench: Bench) -> None:

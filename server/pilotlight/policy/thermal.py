@@ -19,7 +19,7 @@ PROPORTIONAL = 4.0
 INTEGRAL = 0.02
 """Duty per headroom and second."""
 
-LEAST_DUTY = 0.1
+LEAST_DUTY = 0.05
 """Background work goes on, however slowly; only the system's own throttling stops it."""
 
 STEP = 0.05
@@ -163,7 +163,7 @@ class Thermal:
             self._is_stopped = self._was_throttled
 
     def _set(self, duty: float) -> None:
-        if abs(duty - self._wanted) >= STEP or duty == 1.0:
+        if abs(duty - self._wanted) >= STEP or duty in (LEAST_DUTY, 1.0):
             self._wanted = duty
 
     def _yield_to(self, slowdown: float, now: float) -> None:
