@@ -143,39 +143,6 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
-    """What a worker computed for the request of this number since it last told: seconds, and tokens."""
-
-    id: int
-    prefill_s: float = 0.0
-    prefill_tokens: int = 0
-    decode_s: float = 0.0
-    decode_tokens: int = 0
-
-    @property
-    def seconds(self) -> float:
-        return self.prefill_s + self.decode_s
-
-
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """What computing a request took, as the meter of `method` counted it; if none did, only the `reason`.
-
-    See `energy.meters` for methods and scopes.
-    """
-
-    method: str
-    scope: str | None = None
-    prefill_joules: float | None = None
-    decode_joules: float | None = None
-    share: float | None = None
-    """Of what the meter counted from the request's begin to its end."""
-    battery_percent: float | None = None
-    """Of what the batteries hold when full, where they gave it."""
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a runtime does beyond generating text; declared by each runtime, once."""
 

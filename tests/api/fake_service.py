@@ -13,7 +13,6 @@ from pilotlight.core import (
     Accepted,
     Capabilities,
     Chunk,
-    Energy,
     Finished,
     FinishReason,
     MemoryStatus,
@@ -23,6 +22,7 @@ from pilotlight.core import (
     Sampling,
     WorkerState,
 )
+from pilotlight.energy.accounts import Energy
 from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import ConfigError, Error
 from pilotlight.metrics import Metrics

@@ -7,9 +7,11 @@ import httpx
 import pytest
 from fake_service import FakeService, say
 
-from pilotlight.core import Computed, Energy, Prompt, Request, RequestClass, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
+from pilotlight.energy.accounts import Energy
 from pilotlight.energy.ledger import Ledger
 from pilotlight.energy.meters import Method
+from pilotlight.worker.protocol import Computed
 
 pytestmark = pytest.mark.anyio
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_service import FakeService, fail, hold
+from fake_service import FakeService, fail, hold, say
 
 from pilotlight.api.offline import Offline
 from pilotlight.core import Accepted, RequestClass
+from pilotlight.energy.accounts import Energy
 from pilotlight.errors import BadRequest, Busy, Error, Internal, ModelNotFound, UnknownField, Unsupported
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +29,13 @@ async def test_a_line_is_answered_as_a_request_is(service: FakeService) -> None:
     assert (answer["usage"]["total_tokens"], answer["service_tier"]) == (9, "flex")
     (request,) = service.requests
     assert request.request_class is RequestClass.BATCH
+
+
+async def test_its_answer_says_what_it_took(service: FakeService) -> None:
+    """In the output file, as over HTTP; the program that asked is the batch."""
+    service.script = say("Hi", energy=Energy("rapl", "package", 1.0, 2.0, share=1.0))
+    answer = json.loads(await Offline(service).ask(CHAT, body(), "req_1"))
+    assert (answer["usage"]["energy"]["joules"], service.requests[0].app) == (3, "batch")
 
 
 async def test_its_tokens_are_counted(service: FakeService) -> None:

@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.core import Computed, Energy, Prompt, Request, RequestClass, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
+from pilotlight.energy.accounts import Energy
 from pilotlight.energy.ledger import Ledger
 from pilotlight.energy.meters import Gauge, GpuGauge, Method
 from pilotlight.power.reading import Reading, Supply
+from pilotlight.worker.protocol import Computed
 
 
 class Counter:

@@ -1,8 +1,9 @@
 """Joules by model and by app, of a bounded number of them."""
 
-from pilotlight.core import Computed, Prompt, Request, RequestClass, Sampling
+from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.energy.meters import Method
 from pilotlight.energy.totals import MOST_APPS, OTHERS, Totals
+from pilotlight.worker.protocol import Computed
 
 
 def ask(app: str, request_class: RequestClass = RequestClass.INTERACTIVE) -> Request:

@@ -5,11 +5,22 @@ from collections.abc import Callable
 
 import pytest
 
-from pilotlight.core import Computed, FinishReason
+from pilotlight.core import FinishReason
 from pilotlight.runtimes.computing import Computing
 from pilotlight.worker import child
 from pilotlight.worker.child import BUNDLE_S, TELL_S, Outbox, Task, serve
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Refused, Saved, State, Step, ToDaemon
+from pilotlight.worker.protocol import (
+    Admitted,
+    Computed,
+    Delta,
+    Done,
+    Event,
+    Refused,
+    Saved,
+    State,
+    Step,
+    ToDaemon,
+)
 
 
 class Script:

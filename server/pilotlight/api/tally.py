@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pilotlight.core import Accepted, Chunk, Energy, Finished
+from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.energy.accounts import Energy
 from pilotlight.metrics import ModelMeter
 from pilotlight.scheduler.answer import Item
 

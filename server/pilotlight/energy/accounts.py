@@ -2,8 +2,27 @@
 
 from dataclasses import dataclass, field
 
-from pilotlight.core import Computed, Request
+from pilotlight.core import Request
 from pilotlight.energy.meters import Method
+from pilotlight.worker.protocol import Computed
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """What computing a request took, as the meter of `method` counted it; if none did, only the `reason`.
+
+    See `meters` for methods and scopes.
+    """
+
+    method: str
+    scope: str | None = None
+    prefill_joules: float | None = None
+    decode_joules: float | None = None
+    share: float | None = None
+    """Of what the meter counted from the request's begin to its end."""
+    battery_percent: float | None = None
+    """Of what the batteries hold when full, where they gave it."""
+    reason: str | None = None
 
 
 @dataclass(slots=True)

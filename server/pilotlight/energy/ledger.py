@@ -11,11 +11,12 @@ computed or ends, and with the readings in between; never else.
 
 from collections.abc import Callable, Mapping, Sequence
 
-from pilotlight.core import Computed, Energy, Request
-from pilotlight.energy.accounts import Account, Bench, Counted
+from pilotlight.core import Request
+from pilotlight.energy.accounts import Account, Bench, Counted, Energy
 from pilotlight.energy.meters import Gauge, Meter, Method, ProcessorTime, cpu_seconds
 from pilotlight.energy.totals import Totals
 from pilotlight.power.reading import Reading
+from pilotlight.worker.protocol import Computed
 
 PREFERRED = (
     (Method.RAPL, Method.NVML),

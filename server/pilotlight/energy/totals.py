@@ -1,8 +1,9 @@
 """Joules since the daemon started, by model and by app. Bounded: apps beyond the first ones are `OTHERS`."""
 
-from pilotlight.core import Computed, Request, RequestClass
+from pilotlight.core import Request, RequestClass
 from pilotlight.energy.accounts import Counted
 from pilotlight.energy.meters import Method
+from pilotlight.worker.protocol import Computed
 
 MOST_APPS = 32
 """Names come from whoever connects."""

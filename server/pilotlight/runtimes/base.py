@@ -4,8 +4,8 @@ one model, serves it, and ends with its process."""
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from pilotlight.core import Computed, WorkerInfo
-from pilotlight.worker.protocol import Event, Generate, Load, Saved, State
+from pilotlight.core import WorkerInfo
+from pilotlight.worker.protocol import Computed, Event, Generate, Load, Saved, State
 
 
 class LoadError(Exception):

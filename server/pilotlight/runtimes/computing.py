@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from pilotlight.core import Computed
+from pilotlight.worker.protocol import Computed
 
 
 class Computing:

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pilotlight.core import Computed, FinishReason, WorkerInfo
+from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
-from pilotlight.worker.protocol import Admitted, Delta, Done, Event, Generate, Load, Saved, State
+from pilotlight.worker.protocol import Admitted, Computed, Delta, Done, Event, Generate, Load, Saved, State
 
 THREADS = 4
 """If nobody says. It has no use for them, and can be told to have fewer."""

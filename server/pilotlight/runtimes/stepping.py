@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import Protocol
 
 from pilotlight.chat.template import ChatTemplate
-from pilotlight.core import Computed, FinishReason, Sampling, WorkerInfo
+from pilotlight.core import FinishReason, Sampling, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.archive.keeper import Keeper
@@ -101,6 +101,7 @@ class RowRuntime:
         self._pace = Pace(STEP_S, BUSY_STEP_S, CROWD_STEP_S, self._decoder.largest_run)
         self._sequences: list[RowSequence] = []
         self._computing = Computing()
+        self.take_computed = self._computing.take
         self._work_done = 0
         self._room = self._chunk = 0
         """Prompt tokens of this round: left to compute, and in all."""
@@ -188,9 +189,6 @@ class RowRuntime:
     @property
     def has_work(self) -> bool:
         return bool(self._shift)
-
-    def take_computed(self) -> tuple[Computed, ...]:
-        return self._computing.take()
 
     def hold(self, is_held: bool) -> None:
         self._is_held = is_held

@@ -10,7 +10,8 @@ from typing import Self
 
 import anyio
 
-from pilotlight.core import Accepted, Chunk, Energy, Finished
+from pilotlight.core import Accepted, Chunk, Finished
+from pilotlight.energy.accounts import Energy
 from pilotlight.errors import Error
 
 Item = Accepted | Chunk | Finished

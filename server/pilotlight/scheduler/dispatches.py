@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pilotlight.core import Energy, Request
+from pilotlight.core import Request
+from pilotlight.energy.accounts import Energy
 from pilotlight.worker.protocol import Generate
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import BinaryIO
 
-from pilotlight.core import Computed
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
@@ -23,6 +22,7 @@ from pilotlight.worker import heap
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
     Cancel,
+    Computed,
     Delta,
     Event,
     Finish,

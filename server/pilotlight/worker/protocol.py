@@ -11,7 +11,6 @@ import msgspec
 
 from pilotlight.core import (
     Archive,
-    Computed,
     FinishReason,
     Loading,
     Prompt,
@@ -172,6 +171,20 @@ class Done(_Message, frozen=True, tag=True, array_like=True):
     reason: FinishReason
     completion_tokens: int
     cached_tokens: int
+
+
+class Computed(msgspec.Struct, frozen=True, array_like=True):
+    """What was computed for the request of this number since that was last told: seconds, and tokens."""
+
+    id: int
+    prefill_s: float = 0.0
+    prefill_tokens: int = 0
+    decode_s: float = 0.0
+    decode_tokens: int = 0
+
+    @property
+    def seconds(self) -> float:
+        return self.prefill_s + self.decode_s
 
 
 Event = Admitted | Refused | Delta | Done
