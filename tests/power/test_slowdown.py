@@ -119,6 +119,16 @@ def test_other_work_is_compared_with_its_like() -> None:
     assert max(answers.answer(200, speed=10, prompt=3000)) == 0
 
 
+def test_those_that_are_paused_do_not_count() -> None:
+    """One answer beside two that rest is as fast as one alone, however fast three are side by side."""
+    answers = Answers()
+    answers.answer(400)
+    numbers = [answers.begin() for _ in range(3)]
+    assert max(answers.say(*numbers, speed=18, tokens=250)) == 0
+    answers.slowdown.changed("m")
+    assert max(answers.say(numbers[0], tokens=150)) == 0
+
+
 def test_pauses_are_no_slowdown() -> None:
     """Bursts of tokens with rests between them have the speed of the bursts."""
     answers = Answers()

@@ -20,8 +20,8 @@ FEWEST_FRAMES = 4
 """Text of fast models comes in bundles, and of one or two bundles no speed can be told."""
 
 NUM_RECENT = 9
-"""What it does now is the median of so many speeds: five slow ones in a row, 40 tokens and what is left of the
-window before, are noticed; four are nothing."""
+"""What it does now is the median of so many speeds: five slow ones in a row, 40 tokens and what is left of
+the window before, are noticed; four are nothing."""
 
 AFTER_REST_S = 60.0
 """A machine that rested for so long is cold, ..."""
@@ -122,25 +122,32 @@ class _Speeds:
 
 @dataclass(slots=True)
 class _Window:
-    """Tokens of all sequences of a model since nothing but decoding happens."""
+    """Tokens of the sequences of a model that run since nothing but decoding happens."""
 
     started_at: float
     last_at: float
+    sequences: set[Sequence] = field(default_factory=set)
+    """That said something: others are paused."""
     tokens: int = 0
     frames: int = 0
     longest_gap: float = 0.0
 
-    def add(self, now: float, tokens: int) -> None:
+    def add(self, now: float, tokens: Mapping[Sequence, int]) -> None:
         self.longest_gap = max(self.longest_gap, now - self.last_at)
-        self.last_at, self.tokens, self.frames = now, self.tokens + tokens, self.frames + 1
+        self.last_at, self.tokens, self.frames = now, self.tokens + sum(tokens.values()), self.frames + 1
+        self.sequences.update(tokens)
 
-    def is_full(self, num_sequences: int) -> bool:
-        return self.tokens >= NUM_TOKENS * num_sequences and self.frames >= FEWEST_FRAMES
+    @property
+    def is_full(self) -> bool:
+        return self.tokens >= NUM_TOKENS * len(self.sequences) and self.frames >= FEWEST_FRAMES
 
-    def speed(self, num_sequences: int) -> float | None:
+    @property
+    def speed(self) -> float | None:
         """None if somebody paused: one gap was half of the time."""
         took = self.last_at - self.started_at
-        return self.tokens / num_sequences / took if took > 0 and self.longest_gap < took / 2 else None
+        if took <= 0 or self.longest_gap >= took / 2:
+            return None
+        return self.tokens / len(self.sequences) / took
 
 
 @dataclass(slots=True)
@@ -203,12 +210,12 @@ class Slowdown:
         if work.window is None:
             work.window = _Window(now, now)
             return
-        work.window.add(now, sum(tokens.values()))
-        num_sequences = len(work.contexts)
-        if work.window.is_full(num_sequences):
-            kind = Kind(model, threads, num_sequences, _bucket(max(work.contexts.values())))
-            if (speed := work.window.speed(num_sequences)) is not None:
-                self._measure(_Measured(kind, speed, now))
+        work.window.add(now, tokens)
+        if work.window.is_full:
+            sequences = work.window.sequences
+            longest = max(work.contexts[sequence] for sequence in sequences)
+            if (speed := work.window.speed) is not None:
+                self._measure(_Measured(Kind(model, threads, len(sequences), _bucket(longest)), speed, now))
             work.window = _Window(now, now)
 
     def changed(self, model: str) -> None:
