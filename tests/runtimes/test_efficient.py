@@ -50,6 +50,16 @@ def test_what_disturbs_a_block_now_and_then_changes_nothing() -> None:
         assert find(8, block, never) == 4
 
 
+def test_more_threads_than_cores_may_be_erratic() -> None:
+    """That they are slower is all that matters."""
+    random = Random(2)
+
+    def block(threads: int) -> float:
+        return saturating(2)(threads) * (1.0 if threads <= 2 else random.uniform(1.3, 3))
+
+    assert find(4, block, never) == 2
+
+
 def test_on_a_machine_that_is_never_quiet_nothing_comes_out() -> None:
     """Rather than something wrong."""
     random, blocks = Random(1), iter(range(200))

@@ -23,8 +23,9 @@ from pilotlight.registry.digest import digest_of
 from pilotlight.registry.records import Records
 from pilotlight.runtimes.limits import num_cores
 
-MOST_TRIES = 3
-"""Until the daemon starts again: on a machine that is never quiet it would be tried for ever."""
+MOST_TRIES = 5
+"""Until the daemon starts again: some end because somebody asks meanwhile, and on a machine that is never
+quiet all come to nothing."""
 
 log = structlog.get_logger()
 

@@ -2,7 +2,7 @@
 
 Decoding waits for memory, so from some number on more threads only draw more. What else runs can make a
 timing slower and never faster, so of each number the fastest block counts; numbers take turns, so that what
-lasts longer hits all alike; and where blocks of the same number differ there is no result.
+lasts longer hits all alike; and where blocks of one of the fastest numbers differ there is no result.
 """
 
 import time
@@ -56,8 +56,8 @@ class Trial:
         return min(self.times)
 
     @property
-    def is_settled(self) -> bool:
-        return len(self.times) >= FEWEST_ROUNDS and median_low(self.times) <= AGREED * self.best
+    def is_steady(self) -> bool:
+        return median_low(self.times) <= AGREED * self.best
 
 
 def find(most: int, block: Callable[[int], float], is_over: Callable[[], bool]) -> int | None:
@@ -65,7 +65,7 @@ def find(most: int, block: Callable[[int], float], is_over: Callable[[], bool]) 
     if most == 1:
         return 1
     trials = [Trial(threads) for threads in candidates(most)]
-    while not all(trial.is_settled for trial in trials):
+    while not _is_settled(trials):
         for trial in tuple(trials):
             if is_over():
                 return None
@@ -75,8 +75,19 @@ def find(most: int, block: Callable[[int], float], is_over: Callable[[], bool]) 
             if is_hopeless:
                 trials = [other for other in trials if other.threads > trial.threads]
                 break
+    return min(trial.threads for trial in _fastest(trials))
+
+
+def _is_settled(trials: list[Trial]) -> bool:
+    """Of a number that is slower it does not matter how much: too many threads never come out the same."""
+    is_timed = all(len(trial.times) >= FEWEST_ROUNDS for trial in trials)
+    return is_timed and all(trial.is_steady for trial in _fastest(trials))
+
+
+def _fastest(trials: list[Trial]) -> list[Trial]:
+    """Those with nearly the best speed."""
     best = min(trial.best for trial in trials)
-    return min(trial.threads for trial in trials if KEPT * trial.best <= best)
+    return [trial for trial in trials if KEPT * trial.best <= best]
 
 
 def _is_hopeless(trial: Trial, trials: list[Trial]) -> bool:
