@@ -242,7 +242,12 @@ def battery() -> Gauge:
     def watts(reading: Reading) -> float | None:
         return reading.watts if reading.supply is Supply.BATTERY and not _is_board(reading) else None
 
-    return Gauge(Method.BATTERY, "system", watts, "no battery says what it gives, or none is all there is")
+    return Gauge(
+        Method.BATTERY,
+        "system",
+        watts,
+        "the power does not come from batteries alone, or they do not say how much it is",
+    )
 
 
 def board() -> Gauge:
