@@ -188,8 +188,9 @@ async def test_a_loaded_worker_says_what_it_is(spawn: Spawn) -> None:
 
 async def test_progress_comes_while_loading(spawn: Spawn) -> None:
     """Growing, up to the whole."""
-    heard: list[float] = []
-    await (await spawn()).load("full", heard.append, LOAD_S)
+    told: list[Progress] = []
+    await (await spawn()).load("full", told.append, LOAD_S)
+    heard = [one.fraction for one in told]
     assert heard == sorted(heard)
     assert (heard[0], heard[-1]) == (0, 1)
 
