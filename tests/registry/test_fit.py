@@ -11,9 +11,8 @@ from pilotlight.cli.fit_report import lines
 from pilotlight.core import Loading, Model
 from pilotlight.registry.fit import Machine, Subject, judge
 from pilotlight.registry.gguf import read_header
-from pilotlight.registry.hub import Remote
 from pilotlight.registry.reader import HeaderError
-from pilotlight.registry.subjects import of_header, of_remotes, subject
+from pilotlight.registry.subjects import of_files, of_header, subject
 
 GB = 10**9
 
@@ -136,8 +135,8 @@ def test_a_header_is_judged_like_the_whole_file(tmp_path: Path, tiny_gguf: Path)
 def test_files_of_a_repository_differ_in_their_size_alone() -> None:
     """In a mode that maps them, too: where tensors lie is known of one only."""
     found = read_header(io.BytesIO(PUBLISHED["Qwen3 0.6B"].header()))
-    remotes = [Remote("o/n", "main", f"{size}.gguf", found.data_start + size * GB) for size in (1, 3)]
-    small, large = (one.at(2048).at_load.mapped for one in of_remotes(remotes, found, "plain"))
+    sizes = {f"{size}.gguf": found.data_start + size * GB for size in (1, 3)}
+    small, large = (one.at(2048).at_load.mapped for one in of_files(sizes, found, "plain"))
     assert (small, large) == (GB, 3 * GB)
 
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pilotlight.cli.options import model_names, resolve
-from pilotlight.errors import Error, NotFound
+from pilotlight.cli.options import catalog, model_names, resolve
+from pilotlight.errors import Error
 
 if TYPE_CHECKING:
     from pilotlight.config import Config
+    from pilotlight.core import Model
     from pilotlight.registry.budget import Amount
     from pilotlight.registry.fit import Subject, Verdict
     from pilotlight.registry.ladder import Ladder
@@ -36,7 +37,8 @@ Examples:
   pilotlight fit Qwen/Qwen3-8B-GGUF:Q4_K_M
 """
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(?<!\.gguf)(:.+)?")
+REPOSITORY = re.compile(r"https?://|hf://|[A-Za-z0-9][\w.-]*/[\w.-]+(?<!\.gguf)([:@].+)?$")
+"""What nobody would take for a file that is not there."""
 
 
 class Memory(click.ParamType["Amount"]):
@@ -96,16 +98,20 @@ def _verdicts(
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:
-    """A model of the configuration, else a path, else files on the hub. Raises `Error`."""
+    """A file or folder, else a model that is known, else files on the hub. Raises `Error`."""
+    from pilotlight.config import model_at
     from pilotlight.registry.ladder import Ladder
     from pilotlight.registry.reader import HeaderError
 
     ladder = Ladder(config.state_dir)
+    path = Path(name).expanduser()
     try:
-        is_known = Path(name).exists() or name in [entry.name for entry in config.models]
-        if REPOSITORY.fullmatch(name) and not is_known:
+        if path.exists():
+            return [_subject(model_at(config, path.name.removesuffix(".gguf"), path), ladder)]
+        known = catalog(config)
+        if REPOSITORY.match(name) and not any(name in (one.name, *one.aliases) for one in known):
             return _on_the_hub(name, ladder)
-        return [_subject(name, config, ladder)]
+        return [_subject(known.get(name), ladder)]
     except HeaderError as exc:
         raise Error(f"{name}: {exc}") from exc
     except OSError as exc:
@@ -113,28 +119,20 @@ def _subjects(name: str, config: "Config") -> list["Subject"]:
 
 
 def _on_the_hub(name: str, ladder: "Ladder") -> list["Subject"]:
-    from pilotlight.registry.hub import header_of, models_of
-    from pilotlight.registry.subjects import of_remotes
+    from pilotlight.registry.subjects import of_files
+    from pilotlight.store.reference import HubReference, parse
+    from pilotlight.store.remote import header_of, models_of
 
-    repo, _, pick = name.partition(":")
-    remotes = [one for one in models_of(repo) if pick.lower() in one.file.lower()]
-    if not remotes:
-        raise NotFound(f"{repo} has no file with {pick!r} in its name")
-    mode = ladder.modes("llamacpp")[0]
-    return list(of_remotes(remotes, header_of(remotes[0]), mode))
+    reference = parse(name)
+    if not isinstance(reference, HubReference):
+        raise Error(f"{name} is no repository of the hub: pull it, then ask again")
+    remotes = models_of(reference)
+    sizes = {one.file: one.num_bytes for one in remotes}
+    return list(of_files(sizes, header_of(reference, remotes[0]), ladder.modes("llamacpp")[0]))
 
 
-def _subject(name: str, config: "Config", ladder: "Ladder") -> "Subject":
-    from pilotlight.config import models
-    from pilotlight.core import Model
-    from pilotlight.registry.catalog import Catalog
-    from pilotlight.registry.formats import runtime_of
+def _subject(model: "Model", ladder: "Ladder") -> "Subject":
     from pilotlight.registry.subjects import subject
 
-    path = Path(name).expanduser()
-    if path.exists():
-        model = Model(path.name.removesuffix(".gguf"), path, runtime=runtime_of(path))
-    else:
-        model = Catalog(models(config)).get(name)
     found = subject(model, ladder.modes(model.runtime)[0])
     return replace(found, context=model.context, memory=model.memory)

@@ -1,7 +1,7 @@
 """What `fit` judges: a model's file or folder, or only the header of one, as a `Subject`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from pilotlight.registry.folders import FolderShape, estimate_folder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import backends
-from pilotlight.registry.hub import Remote
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
@@ -39,14 +38,14 @@ def of_header(model: Model, mode: str, header: Header) -> Subject:
     return replace(found, kind=found.kind + common, num_weights=header.num_weights)
 
 
-def of_remotes(remotes: Iterable[Remote], header: Header, mode: str) -> Iterator[Subject]:
-    """Files of one model that differ in their quantization, by the header of one of them and their sizes."""
+def of_files(sizes: Mapping[str, int], header: Header, mode: str) -> Iterator[Subject]:
+    """Files of one model that differ in their quantization, by their sizes and the header of one of them."""
     shape = Shape.of(header)
-    for remote in remotes:
-        num_bytes = max(0, remote.num_bytes - header.data_start)
+    for file, size in sizes.items():
+        num_bytes = max(0, size - header.data_start)
         active = shape.bytes_active * num_bytes // max(1, shape.bytes_weights)
         one = replace(shape, bytes_weights=num_bytes, bytes_active=active, matrices={})
-        yield _of_shape(one, Model(remote.file, Path(remote.file)), mode)
+        yield _of_shape(one, Model(file, Path(file)), mode)
 
 
 def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:

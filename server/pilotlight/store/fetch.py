@@ -18,9 +18,10 @@ import httpx
 import msgspec
 
 from pilotlight.errors import BadRequest, Error, NoSpace, PullFailed
-from pilotlight.store import hub, transfer
+from pilotlight.store import transfer
 from pilotlight.store.events import Event, Failed, Installed, Job, Progress, Resolved, Waiting, encode
 from pilotlight.store.manifest import File
+from pilotlight.store.plan import Plan, plan_hub, plan_url
 from pilotlight.store.reference import UrlReference, parse
 from pilotlight.store.retry import Patience, persist
 from pilotlight.store.store import Store, alone_at
@@ -66,7 +67,7 @@ class Fetch:
             kind = NoSpace if exc.errno in transfer.FULL else PullFailed
             raise kind(f"the store {self._store.root} cannot be used: {exc.strerror}") from exc
 
-    def _run(self, plan: hub.Plan) -> None:
+    def _run(self, plan: Plan) -> None:
         missing = [file for file in plan.version.files if self._store.find(file) is None]
         self._have = {
             file.path: self._num_bytes(file, is_missing=file in missing) for file in plan.version.files
@@ -89,15 +90,15 @@ class Fetch:
             self._store.install(plan.name, msgspec.structs.replace(version, pulled=time.time()))
         self._emit(Installed(plan.name, version.id))
 
-    def _plan(self) -> hub.Plan:
+    def _plan(self) -> Plan:
         reference = parse(self._job.reference)
         if isinstance(reference, UrlReference):
-            plan = hub.plan_url(reference)
+            plan = plan_url(reference)
             if not self._job.name:
                 self._check_origin(plan.name, reference)
         else:
             found = reference
-            plan = persist(lambda: hub.plan_hub(found, self._job.stall_s), lambda: 0, self._patience)
+            plan = persist(lambda: plan_hub(found, self._job.stall_s), lambda: 0, self._patience)
         return replace(plan, name=self._job.name or plan.name)
 
     def _check_origin(self, name: str, reference: UrlReference) -> None:
@@ -114,7 +115,7 @@ class Fetch:
         part = self._store.part(file.digest)
         return (part.stat().st_size if part.exists() else 0) if is_missing else file.size or 0
 
-    def _get(self, file: File, plan: hub.Plan, client: httpx.Client) -> None:
+    def _get(self, file: File, plan: Plan, client: httpx.Client) -> None:
         if self._store.find(file) is not None:  # another process was faster
             return
         if self._have[file.path]:

@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
 from pilotlight.errors import BadRequest
+from pilotlight.registry.gguf import SHARD
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
@@ -33,7 +34,6 @@ READ = frozenset(
 _QUANTIZATION = re.compile(
     r"(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|B?F16|F32))(?=[-./]|$)", re.IGNORECASE
 )
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,10 @@ class Choice:
 def choose(repo: str, pick: str, paths: Iterable[str]) -> Choice:
     """The model that `pick` means. Raises `BadRequest` that lists what there is."""
     paths = sorted(paths)
-    ggufs = _ggufs(paths)
-    choices = ggufs or _folders(paths)
+    choices = ggufs(paths) or _folders(paths)
     if not choices:
         raise BadRequest(f"{repo} has no GGUF file and no ONNX or MLX folder", param="model")
-    found = [choice for choice in choices if _means(choice, pick)] if pick else choices
+    found = [choice for choice in choices if means(choice, pick)] if pick else choices
     if not pick and len(found) > 1:
         found = [choice for choice in choices if choice.label == DEFAULT_QUANTIZATION]
     if len(found) != 1:
@@ -75,19 +74,20 @@ def quantization(path: str) -> str:
     return str(found[-1]).upper() if found else ""
 
 
-def _means(choice: Choice, pick: str) -> bool:
+def means(choice: Choice, pick: str) -> bool:
+    """`pick` is its label, one of its files, its folder or its quantization, in letters of any size."""
     names = {choice.label.lower(), choice.folder.lower(), *(name.lower() for name in choice.files)}
     names |= {PurePosixPath(name).name for name in names} | {quantization(choice.entry).lower()}
     return pick.lower().rstrip("/") in names - {""}
 
 
-def _ggufs(paths: Sequence[str]) -> list[Choice]:
+def ggufs(paths: Sequence[str]) -> list[Choice]:
     """One per GGUF model: shards belong together; projectors and importance matrices are no models."""
     shards: Mapping[str, list[str]] = defaultdict(list)
     for path in paths:
         name = PurePosixPath(path).name.lower()
         if name.endswith(".gguf") and not name.startswith("mmproj") and "imatrix" not in name:
-            found = _SHARD.fullmatch(path)
+            found = SHARD.fullmatch(path)
             shards[f"{found['stem']}.gguf" if found else path].append(path)
     labels = [quantization(whole) for whole in shards]
     return [
@@ -97,7 +97,7 @@ def _ggufs(paths: Sequence[str]) -> list[Choice]:
 
 
 def _gguf(whole: str, files: list[str], label: str) -> Choice:
-    found = _SHARD.fullmatch(files[0])
+    found = SHARD.fullmatch(files[0])
     folder = str(PurePosixPath(whole).parent)
     return Choice(
         label=label,
