@@ -12,12 +12,17 @@ from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LFS_BYTES = 1024
 """Files from this size up are kept in LFS, as on the hub: by their SHA-256 instead of their git blob."""
+
+
+WRONG = bytes(byte ^ 1 for byte in range(256))
+"""What each byte becomes; tens of megabytes of them in no time."""
 
 
 @dataclass
@@ -46,6 +51,10 @@ class Hub:
     """What it says instead of its SHA-256."""
     asked: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     """Method, path and headers of every request."""
+    etags: dict[str, str] = field(default_factory=dict)
+    """By file: it is served with this mark, and ranges of it are sent as they are asked for."""
+    together: threading.Barrier = field(default_factory=partial(threading.Barrier, 2))
+    """Where downloads with the fault "together" wait for each other."""
     go_on: threading.Event = field(default_factory=threading.Event)
     """Ends every stall and every pause."""
 
@@ -167,11 +176,14 @@ def _cdn_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             repo, _, sha = prefix.strip("/").rpartition("/")
             data = hub.repos[repo][sha][name]
             faults = hub.faults[name]
-            self._serve(data, faults.popleft() if faults else Fault("none"))
+            etag = hub.etags.get(name)
+            is_same = self.headers.get("If-Range") in (None, etag)
+            self._serve(data, faults.popleft() if faults else Fault("none" if is_same else "no ranges"), etag)
 
-        def _serve(self, data: bytes, fault: Fault) -> None:
-            begin = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
-            if begin >= len(data):
+        def _serve(self, data: bytes, fault: Fault, etag: str | None) -> None:
+            first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")
+            begin, size = int(first), len(data)
+            if begin >= size:
                 self.say(416)
                 return
             match fault.kind:
@@ -179,24 +191,29 @@ def _cdn_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                     self.say(fault.status, b"not now", **fault.headers)
                     return
                 case "wrong":
-                    data = bytes(byte ^ 1 for byte in data)
+                    data = data.translate(WRONG)
                 case "no ranges":
-                    begin = 0
+                    begin, last = 0, ""
                 case "other range":
                     begin += 1
                 case "page":
-                    data, begin = b"<html>Please log in to the network</html>", 0
+                    data, begin, last = b"<html>Please log in to the network</html>", 0, ""
                 case "longer" | "endless":
                     data += b"more"
-            self._head(data, begin, fault)
+                    size += 4
+            data = data[: int(last) + 1] if last else data
+            self._head(data, begin, size, fault, etag)
             end = begin + fault.after if fault.after else len(data)
             self._body(data[begin:end], data[end:], fault)
 
-        def _head(self, data: bytes, begin: int, fault: Fault) -> None:
+        def _head(self, data: bytes, begin: int, size: int, fault: Fault, etag: str | None) -> None:
             is_part = "Range" in self.headers and fault.kind not in ("no ranges", "page")
             self.send_response(206 if is_part else 200)
+            if etag is not None:
+                self.send_header("ETag", etag)
+                self.send_header("Accept-Ranges", "bytes")
             if is_part:
-                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{len(data)}")
+                self.send_header("Content-Range", f"bytes {begin}-{len(data) - 1}/{size}")
             if fault.kind in ("endless", "short", "other range"):
                 self.send_header("Connection", "close")
             else:
@@ -204,6 +221,8 @@ def _cdn_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
 
         def _body(self, body: bytes, rest: bytes, fault: Fault) -> None:
+            if fault.kind == "together":
+                hub.together.wait(30)
             self.wfile.write(body)
             self.wfile.flush()
             if fault.kind in ("stall", "pause"):

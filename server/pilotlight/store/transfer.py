@@ -15,6 +15,7 @@ import httpx
 
 from pilotlight.errors import NoSpace, PullFailed
 from pilotlight.store.manifest import File
+from pilotlight.store.ranges import LEAST_BYTES, Ranges, Source, Unsplit, lost
 from pilotlight.store.retry import RETRIED, Interrupted, Patience, persist, wait_of
 
 READ_BYTES = 1 << 20
@@ -36,7 +37,7 @@ class Part:
         while piece := self._out.read(READ_BYTES):
             self._note(piece)
 
-    def append(self, piece: bytes) -> None:
+    def append(self, piece: bytes | bytearray) -> None:
         """Raises `NoSpace`; what was written until then stays."""
         view = memoryview(piece)
         while view:
@@ -93,6 +94,8 @@ class Transfer:
         self._headers = {**headers, "accept-encoding": "identity"}
         self._patience = patience
         self._num_requests = 0
+        self._ranges: Ranges | None = None
+        self._may_split = True
 
     def run(self, client: httpx.Client, progress: Callable[[int, int], None]) -> None:
         """Until the part is whole and has the right hash; `progress` hears how many bytes it has,
@@ -104,6 +107,7 @@ class Transfer:
         self._complete(client, progress)
         if not self._part.is_right() and (has_come_before or self._num_requests > 1):
             self._part.restart()
+            self._take_one_stream()
             self._complete(client, progress)
         if not self._part.is_right():
             self._part.restart()
@@ -115,25 +119,50 @@ class Transfer:
     def _complete(self, client: httpx.Client, progress: Callable[[int, int], None]) -> None:
         is_whole = self._part.num_bytes == self._file.size or self._part.is_right()
         if not is_whole:
-            persist(lambda: self._read(client, progress), lambda: self._part.num_bytes, self._patience)
+            persist(lambda: self._read(client, progress), lambda: self._num_bytes, self._patience)
+
+    @property
+    def _num_bytes(self) -> int:
+        """That have come, in the part or for it."""
+        return self._part.num_bytes + (self._ranges.bytes_ahead if self._ranges is not None else 0)
 
     def _read(self, client: httpx.Client, progress: Callable[[int, int], None]) -> None:
-        """One request for what is missing. Raises `Interrupted` when it ends before the file does."""
+        """What is missing. Raises `Interrupted` when it ends before the file does."""
         self._num_requests += 1
+        if self._ranges is None:
+            self._read_rest(client, progress)
+        if self._ranges is not None:
+            self._read_ranges(self._ranges, progress)
+
+    def _take_one_stream(self) -> None:
+        self._ranges, self._may_split = None, False
+
+    def _read_ranges(self, ranges: Ranges, progress: Callable[[int, int], None]) -> None:
+        def tick() -> None:
+            progress(self._num_bytes, ranges.size)
+
+        try:
+            for piece in ranges.read(self._part.num_bytes, tick):
+                self._part.append(piece)
+                tick()
+        except Unsplit:
+            self._take_one_stream()
+            raise
+
+    def _read_rest(self, client: httpx.Client, progress: Callable[[int, int], None]) -> None:
+        """By one stream; if the server can do more, it is closed at once, and `_ranges` is there."""
         begin = self._part.num_bytes
         headers = {**self._headers, **({"range": f"bytes={begin}-"} if begin else {})}
-        try:
-            with client.stream("GET", self._url, headers=headers) as response:
-                self._begin(response, begin)
-                length = _length(response)
-                total = self._file.size or (self._part.num_bytes + length if length else 0)
-                for piece in response.iter_raw():
-                    self._append(piece)
-                    progress(self._part.num_bytes, total)
-        except httpx.TooManyRedirects as exc:
-            raise PullFailed(f"{self._file.path}: the server redirects in circles") from exc
-        except (httpx.RequestError, httpx.StreamError, httpx.InvalidURL) as exc:
-            raise Interrupted(f"the connection was lost ({type(exc).__name__})") from exc
+        with lost(), client.stream("GET", self._url, headers=headers) as response:
+            self._begin(response, begin)
+            length = _length(response)
+            total = self._file.size or (self._part.num_bytes + length if length else 0)
+            if self._may_split and length >= LEAST_BYTES and (source := Source.of(response, total)):
+                self._ranges = Ranges(client, source)
+                return
+            for piece in response.iter_raw():
+                self._append(piece)
+                progress(self._part.num_bytes, total)
         if self._file.size is not None and self._part.num_bytes < self._file.size:
             raise Interrupted(f"the server ended after {self._part.num_bytes} of {self._file.size} bytes")
 
