@@ -150,12 +150,12 @@ class Daemon:
         self.metrics = Metrics(self.status, self.memory)
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
         self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
-        self.pacer = Pacer(self._loop, lambda: self.gate.is_free)
+        self.pacer = Pacer(self._loop, lambda: self.gate.is_free, self.metrics.count_rest)
         self.power.watch(self.pacer.on_reading)
         self.power.watch(self.energy.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.metrics.registry.register(Counters(self.energy))
-        self.metrics.show_duty(lambda: self.pacer.duty)
+        self.metrics.show_policy(lambda: self.pacer.duty, lambda: self.gate.held)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._batches: Batches | None = None
         self._tasks: TaskGroup | None = None

@@ -75,16 +75,28 @@ class Metrics:
             registry=self.registry,
             buckets=_GAP_S,
         )
-
         self._duty = Gauge(
             "pilotlight_background_duty_ratio",
             "Part of the time that background work may run, for the heat it makes.",
             registry=self.registry,
         )
+        self._rests = Counter(
+            "pilotlight_background_rests",
+            "How often background work began to rest for the heat it makes.",
+            registry=self.registry,
+        )
+        self._held = Gauge(
+            "pilotlight_policy_held_requests", "Requests that wait for the policy.", registry=self.registry
+        )
 
-    def show_duty(self, duty: Callable[[], float]) -> None:
-        """Ask this for the part of the time that background work may run."""
+    def show_policy(self, duty: Callable[[], float], held: Callable[[], int]) -> None:
+        """Ask these for the part of the time that background work may run, and how many requests wait."""
         self._duty.set_function(duty)
+        self._held.set_function(held)
+
+    def count_rest(self) -> None:
+        """Background work rests for its heat from now on."""
+        self._rests.inc()
 
     def count_request(self, endpoint: str, model: str, status: int) -> None:
         """One HTTP request ended. `endpoint` is a route's path, `model` one of the catalog or `UNKNOWN`."""

@@ -35,6 +35,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate, Policy
+from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings, ServerSettings
 
 ADMIN_KEY = "the-key-of-the-tests"
@@ -103,6 +104,17 @@ class Unplugged:
         ]
 
 
+class NoWork:
+    """Workers that run nothing."""
+
+    is_answering = False
+    has_yielding = False
+    num_yielding_tokens = 0
+
+    def rest(self, is_resting: bool) -> None:
+        """There is nothing to be held."""
+
+
 class FakeReadings:
     """A machine of which nothing is known until a test says something."""
 
@@ -133,6 +145,7 @@ class FakeService:
         self.power = Sampler(Unplugged(), lambda: (), lambda now, load: None)
         self.energy = Ledger()
         self.readings = FakeReadings()
+        self.pacer = Pacer(NoWork(), lambda: False)
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []

@@ -37,10 +37,22 @@ READING = {
 POLICY = {
     "reading": READING,
     "preset": "balanced",
-    "rules": [{"name": "low battery", "is_in_force": True, "for_s": 9.0, "ends_in_s": 21.0}],
+    "rules": [
+        {"name": "low battery", "is_in_force": True, "for_s": 9.0, "begins_in_s": None, "ends_in_s": 21.0},
+        {"name": "saver on", "is_in_force": False, "for_s": None, "begins_in_s": 1.0, "ends_in_s": None},
+    ],
     "classes": {
         "interactive": None,
         "background": {"reason": "on battery: background requests wait"},
+    },
+    "pacing": {
+        "duty": 0.4,
+        "is_resting": True,
+        "reason": "the forecast headroom, 0.93, is above the 0.78 that leave room for an answer",
+        "rest_left_s": 3.2,
+        "forecast": 0.93,
+        "target": 0.78,
+        "reserve": 0.2,
     },
     "held": 1,
     "override_left_s": 60.0,

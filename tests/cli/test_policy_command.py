@@ -20,9 +20,16 @@ def test_it_shows_the_rules_and_what_they_do(run: Run, daemon: FakeDaemon) -> No
     """With what is about to change."""
     said = run("policy", "--port", daemon.port).stdout
     assert "the preset is balanced" in said and "overridden for another 60 s" in said
-    assert "rule: low battery, ends in 21 s" in said
+    assert "rule: low battery, ends in 21 s" in said and "rule: saver on, begins in 1 s" in said
     assert "interactive: unrestricted" in said
     assert "background: on battery: background requests wait" in said
+
+
+def test_it_shows_what_heat_means_for_background_work(run: Run, daemon: FakeDaemon) -> None:
+    """How much it runs, when it goes on, and why."""
+    said = run("policy", "--port", daemon.port).stdout
+    assert "heat: background work runs 40 % of the time, and rests now, for 3 s" in said
+    assert "above the 0.78 that leave room" in said and "next answer: 0.20 of headroom" in said
 
 
 def test_it_gives_what_the_daemon_said_to_programs(run: Run, daemon: FakeDaemon) -> None:

@@ -1,9 +1,12 @@
 """What the controller says is done to background work, once a second and in bursts."""
 
+import math
 from dataclasses import dataclass, field
 
 import pytest
 
+from pilotlight.policy.pacing import Pacing
+from pilotlight.policy.thermal import LEAST_DUTY
 from pilotlight.power.reading import Reading
 from pilotlight.scheduler.pacer import Pacer
 
@@ -29,8 +32,16 @@ class Bench:
     def __init__(self) -> None:
         self.worker = Worker()
         self.is_free = False
-        self.pacer = Pacer(self.worker, lambda: self.is_free)
+        self.num_rests = 0
+        self.pacer = Pacer(self.worker, lambda: self.is_free, self.count)
         self.now = 1000.0
+
+    def count(self) -> None:
+        self.num_rests += 1
+
+    @property
+    def pacing(self) -> Pacing:
+        return self.pacer.pacing(self.now)
 
     def go(self, seconds: int, **values: float | bool) -> float:
         """The part of the time that background work ran."""
@@ -89,3 +100,43 @@ def test_what_answers_take_is_no_run(bench: Bench) -> None:
     bench.worker.is_answering = False
     bench.worker.rests.clear()
     assert bench.go(1, headroom=0.9, forecast=0.9) == 1.0
+
+
+def test_it_says_why_and_until_when_work_rests(bench: Bench) -> None:
+    """With the room that the next answer has."""
+    bench.go(120, headroom=0.9, forecast=0.9)
+    for was_resting in (True, False):
+        while bench.worker.is_resting is was_resting:
+            bench.go(1, headroom=0.9, forecast=0.9)
+    told = bench.pacing
+    assert (told.duty, told.is_resting) == (LEAST_DUTY, True)
+    assert "the forecast headroom, 0.90, is above" in told.reason
+    assert told.target is not None and told.reserve is not None and told.target < 1 - told.reserve
+    assert told.rest_left_s is not None
+    bench.go(math.ceil(told.rest_left_s) - 1, headroom=0.9, forecast=0.9)
+    assert bench.worker.is_resting
+    bench.go(1, headroom=0.9, forecast=0.9)
+    assert not bench.worker.is_resting
+
+
+def test_it_says_when_the_system_throttles_and_when_nothing_is_known(bench: Bench) -> None:
+    """Each in a sentence, and when somebody has switched it off."""
+    assert bench.pacing.reason == "nothing is known of heat"
+    bench.go(60, headroom=1.0, is_throttled=True)
+    assert bench.pacing.reason.startswith("the system throttles: background work goes on once")
+    assert (bench.pacing.duty, bench.pacing.rest_left_s) == (0.0, None)
+    bench.is_free = True
+    assert (bench.pacing.duty, "overridden" in bench.pacing.reason) == (1.0, True)
+
+
+def test_without_a_thermometer_it_tells_of_the_slowdown(bench: Bench) -> None:
+    """And that background work gives way to it."""
+    bench.go(120, slowdown=0.25)
+    assert bench.pacing.reason.startswith("no thermometer, and answers come 25 % slower than when cold: ")
+    assert bench.pacing.target is None
+
+
+def test_each_rest_is_counted_once(bench: Bench) -> None:
+    """However long it is."""
+    bench.go(60, headroom=1.0, is_throttled=True)
+    assert bench.num_rests == 1

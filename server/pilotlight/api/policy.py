@@ -30,17 +30,19 @@ ANY_MODEL = ("the model", "its small one")
 
 async def policy(_http: HttpRequest, service: Service) -> Response:
     """The reading of now: every value with its unit, age, source and confidence, or why it is not known; the
-    rules in force, and what they do with requests of each class. Looks at the machine if nobody did so in the
-    last two seconds."""
+    rules in force, what they do with requests of each class, and how background work is paced for its heat.
+    Looks at the machine if nobody did so in the last two seconds."""
     reading = await service.power.fresh()
+    now = anyio.current_time()
     gate = service.gate
     decisions = {one: await gate.judge(Facts(one, *ANY_MODEL)) for one in RequestClass}
     return json_response(
         {
-            "reading": told(reading, anyio.current_time()),
+            "reading": told(reading, now),
             "preset": service.config.policy.preset,
             "rules": gate.rules(),
             "classes": {one: said.body(decision) for one, decision in decisions.items()},
+            "pacing": service.pacer.pacing(now),
             "held": gate.held,
             "override_left_s": round(gate.override_left_s, 1),
         }

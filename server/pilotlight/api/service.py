@@ -14,6 +14,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate
+from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
@@ -45,6 +46,8 @@ class Service(Protocol):
     def power(self) -> Sampler: ...
     @property
     def energy(self) -> Ledger: ...
+    @property
+    def pacer(self) -> Pacer: ...
     @property
     def shelf(self) -> Shelf: ...
     @property

@@ -65,10 +65,26 @@ def _decided(policy: Mapping[str, Any]) -> Iterator[str]:
     if policy["override_left_s"]:
         yield f"overridden for another {policy['override_left_s']:.0f} s"
     for rule in policy["rules"]:
-        ends = "" if rule["ends_in_s"] is None else f", ends in {rule['ends_in_s']:.0f} s"
-        yield f"rule: {rule['name']}" + (ends if rule["is_in_force"] else ", about to begin")
+        yield f"rule: {rule['name']}" + _change(rule)
     for name, said in policy["classes"].items():
         yield f"{name}: {said['reason'] if said else 'unrestricted'}"
+    yield from _paced(policy["pacing"])
+
+
+def _change(rule: Mapping[str, Any]) -> str:
+    """Of a rule, if one is near."""
+    changes = {"begins": rule["begins_in_s"], "ends": rule["ends_in_s"]}
+    return "".join(f", {what} in {seconds:.0f} s" for what, seconds in changes.items() if seconds is not None)
+
+
+def _paced(pacing: Mapping[str, Any]) -> Iterator[str]:
+    """What heat means for background work."""
+    duty, left_s = f"{100 * pacing['duty']:.0f} % of the time", pacing["rest_left_s"]
+    rests = ", and rests now" if pacing["is_resting"] else ""
+    yield f"heat: background work runs {duty}{rests}" + ("" if left_s is None else f", for {left_s:.0f} s")
+    yield f"  {pacing['reason']}"
+    if pacing["reserve"] is not None:
+        yield f"  kept free for the next answer: {pacing['reserve']:.2f} of headroom"
 
 
 def _row(field: str, value: Mapping[str, Any]) -> tuple[str, ...]:

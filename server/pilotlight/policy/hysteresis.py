@@ -63,8 +63,16 @@ class InForce:
 
     def ends_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
         """Seconds until it ends if nothing gets worse; None if it is not about to end."""
-        turned_at = self.turning.get(rule.name) if rule.name in self.since else None
-        return None if turned_at is None else max(0.0, turned_at + hysteresis.leave_after - self.at)
+        return self._turns_in_s(rule, hysteresis) if rule.name in self.since else None
+
+    def begins_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
+        """Seconds until it begins if nothing gets better; None if it is not about to begin."""
+        return None if rule.name in self.since else self._turns_in_s(rule, hysteresis)
+
+    def _turns_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
+        if (turned_at := self.turning.get(rule.name)) is None:
+            return None
+        return max(0.0, turned_at + _delay(rule, rule.name in self.since, hysteresis) - self.at)
 
 
 def _delay(rule: Rule, is_in_force: bool, hysteresis: Hysteresis) -> float:

@@ -37,7 +37,7 @@ class Bursts:
 
         A rest is as long as the duty of the moment asks for: if that has grown, it ends sooner.
         """
-        rest_s = self._ran_s * (1 / duty - 1) if duty > 0 else math.inf
+        rest_s = self._rest_s(duty)
         if self._rests_since is not None and now - self._rests_since >= rest_s:
             self._rests_since = None
             self._begin()
@@ -46,6 +46,15 @@ class Bursts:
         elif self._is_run and duty >= 1:
             self._begin()
         return self._rests_since is not None
+
+    def rest_left_s(self, now: float, duty: float) -> float | None:
+        """Until the rest ends if duty stays; None if it does not rest, or only more duty ends it."""
+        if self._rests_since is None or duty <= 0:
+            return None
+        return max(0.0, self._rests_since + self._rest_s(duty) - now)
+
+    def _rest_s(self, duty: float) -> float:
+        return self._ran_s * (1 / duty - 1) if duty > 0 else math.inf
 
     def _begin(self) -> None:
         self._tokens = self._ran_s = 0.0

@@ -110,7 +110,12 @@ class Thermal:
     @property
     def target(self) -> float:
         """The headroom that background work may take the machine to."""
-        return 1 - self._margin - self._reserve.expected(1 - self._wanted)
+        return 1 - self._margin - self.reserve
+
+    @property
+    def reserve(self) -> float:
+        """Of it, what is kept for the next answer."""
+        return self._reserve.expected(1 - self._wanted)
 
     # --- what answers add ---
 

@@ -69,11 +69,12 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """A rule for people: how long it has held, and when it ends if that is known."""
+    """A rule for people: how long it has held, and when it begins or ends if that is known."""
 
     name: str
     is_in_force: bool
     for_s: float | None
+    begins_in_s: float | None
     ends_in_s: float | None
 
 
@@ -193,6 +194,7 @@ class Gate:
                 rule.name,
                 is_in_force=(began := self.in_force.since.get(rule.name)) is not None,
                 for_s=None if began is None else round(now - began, 1),
+                begins_in_s=self.in_force.begins_in_s(rule, hysteresis),
                 ends_in_s=self.in_force.ends_in_s(rule, hysteresis),
             )
             for rule in self._policy.rules

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from pilotlight.policy.pace import Bursts
+from pilotlight.policy.pacing import Pacing, pacing
 from pilotlight.policy.thermal import Thermal
 from pilotlight.power.reading import Reading
 
@@ -35,16 +36,21 @@ class Work(Protocol):
 
 
 class Pacer:
-    """Owns the controller; `is_free` says that nothing may be restricted now, by the user's wish."""
+    """Owns the controller; `is_free` says that nothing may be restricted now, by the user's wish, and `tell`
+    hears of each rest that begins."""
 
-    def __init__(self, work: Work, is_free: Callable[[], bool]) -> None:
+    def __init__(
+        self, work: Work, is_free: Callable[[], bool], tell: Callable[[], None] = lambda: None
+    ) -> None:
         self.duty = 1.0
         """The part of the time that background work may run."""
         self._work = work
         self._is_free = is_free
+        self._tell = tell
         self._thermal = Thermal()
         self._bursts = Bursts()
         self._is_resting = False
+        self._last = Reading()
         self._at: float | None = None
         self._num_tokens = 0
 
@@ -53,8 +59,18 @@ class Pacer:
         self._note_run(now)
         duty = self._thermal.on_reading(reading, is_answering=self._work.is_answering)
         self.duty = 1.0 if self._is_free() else duty
-        self._is_resting = self._bursts.rests(now, self.duty)
+        was_resting, self._is_resting = self._is_resting, self._bursts.rests(now, self.duty)
+        if self._is_resting and not was_resting:
+            self._tell()
+        self._last = reading
         self._work.rest(self._is_resting)
+
+    def pacing(self, now: float) -> Pacing:
+        """For the person at the machine."""
+        if self._is_free():
+            return Pacing(1.0, False, "nothing is paced: the policy is off, or overridden")
+        rest_left_s = self._bursts.rest_left_s(now, self.duty)
+        return pacing(self._thermal, self._last, is_resting=self._is_resting, rest_left_s=rest_left_s)
 
     def _note_run(self, now: float) -> None:
         """What ran since the last reading."""
