@@ -150,6 +150,7 @@ class Daemon:
         self.metrics = Metrics(self.status, self.memory)
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
         self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
+        self.power.look_later(lambda: self.gate.keep_alives if self._loop.has_workers else ())
         self.pacer = Pacer(self._loop, lambda: self.gate.is_free, self.metrics.count_rest)
         self.power.watch(self.pacer.on_reading)
         self.power.watch(self.energy.on_reading)

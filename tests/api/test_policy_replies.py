@@ -36,7 +36,7 @@ async def test_the_small_model_answers_with_its_own_name(
     assert answer.headers["x-policy-rule"] == "on battery, half battery, low battery"
     assert "tiny answers instead of org/large" in answer.json()["policy"]["reason"]
     (request,) = service.requests
-    assert (request.model, request.max_tokens, request.keep_alive_s) == ("tiny", 256, 60.0)
+    assert (request.model, request.max_tokens) == ("tiny", 256)
     assert request.sampling.temperature == 0.25
     assert request.prompt.template_kwargs == {"enable_thinking": False}
 

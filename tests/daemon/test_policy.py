@@ -161,6 +161,47 @@ def test_llamacpp_computes_with_so_many(serve: Callable[..., Daemon], laptop: Pa
     )
 
 
+def test_fewer_run_side_by_side_while_a_rule_says_so(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """On battery one at a time, the others wait; when the plug is back all of them run."""
+    write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+    rule = "[[rule]]\nname = 'one'\nwhen = { supply = 'battery' }\nbackground = { concurrency = 1 }\n"
+    settings = "[server]\naccept_s = 0\n[policy]\npreset = 'always'\n[policy.hysteresis]\nleave_after = 0\n"
+    daemon = serve("--power-root", str(laptop), models=settings + rule + echo(tmp_path, tokens_per_s=20))
+    long = [{"role": "user", "content": "one " * 400}]
+    with daemon.stream("echo", messages=long, service_tier="flex") as first:
+        assert next(first)
+        with daemon.stream("echo", messages=long, service_tier="flex") as second:
+            assert until(lambda: background_of(daemon) == {"active": 1, "queued": 1})
+            assert "a model runs 1 of its background requests side by side" in reasons(daemon)["background"]
+            write(laptop, AC_online="1", BAT0_status="Charging")
+            assert until(lambda: background_of(daemon) == {"active": 2, "queued": 0})
+            assert next(second)
+
+
+def test_an_idle_model_is_unloaded_sooner_on_battery(
+    serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
+) -> None:
+    """Though nobody asks anything after the plug is pulled."""
+    rule = "[[rule]]\nname = 'soon'\nwhen = { supply = 'battery' }\nany = { keep_alive = '6s' }\n"
+    daemon = serve("--power-root", str(laptop), models=rule + echo(tmp_path))
+    assert daemon.post("echo").status_code == 200
+    write(laptop, AC_online="0", BAT0_status="Discharging")
+    assert until(lambda: daemon.model("echo")["state"] == "stopped")
+    assert 'pilotlight_evictions_total{model="echo",reason="expired"} 1' in daemon.get("/metrics").text
+
+
+def background_of(daemon: Daemon) -> dict[str, int]:
+    counts: dict[str, int] = daemon.model("echo")["classes"]["background"]
+    return counts
+
+
+def reasons(daemon: Daemon) -> dict[str, str]:
+    classes = daemon.get("/admin/policy").json()["classes"]
+    return {name: said["reason"] for name, said in classes.items() if said}
+
+
 def test_rules_are_read_again(serve: Callable[..., Daemon], tmp_path: Path) -> None:
     """The context that a rule leaves is a limit of the answer's model, and told as that."""
     daemon = serve(models="")

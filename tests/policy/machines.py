@@ -74,6 +74,7 @@ ACTIONS = st.builds(
     is_reasoning_off=st.booleans(),
     max_tokens=LIMITS,
     context=LIMITS,
+    concurrency=LIMITS,
     keep_alive_s=st.none() | st.floats(0, 1e6),
     threads=st.builds(
         Threads, st.none() | st.integers(1, 64), st.none() | st.floats(0.01, 0.99), st.booleans()

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
+import pytest
 
 from pilotlight.power.finding import Finding, Known
 from pilotlight.power.reading import Supply, ThermalLevel
@@ -80,6 +81,24 @@ def test_work_is_looked_at_from_its_beginning_every_second() -> None:
     gaps = [after - before for before, after in zip(machine.looks, machine.looks[1:], strict=False)]
     assert len(machine.looks) == 10
     assert all(1 <= gap < 1.1 for gap in gaps), gaps
+
+
+def test_when_something_depends_on_it_there_are_looks_after_the_end_of_work() -> None:
+    """One before each of the times, and then none any more; none of them once there is work again."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            sampler.look_later(lambda: (0.0, 60.0, 300.0))
+            for pause_s in (100.0, DAY_S):
+                await sampler.begin()
+                await anyio.sleep(0.5)
+                sampler.end()
+                await anyio.sleep(pause_s)
+
+    run_virtual(main)
+    times = [at - machine.looks[0] for at in machine.looks]
+    assert times == pytest.approx([0, 58.5, 100.5, 159, 399], abs=0.1)
 
 
 def test_many_short_requests_cost_one_look_a_second() -> None:

@@ -15,6 +15,7 @@ from pilotlight.policy.facts import Facts
 from pilotlight.policy.limits import Threads
 from pilotlight.policy.settings import RuleSettings, rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.gate import LONGEST_RETRY_S, Gate, Policy, restricted
 from virtual_clock import run_virtual
 
@@ -214,6 +215,42 @@ def test_what_runs_gets_its_orders() -> None:
     run_virtual(main)
 
 
+def test_how_many_run_side_by_side_is_an_order() -> None:
+    """By class; for a request that overrides the policy only what is critical counts."""
+
+    async def main() -> None:
+        rule = {"name": "few", "when": {}, "any": {"concurrency": 3}, "batch": {"concurrency": 1}}
+        rules = rules_of("balanced", (RuleSettings.model_validate(rule),))
+        ordering = Gate(Policy(rules), Machine(PLUGGED), max_held=4)
+        limits = ordering.orders(replace(PLUGGED, at=anyio.current_time())).limits
+        assert limits.concurrency == {
+            (RequestClass.INTERACTIVE, False): 3,
+            (RequestClass.BACKGROUND, False): 3,
+            (RequestClass.BATCH, False): 1,
+        }
+        short = replace(PLUGGED, at=anyio.current_time() + 5, memory=Level.CRITICAL)
+        assert ordering.orders(short).limits.concurrency[RequestClass.INTERACTIVE, True] == 1
+        ordering.override(60)
+        limits = ordering.orders(short).limits
+        assert limits.concurrency == {(RequestClass.INTERACTIVE, one): 1 for one in (False, True)}
+
+    run_virtual(main)
+
+
+def test_how_long_models_stay_is_an_order() -> None:
+    """The tightest of what holds; and it is known which times there are."""
+
+    async def main() -> None:
+        ordering = gate(Machine(LOW))
+        assert ordering.keep_alives == [0, 60, 300]
+        limits = ordering.orders(replace(ON_BATTERY, at=anyio.current_time())).limits
+        assert limits.keep_alive_s == dict.fromkeys(RequestClass, 300)
+        limits = ordering.orders(replace(LOW, at=anyio.current_time() + 5)).limits
+        assert limits.keep_alive_s[RequestClass.INTERACTIVE] == 60
+
+    run_virtual(main)
+
+
 def test_a_policy_that_is_off_looks_at_nothing() -> None:
     """Not even once."""
 
@@ -228,9 +265,9 @@ def test_a_policy_that_is_off_looks_at_nothing() -> None:
 def test_a_request_is_done_as_restricted() -> None:
     """The tighter limit counts, the client's or the rule's; what it samples with is its own."""
     request = Request("r", "m", Prompt(messages=()), Sampling(temperature=0.3), max_tokens=100)
-    actions = Actions(is_reasoning_off=True, max_tokens=256, context=512, keep_alive_s=60.0)
+    actions = Actions(is_reasoning_off=True, max_tokens=256, context=512)
     done = restricted(request, actions)
-    assert (done.max_tokens, done.context, done.keep_alive_s) == (100, 512, 60.0)
+    assert (done.max_tokens, done.context) == (100, 512)
     assert done.prompt.template_kwargs == {"enable_thinking": False}
     assert done.sampling == request.sampling
     assert restricted(request, Actions()) is request

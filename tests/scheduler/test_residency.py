@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from fake_effects import Recorder, background, request
 
-from pilotlight.core import WorkerState
+from pilotlight.core import RequestClass, WorkerState
 from pilotlight.errors import DoesNotFit, NoMemory, WorkerFailed
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import (
     KEPT_S,
     LINGER_S,
@@ -336,6 +337,31 @@ def test_when_it_is_critical_nothing_is_loaded(stage: Stage) -> None:
 
 
 # --- time ---
+
+
+def test_a_limit_of_the_policy_counts_at_once_and_only_while_it_stands(stage: Stage) -> None:
+    """Also for a model that nobody asks anything; its own keep_alive is not forgotten."""
+    stage.play(ask("1", "a", keep_alive_s=500), ready("a"), done("1"))
+    stage.scheduler.on_limits(keep_alive(RequestClass.INTERACTIVE, 60))
+    assert stage.scheduler.next_due == stage.now + 60
+    stage.scheduler.on_limits(keep_alive(RequestClass.BACKGROUND, 60))
+    assert stage.scheduler.next_due == stage.now + 500
+    assert stage.play(wait(400)) == ""
+    stage.scheduler.on_limits(keep_alive(RequestClass.INTERACTIVE, 300))
+    assert stage.play(wait(1)) == "stop a expired"
+
+
+def test_who_asked_last_decides_how_long_a_model_stays(stage: Stage) -> None:
+    """By the class of the request."""
+    stage.scheduler.on_limits(keep_alive(RequestClass.BACKGROUND, 60))
+    stage.play(ask("1", "a"), ready("a"), done("1"))
+    assert stage.scheduler.next_due == stage.now + 1000
+    stage.play(behind("2", "a"), done("2"))
+    assert stage.scheduler.next_due == stage.now + 60
+
+
+def keep_alive(request_class: RequestClass, seconds: float) -> Limits:
+    return Limits(keep_alive_s={request_class: seconds})
 
 
 def test_a_model_goes_after_its_keep_alive(stage: Stage) -> None:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from fake_effects import Recorder, background, request
 
-from pilotlight.core import WorkerState
+from pilotlight.core import RequestClass, WorkerState
 from pilotlight.errors import Busy, ShuttingDown, WorkerFailed
+from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.scheduler import RETRY_AFTER_S, Scheduler
 
 GONE = WorkerFailed("gone")
@@ -59,6 +60,14 @@ def behind(id: str, model: str = "a", n: int = 1) -> Event:
     return lambda scheduler: scheduler.on_request(background(id, model, n))
 
 
+def limit(request_class: RequestClass, most: int) -> Event:
+    return lambda scheduler: scheduler.on_limits(Limits({(request_class, False): most}))
+
+
+def unlimited() -> Event:
+    return lambda scheduler: scheduler.on_limits(Limits())
+
+
 STORIES: dict[str, list[tuple[Event, str]]] = {
     "the first request starts the worker and waits for it": [
         (ask("1"), "start a"),
@@ -73,6 +82,30 @@ STORIES: dict[str, list[tuple[Event, str]]] = {
         (done("1"), "dispatch 2"),
         (done("2"), "dispatch 3"),
         (done("3"), "idle a"),
+    ],
+    "a limit holds back those of its class, and stops nothing": [
+        (ask("1"), "start a"),
+        (ready(4), "dispatch 1"),
+        (behind("2"), "dispatch 2"),
+        (behind("3"), "dispatch 3"),
+        (limit(RequestClass.BACKGROUND, 2), ""),
+        (behind("4"), ""),
+        (ask("5"), "dispatch 5"),
+        (done("2"), "dispatch 4"),
+        (limit(RequestClass.BACKGROUND, 1), ""),
+        (behind("6"), ""),
+        (done("3"), ""),
+        (unlimited(), "dispatch 6"),
+    ],
+    "a request for more answers than its limit runs alone": [
+        (load("1"), "start a"),
+        (limit(RequestClass.INTERACTIVE, 1), ""),
+        (ready(4), "dispatch 1"),
+        (done("1"), "idle a"),
+        (ask("2"), "dispatch 2"),
+        (ask("3", n=3), ""),
+        (done("2"), "dispatch 3"),
+        (load("4"), "dispatch 4"),
     ],
     "a request needs room for all of its answers": [
         (ask("1"), "start a"),

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error, WorkerFailed
+from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
 
@@ -18,6 +19,12 @@ MAX_QUEUED = 4
 PARALLEL = 3
 MOST_ANSWERS = PARALLEL + 1
 """Of one request: it runs alone then, beside nothing of its kind."""
+
+LIMITS = st.builds(
+    Limits,
+    st.dictionaries(st.tuples(st.sampled_from(RequestClass), st.booleans()), st.integers(1, MOST_ANSWERS)),
+    st.dictionaries(st.sampled_from(RequestClass), st.sampled_from([0.0, 20.0, 100.0])),
+)
 
 
 class World(RuleBasedStateMachine):
@@ -39,6 +46,7 @@ class World(RuleBasedStateMachine):
         self.running: dict[str, Request] = {}
         self.num_asked = 0
         self.last_dispatched: Counter[tuple[str, RequestClass, str]] = Counter()
+        self.limits = Limits()
         self.is_stopping = False
 
     # --- effects ---
@@ -68,6 +76,12 @@ class World(RuleBasedStateMachine):
         active = [other.n for other in beside if request.yields or not other.yields]
         assert sum(active) <= PARALLEL or len(active) == 1
         assert sum(other.n for other in beside) <= 2 * MOST_ANSWERS
+        self.keeps_to_its_limit(request, beside)
+
+    def keeps_to_its_limit(self, request: Request, beside: list[Request]) -> None:
+        limit = self.limits.side_by_side(request)
+        like_it = [other.n for other in beside if other.request_class is request.request_class and other.n]
+        assert limit is None or not request.n or sum(like_it) <= limit or len(like_it) == 1
 
     def cancel(self, request: Request) -> None:
         del self.running[request.id]
@@ -91,13 +105,15 @@ class World(RuleBasedStateMachine):
         n=st.integers(0, MOST_ANSWERS),
         request_class=st.sampled_from(RequestClass),
         client=st.sampled_from("xyz"),
+        is_overridden=st.booleans(),
     )
-    def ask(self, model: str, n: int, request_class: RequestClass, client: str) -> None:
+    def ask(self, model: str, n: int, request_class: RequestClass, client: str, is_overridden: bool) -> None:
         self.num_asked += 1
         id = str(self.num_asked)
         request = Request(
-            id, model, Prompt(text=""), Sampling(), n=n, request_class=request_class, client=client
-        )
+            id, model, Prompt(text=""), Sampling(), n=n, request_class=request_class, client=client,
+            is_overridden=is_overridden and not request_class.yields,
+        )  # fmt: skip
         self.inside[request.id] = request
         self.scheduler.on_request(request)
 
@@ -127,6 +143,11 @@ class World(RuleBasedStateMachine):
     @rule(model=st.sampled_from(sorted(MODELS)))
     def unload(self, model: str) -> None:
         self.scheduler.on_unload(model)
+
+    @rule(limits=LIMITS)
+    def limit(self, limits: Limits) -> None:
+        self.limits = limits
+        self.scheduler.on_limits(limits)
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 20.0, 60.0]))
     def wait(self, seconds: float) -> None:

@@ -40,6 +40,8 @@ class Actions:
     """Tokens of an answer, at most."""
     context: int | None = None
     """Tokens of prompt and answer together, at most."""
+    concurrency: int | None = None
+    """Sequences of its class that a model runs side by side, at most."""
     keep_alive_s: float | None = None
     """Seconds that its model stays loaded afterwards, at most."""
     threads: Threads = ALL_THREADS
@@ -53,6 +55,7 @@ class Actions:
             is_reasoning_off=self.is_reasoning_off or other.is_reasoning_off,
             max_tokens=least(self.max_tokens, other.max_tokens),
             context=least(self.context, other.context),
+            concurrency=least(self.concurrency, other.concurrency),
             keep_alive_s=least(self.keep_alive_s, other.keep_alive_s),
             threads=self.threads | other.threads,
         )
@@ -80,6 +83,7 @@ class Actions:
         limits = {
             "max_tokens": self.max_tokens,
             "context": self.context,
+            "concurrency": self.concurrency,
             "keep_alive": self.keep_alive_s,
             "max_wait": self.max_wait_s,
         }

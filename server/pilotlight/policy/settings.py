@@ -132,6 +132,7 @@ class ActionSettings(_Table):
     reasoning: Literal[False] | None = None
     max_tokens: int | None = Field(None, ge=1)
     context: int | None = Field(None, ge=64)
+    concurrency: int | None = Field(None, ge=1)
     keep_alive: Seconds | None = None
     threads: ThreadLimit = ALL_THREADS
 
@@ -150,6 +151,7 @@ class ActionSettings(_Table):
             is_reasoning_off=self.reasoning is False,
             max_tokens=self.max_tokens,
             context=self.context,
+            concurrency=self.concurrency,
             keep_alive_s=self.keep_alive,
             threads=self.threads,
         )

@@ -1,11 +1,13 @@
-"""The one task that reads the machine: every second while there is work, once when somebody asks, else never.
+"""The one task that reads the machine: every second while there is work, a few times after its end if
+something depends on it, once when somebody asks, else never.
 
 Looking is a matter of files and calls that may block, so it is done in a thread, one look at a time, and one
 that takes too long is given up: what was known gets older then, and counts as unknown once it is `STALE_S`
 old.
 """
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -68,6 +70,9 @@ class Sampler:
         self._is_looking = False
         self._due = 0.0
         self._looked_at = 0.0
+        self._delays: Callable[[], Iterable[float]] = lambda: ()
+        self._later: list[float] = []
+        """When to look though there is no work."""
         self._wake = anyio.Event()
         self._told = anyio.Event()
 
@@ -77,14 +82,16 @@ class Sampler:
         """There is work from now on; returns with a fresh reading, or after `FIRST_S`. Nothing to do if there
         was work before."""
         if not self._is_working:
-            self._is_working = True
+            self._is_working, self._later = True, []
             self._wake.set()
             await self.fresh(FIRST_S)
 
     def end(self) -> None:
-        """There is no work any more: no timer, no look."""
+        """There is no work any more: no timer and no look, besides those for `look_later`."""
         if self._is_working:
             self._is_working = False
+            fresh_at = anyio.current_time() - FRESH_S
+            self._later = [fresh_at + delay for delay in self._delays() if delay > FRESH_S]
             self._wake.set()
 
     def hurry(self) -> None:
@@ -106,6 +113,10 @@ class Sampler:
                 await self._told.wait()
         return self.reading()
 
+    def look_later(self, delays: Callable[[], Iterable[float]]) -> None:
+        """Ask at each end of work how many seconds after it a fresh reading has to be there."""
+        self._delays = delays
+
     def watch(self, on_look: Callable[[Reading, float], None]) -> None:
         """Have it called after every look, also one that failed, with what is known then and the time."""
         self._watchers.append(on_look)
@@ -122,16 +133,18 @@ class Sampler:
     async def run(self) -> None:
         """Look when there is reason to, until cancelled."""
         while True:
-            if self._is_asked or (self._is_working and anyio.current_time() >= self._due):
+            due = self._due if self._is_working else min(self._later, default=math.inf)
+            if self._is_asked or anyio.current_time() >= due:
                 await self._sample()
                 continue
             self._wake = anyio.Event()
-            with anyio.move_on_after(self._due - anyio.current_time() if self._is_working else None):
+            with anyio.CancelScope(deadline=due):  # without anything due there is no timer
                 await self._wake.wait()
 
     async def _sample(self) -> None:
         now = anyio.current_time()
         self._looked_at, self._due = now, now + PERIOD_S
+        self._later = [at for at in self._later if at > now]
         findings = await self._look(now)
         if findings is not None:
             self.last = assemble([*findings, *self._pressure(), *self._slower(findings, now)], now, _minute())

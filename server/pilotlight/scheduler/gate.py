@@ -29,6 +29,7 @@ from pilotlight.policy.hysteresis import Hysteresis, InForce
 from pilotlight.policy.limits import ALL_THREADS, Threads, least
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading
+from pilotlight.scheduler.limits import Limits
 
 RECHECK_S = 2.0
 
@@ -81,13 +82,14 @@ class Ruling:
 @dataclass(frozen=True, slots=True)
 class Orders:
     """What is done with requests that run: those that yield are held; those of some classes end; and so many
-    threads compute them."""
+    threads compute them. And what bounds the scheduler has."""
 
     holds_yielding: bool = False
     refusals: Mapping[RequestClass, Restricted] = field(default_factory=dict)
     threads: Mapping[RequestClass, Threads] = field(default_factory=dict)
     threads_overridden: Threads = ALL_THREADS
     """For interactive requests that override the policy: what is critical counts for them, too."""
+    limits: Limits = field(default_factory=Limits)
 
     def threads_for(self, request: Request) -> Threads:
         """At most."""
@@ -167,7 +169,7 @@ class Gate:
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
         overridden = self._decide(reading, Facts(is_overridden=True))
         threads = {one: decision.actions.threads for one, decision in decisions.items()}
-        return Orders(all(waits), ending, threads, overridden.actions.threads)
+        return Orders(all(waits), ending, threads, overridden.actions.threads, self._limits(reading))
 
     def refusal(self, decision: Decision) -> Restricted:
         """The error that tells why, and when to try again if that is known."""
@@ -183,6 +185,12 @@ class Gate:
         ends = [self.in_force.ends_in_s(rule, self._policy.hysteresis) for rule in decision.blocking]
         known = [end for end in ends if end is not None]
         return max(known) if known and len(known) == len(ends) else None
+
+    @property
+    def keep_alives(self) -> list[float]:
+        """For how long rules let models stay without work, each once."""
+        actions = [one for rule in self._policy.rules for one in rule.actions.values()]
+        return sorted({one.keep_alive_s for one in actions if one.keep_alive_s is not None})
 
     # --- for the person at the machine ---
 
@@ -234,6 +242,18 @@ class Gate:
             facts = replace(facts, is_overridden=True)
         return decide(reading, self._policy.rules, facts, self.in_force)
 
+    def _limits(self, reading: Reading) -> Limits:
+        actions = {
+            (one, is_overriding): self._decide(reading, Facts(one, is_overridden=is_overriding)).actions
+            for one in RequestClass
+            for is_overriding in (False, True)
+        }
+        stays = {one: actions[one, False].keep_alive_s for one in RequestClass}
+        return Limits(
+            {who: each.concurrency for who, each in actions.items() if each.concurrency is not None},
+            {one: keep_alive_s for one, keep_alive_s in stays.items() if keep_alive_s is not None},
+        )
+
     def _step(self, reading: Reading) -> None:
         now = anyio.current_time()
         if now - reading.at > STALE_S:
@@ -268,7 +288,7 @@ class Gate:
 
 
 def restricted(request: Request, actions: Actions) -> Request:
-    """The request as it may be done; which model answers is not decided here."""
+    """The request as it may be done; which model answers is not decided here, and `Limits` are orders."""
     if actions == NONE:
         return request
     prompt = request.prompt
@@ -279,5 +299,4 @@ def restricted(request: Request, actions: Actions) -> Request:
         prompt=prompt,
         max_tokens=least(request.max_tokens, actions.max_tokens),
         context=actions.context,
-        keep_alive_s=least(request.keep_alive_s, actions.keep_alive_s),
     )

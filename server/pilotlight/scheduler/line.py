@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from pilotlight.core import ClassStatus, Request, RequestClass, WorkerState
+from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.queue import Queue
 from pilotlight.scheduler.standing import Standing, Turnover
 
@@ -55,13 +56,20 @@ class Line:
         self.running.clear()
         self.turnover.clear()
 
-    def has_room(self, request: Request) -> bool:
+    def has_room(self, request: Request, limits: Limits) -> bool:
         """What yields is in the way of its like only: for others the worker sets it aside.
 
-        A request with more sequences than the worker has goes in alone, and the worker refuses it by name.
+        A request with more sequences than the worker has goes in alone, and the worker refuses it by name;
+        one with more than its limit, alone of its class.
         """
         in_its_way = [other.n for other in self.running.values() if request.yields or not other.yields]
-        return not in_its_way or sum(in_its_way) + request.n <= self.parallel
+        has_row = not in_its_way or sum(in_its_way) + request.n <= self.parallel
+        return has_row and self._is_within(limits, request)
+
+    def _is_within(self, limits: Limits, request: Request) -> bool:
+        limit = limits.side_by_side(request)
+        like_it = sum(one.n for one in self.running.values() if one.request_class is request.request_class)
+        return limit is None or not (like_it and request.n) or like_it + request.n <= limit
 
     def standing(self, request_id: str) -> Standing | None:
         """Where the request is among those who wait, if it does."""

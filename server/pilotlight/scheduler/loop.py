@@ -173,6 +173,11 @@ class Loop:
         self._post(lambda: self._scheduler.on_pressure(level))
 
     @property
+    def has_workers(self) -> bool:
+        """Models are loaded."""
+        return bool(self._books.workers)
+
+    @property
     def is_answering(self) -> bool:
         """Interactive requests run."""
         return bool(self._dispatches.urgent_models)
@@ -195,6 +200,8 @@ class Loop:
 
     def obey(self, orders: Orders) -> None:
         """What the policy wants of what runs, until it says otherwise."""
+        if orders.limits != self._holds.orders.limits:
+            self._post(lambda: self._scheduler.on_limits(orders.limits))
         self._holds.orders = orders
         for request in self._dispatches.requests:
             if (refusal := orders.refusals.get(request.request_class)) is not None:

@@ -29,9 +29,11 @@ import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pilotlight.core import Request, RequestClass
 from pilotlight.errors import DoesNotFit, Error, NoMemory
 from pilotlight.registry.budget import written
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.limits import Limits
 
 LINGER_S = 0.25
 """A program's next request comes within it, and no person notices it."""
@@ -96,6 +98,10 @@ class Resident:
     ready_at: float | None = None
     idle_since: float | None = None
     is_ending: bool = False
+    limit_s: float = math.inf
+    """For `keep_alive_s`, while the policy has one."""
+    last_class: RequestClass = RequestClass.INTERACTIVE
+    """Of what it ran."""
     is_urgent: bool = False
     """Interactive requests run or wait in it."""
     urgent_at: float = -math.inf
@@ -133,7 +139,7 @@ class Resident:
         """When it goes because nobody asks for it."""
         if self.idle_since is None or self.is_pinned or self.is_ending:
             return math.inf
-        return self.idle_since + self.keep_alive_s
+        return self.idle_since + min(self.keep_alive_s, self.limit_s)
 
     def is_free(self, now: float, is_urgent: bool) -> bool:
         return self.idle_since is not None and self.free_at(is_urgent) <= now
@@ -154,6 +160,7 @@ class Residency:
     level: Level = Level.NONE
     _needs: dict[str, Needs] = field(default_factory=dict)
     _residents: dict[str, Resident] = field(default_factory=dict)
+    _limits: Limits = field(default_factory=Limits)
 
     # --- what happened ---
 
@@ -161,22 +168,30 @@ class Residency:
         """It holds for the next load."""
         self._needs[model] = needs
 
+    def limit(self, limits: Limits) -> None:
+        """These count from now on."""
+        self._limits = limits
+        for resident in self._residents.values():
+            resident.limit_s = limits.stay_s(resident.last_class)
+
     def begin(self, model: str, now: float) -> None:
         """Its load begins."""
         needs = self._needs.get(model, Needs())
         self._residents[model] = Resident(
             model, needs.bytes_at_most, needs.is_pinned, needs.keep_alive_s, started_at=now
         )
+        self._residents[model].limit_s = self._limits.stay_s(RequestClass.INTERACTIVE)
 
     def ready(self, model: str, now: float) -> None:
         self._residents[model].ready_at = self._residents[model].idle_since = now
 
-    def busy(self, model: str, keep_alive_s: float | None) -> None:
-        """It was given something to run; a `keep_alive_s` that came with it stands from now on."""
-        resident = self._residents[model]
-        resident.idle_since = None
-        if keep_alive_s is not None:
-            resident.keep_alive_s = keep_alive_s
+    def busy(self, request: Request) -> None:
+        """Its model was given this to run; a `keep_alive_s` that comes with it stands from now on."""
+        resident = self._residents[request.model]
+        resident.idle_since, resident.last_class = None, request.request_class
+        resident.limit_s = self._limits.stay_s(request.request_class)
+        if request.keep_alive_s is not None:
+            resident.keep_alive_s = request.keep_alive_s
 
     def note_urgency(self, model: str, now: float, *, is_urgent: bool) -> bool:
         """Interactive requests run or wait in it, or none do; True if that is news."""

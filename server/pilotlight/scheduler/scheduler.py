@@ -12,6 +12,7 @@ from typing import Protocol
 from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.line import Line
 from pilotlight.scheduler.residency import Needs, Plan, Reason, Residency, Resident
 from pilotlight.scheduler.standing import Standing
@@ -63,6 +64,7 @@ class Scheduler:
         """Models somebody wants unloaded; they end what they run first."""
         self._plan = Plan()
         """How room is being made for the first of the wanted."""
+        self._limits = Limits()
         self._now = 0.0
         self._trimmed_at = math.inf
         """When models last forgot what they kept."""
@@ -127,6 +129,13 @@ class Scheduler:
             self._trim()
         self._settle()
 
+    def on_limits(self, limits: Limits) -> None:
+        """They count from now on; what runs is left alone."""
+        self._limits = limits
+        self._residency.limit(limits)
+        for model, line in self._lines.items():
+            self._pump(model, line)
+
     # --- requests ---
 
     def on_request(self, request: Request) -> None:
@@ -140,7 +149,7 @@ class Scheduler:
         # 2. It would have to wait, and enough are waiting.
         is_served = line.state is WorkerState.READY and not self._is_held(request.model)
         is_first = not line.queue or request.rank < line.queue.rank
-        must_wait = not is_served or not is_first or not line.has_room(request)
+        must_wait = not is_served or not is_first or not line.has_room(request, self._limits)
         num_queued = self._num_queued(request.request_class)
         if request.n and must_wait and num_queued >= self._max_queued:
             text = (
@@ -261,7 +270,7 @@ class Scheduler:
             assert not waiting & set(line.running), f"{model}: a request waits and runs"
             assert not line.running or line.state is WorkerState.READY, f"{model}: runs while {line.state}"
             if line.state is WorkerState.READY and (first := line.next) is not None:
-                has_cause = self._is_held(model) or not line.has_room(first)
+                has_cause = self._is_held(model) or not line.has_room(first, self._limits)
                 assert has_cause, f"{model}: a request waits though there is room"
             assert not line.queue or line.is_loaded or model in self._wanted, f"{model}: stuck"
 
@@ -384,10 +393,10 @@ class Scheduler:
             self._fill(line)
 
     def _fill(self, line: Line) -> None:
-        while (request := line.next) is not None and line.has_room(request):
+        while (request := line.next) is not None and line.has_room(request, self._limits):
             line.queue.take(request)
             line.running[request.id] = request
             if request.n:
                 line.turnover.begin(request.id, self._now)
-            self._residency.busy(request.model, request.keep_alive_s)
+            self._residency.busy(request)
             self._effects.dispatch(request)
