@@ -41,7 +41,7 @@ def test_a_flag_that_was_not_given_changes_nothing(tmp_path: Path) -> None:
 def test_every_setting_has_one_environment_variable() -> None:
     """Flat names only work while no two tables share one."""
     keys = [key for table in ("server", "defaults", "memory", "catalog", "power") for key in _fields(table)]
-    assert len([*keys, "policy_preset"]) == len(sources.places(Document))
+    assert len([*keys, "policy_preset", "policy_background_priority"]) == len(sources.places(Document))
 
 
 def _fields(table: str) -> list[str]:

@@ -359,6 +359,8 @@ class ModelStatus:
     evictions: Mapping[str, int] = field(default_factory=dict)
     """How often it was unloaded, by reason."""
     classes: Mapping[RequestClass, "ClassStatus"] = field(default_factory=dict)
+    priority: str = "normal"
+    """Of its worker beside other programs; see `worker.priority`."""
     paused: int = 0
     """Sequences that wait in the worker because interactive requests want the machine."""
     pauses: int = 0

@@ -348,7 +348,8 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 def _policy(config: Config) -> Policy:
     rules = rules_of(config.policy.preset, config.rules)
-    return Policy(rules, hysteresis_of(config.policy.hysteresis))
+    gives_way = config.policy.background_priority == "low"
+    return Policy(rules, hysteresis_of(config.policy.hysteresis), gives_way)
 
 
 def _bind(config: Config) -> socket.socket:

@@ -216,6 +216,14 @@ def _pauses(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | Count
         pauses.add_metric([model.model.name], model.pauses)
         paused_s.add_metric([model.model.name], model.paused_s)
     yield from (paused, pauses, paused_s)
+    low = GaugeMetricFamily(
+        "pilotlight_low_priority",
+        "1 while the model's worker gives way to other programs, as it only has background work.",
+        labels=["model"],
+    )
+    for model in models:
+        low.add_metric([model.model.name], model.priority != "normal")
+    yield low
 
 
 def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:

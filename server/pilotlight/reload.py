@@ -10,7 +10,7 @@ from pilotlight.core import Model, RequestClass
 
 LIVE = {
     *("server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"),
-    *("defaults.kv_cache_type", "policy.preset", "policy.hysteresis"),
+    *("defaults.kv_cache_type", "policy.preset", "policy.background_priority", "policy.hysteresis"),
     *(f"classes.{request_class}" for request_class in RequestClass),
 }
 """Settings that only say which models, rules and classes of clients there are, and what models are like: they

@@ -1,5 +1,7 @@
 """Interactive requests beside others, in a whole daemon."""
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +51,27 @@ def test_what_runs_in_the_background_is_paused_for_somebody(daemon: Daemon) -> N
     metrics = daemon.get("/metrics").text
     assert 'pilotlight_pauses_total{model="slow"} 1.0' in metrics
     assert 'pilotlight_paused_seconds_total{model="slow"} 0.0\n' not in metrics
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has these policies")
+def test_a_worker_gives_way_to_other_programs_while_nobody_waits_for_it(serve: Serve, tmp_path: Path) -> None:
+    """All of its threads do, and none any more as soon as somebody asks."""
+    environ = {"PILOTLIGHT_POLICY_BACKGROUND_PRIORITY": "low", "PILOTLIGHT_ACCEPT_S": "0"}
+    daemon = serve(models=echo(tmp_path, tokens_per_s=50), environ=environ)
+    with lines(daemon, "echo", service_tier="flex", max_tokens=1000):
+        assert until(lambda: daemon.model("echo")["priority"] == "low")
+        assert policies(daemon) <= {os.SCHED_IDLE, os.SCHED_BATCH}
+        with daemon.stream("echo", max_tokens=1000) as running:
+            next(running)
+            assert policies(daemon) == {os.SCHED_OTHER}
+        assert until(lambda: daemon.model("echo")["priority"] == "low")
+    assert until(lambda: policies(daemon) == {os.SCHED_OTHER})
+
+
+def policies(daemon: Daemon) -> set[int]:
+    """Of the threads of its worker."""
+    threads = daemon.worker("echo").threads()
+    return {os.sched_getscheduler(thread.id) for thread in threads}
 
 
 def test_somebody_on_another_model_goes_first_too(daemon: Daemon) -> None:

@@ -11,6 +11,7 @@ from pilotlight.core import Cost, Model, WorkerInfo
 from pilotlight.errors import Error
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.handle import Said, WorkerEndedError
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import (
     Cancel,
     Event,
@@ -55,6 +56,7 @@ class FakeWorker:
         self.info = info(parallel)
         self.pid = os.getpid()
         self.sent: list[ToWorker] = []
+        self.priorities: list[Priority] = []
         self.is_stopped = False
         self.can_save = False
         self.is_finishing = False
@@ -65,6 +67,9 @@ class FakeWorker:
     def send(self, message: ToWorker) -> None:
         encode(message)
         self.sent.append(message)
+
+    def set_priority(self, priority: Priority) -> None:
+        self.priorities.append(priority)
 
     async def run(self, on_message: Callable[[Said], None]) -> WorkerEndedError:
         self._on_message = on_message

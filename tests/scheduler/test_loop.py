@@ -37,6 +37,7 @@ from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.books import Books
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.loop import Loop
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import (
     Admitted,
     Delta,
@@ -582,6 +583,21 @@ async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:
     bench.worker.say(Delta(number, 0, "a", 3))
     assert (bench.loop.has_yielding, bench.loop.is_answering) == (True, False)
     assert bench.loop.num_yielding_tokens == 3
+
+
+async def test_a_worker_gives_way_while_it_only_has_what_yields(bench: Bench) -> None:
+    """Until somebody waits for it; and not when it has nothing."""
+    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    assert bench.worker.priorities == [Priority.LOW]
+    _, second = await bench.running("2")
+    assert bench.worker.priorities == [Priority.LOW, Priority.NORMAL]
+    bench.worker.say(done(second))
+    await settle()
+    assert bench.worker.priorities[2:] == [Priority.LOW]
+    bench.worker.say(done(first))
+    await settle()
+    assert bench.worker.priorities[3:] == [Priority.NORMAL]
+    assert bench.loop.status()[0].priority == "normal"
 
 
 async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:

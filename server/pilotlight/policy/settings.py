@@ -202,6 +202,7 @@ class PolicySettings(_Table):
     prefix: ClassVar[str] = "policy_"
 
     preset: Preset = "balanced"
+    background_priority: Literal["low", "normal"] = "low"
     hysteresis: HysteresisSettings = HysteresisSettings()
 
 

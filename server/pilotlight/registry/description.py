@@ -46,6 +46,7 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "queued": status.queued,
         "classes": {name: asdict(one) for name, one in status.classes.items()},
         "paused": status.paused,
+        "priority": status.priority,
         "error": status.error,
     }
 

@@ -17,6 +17,7 @@ from pilotlight.registry.budget import Budget
 from pilotlight.registry.estimate import Estimates
 from pilotlight.scheduler.residency import Needs
 from pilotlight.worker.handle import SAVE_LATE_S, SAVE_S, Worker
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import Progress, SetThreads
 
 MEASURE_EVERY_S = 1.0
@@ -94,6 +95,8 @@ class Residence:
     """The last that its worker heard of them."""
     threads: int = 0
     """That it computes with, as it said itself."""
+    priority: Priority = Priority.NORMAL
+    """Of its worker, as the system was told."""
     saved: int = 0
     restored: int = 0
 

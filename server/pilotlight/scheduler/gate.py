@@ -66,6 +66,8 @@ class Policy:
 
     rules: tuple[Rule, ...]
     hysteresis: Hysteresis = field(default_factory=Hysteresis)
+    gives_way: bool = True
+    """Workers that only have what yields make way for other programs, whatever the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,8 @@ class Orders:
     threads_overridden: Threads = ALL_THREADS
     """For interactive requests that override the policy: what is critical counts for them, too."""
     limits: Limits = field(default_factory=Limits)
+    gives_way: bool = True
+    """See `Policy`."""
 
     def threads_for(self, request: Request) -> Threads:
         """At most."""
@@ -158,7 +162,7 @@ class Gate:
         """What follows from a reading for what runs already: background work rests as long as none might
         begin; only what is critical ends anything."""
         if not self._policy.rules:
-            return Orders()
+            return Orders(gives_way=self._policy.gives_way)
         self._step(reading)
         decisions = {one: self._decide(reading, Facts(one)) for one in RequestClass}
         ending = {
@@ -168,8 +172,14 @@ class Gate:
         }
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
         overridden = self._decide(reading, Facts(is_overridden=True))
-        threads = {one: decision.actions.threads for one, decision in decisions.items()}
-        return Orders(all(waits), ending, threads, overridden.actions.threads, self._limits(reading))
+        return Orders(
+            holds_yielding=all(waits),
+            refusals=ending,
+            threads={one: decision.actions.threads for one, decision in decisions.items()},
+            threads_overridden=overridden.actions.threads,
+            limits=self._limits(reading),
+            gives_way=self._policy.gives_way,
+        )
 
     def refusal(self, decision: Decision) -> Restricted:
         """The error that tells why, and when to try again if that is known."""

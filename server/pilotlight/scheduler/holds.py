@@ -1,11 +1,12 @@
 """How workers run what they have: what yields is held for the policy, heat or interactive requests, and so
-many threads compute as the policy says."""
+many threads compute as the policy says, and other programs go before what nobody waits for."""
 
 from collections.abc import Sequence
 
 from pilotlight.core import Model, Request
 from pilotlight.policy.limits import ALL_THREADS, EFFICIENT
 from pilotlight.scheduler.gate import Orders
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import SetThreads
 
 
@@ -35,6 +36,11 @@ class Holds:
         if not limits:
             return None
         return SetThreads(max(one.alone(own, enough) for one in limits), max(one.of(own) for one in limits))
+
+    def priority(self, requests: Sequence[Request]) -> Priority:
+        """What a worker that runs these is to the system: one that only has what yields gives way."""
+        only_yields = bool(requests) and all(request.yields for request in requests)
+        return Priority.LOW if only_yields and self.orders.gives_way else Priority.NORMAL
 
     @property
     def wants_efficient(self) -> bool:

@@ -46,6 +46,7 @@ from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
 from pilotlight.scheduler.steering import Steering
 from pilotlight.worker.handle import Said
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import Cancel, FrameError, Inspect, Measured, Trim
 
 PRESSURE = {
@@ -366,7 +367,7 @@ class Loop:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
         life, at.life, at.loaded, at.worker = at.life, None, None, None
-        at.is_held = False
+        at.is_held, at.priority = False, Priority.NORMAL
         at.pauses.note(0, anyio.current_time())
         self._survey(model)
         self._scheduler.on_worker_gone(model.name, error)

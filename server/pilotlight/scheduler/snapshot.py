@@ -30,6 +30,7 @@ def status_of(
         load_s=at.load_s,
         evictions=dict(at.evictions),
         classes=line.classes,
+        priority=at.priority,
         paused=at.pauses.num_sequences,
         pauses=at.pauses.count,
         paused_s=at.pauses.seconds(now),

@@ -1,4 +1,6 @@
-"""Tells workers how to run what they have: what yields is held or goes on, and how many threads compute."""
+"""Tells workers how to run what they have: what yields is held or goes on, and how many threads compute. And
+the system, what they are beside other programs.
+"""
 
 from pilotlight.core import Model
 from pilotlight.registry.catalog import Catalog
@@ -6,6 +8,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.scheduler.books import Books, Residence
 from pilotlight.scheduler.dispatches import Dispatches
 from pilotlight.scheduler.holds import Holds
+from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import Hold, MeasureThreads
 
 
@@ -28,6 +31,7 @@ class Steering:
             if at.worker is not None:
                 self._hold(at, self._holds.is_held(name, urgent_models))
                 self._set_threads(name, at)
+                self._set_priority(at, self._holds.priority(self._dispatches.of(name)))
 
     def wants_measured(self, model: Model) -> bool:
         """It matters how many of its threads are enough."""
@@ -54,3 +58,8 @@ class Steering:
         if told is not None and told != at.threads_told:
             at.threads_told = told
             worker.send(told)
+
+    def _set_priority(self, at: Residence, priority: Priority) -> None:
+        if at.worker is not None and at.priority is not priority:
+            at.priority = priority
+            at.worker.set_priority(priority)

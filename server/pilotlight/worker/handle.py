@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from pilotlight.core import Archive, Model, WorkerInfo
+from pilotlight.worker.priority import Priority, scheduling
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
     Finish,
@@ -175,6 +176,10 @@ class Worker:
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
             self._process.stdin.write(encode(message))
+
+    def set_priority(self, priority: Priority) -> None:
+        """What it is to the system beside other programs, from now on."""
+        scheduling().set(self.pid, priority)
 
     def finish(self) -> bool:
         """Have it save its conversations within `SAVE_S` and end; False if it has none, or nowhere to."""
