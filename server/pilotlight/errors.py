@@ -21,7 +21,7 @@
     ├── Unloaded               409, the load was broken off by a stop
     ├── Conflict               409, a file or batch is in no state for that
     ├── DiskFull               507, what was sent cannot be written
-    ├── Busy                   429, the queue is full; Retry-After
+    ├── Busy                   429, the queue is full; Retry-After if it is known
     ├── WorkerFailed           500, the worker died or could not load the model
     │   └── OutOfMemory        500, the system killed the worker for lack of memory
     ├── RuntimeMissing         501, the runtime's library is not installed, or importing it fails
@@ -30,14 +30,23 @@
     │   ├── ThermalCritical    503, the machine is too hot
     │   ├── MemoryPressure     503, memory is too short
     │   └── BackgroundBlocked  503, nothing runs in the background now
-    ├── NoMemory               503, other programs hold the memory it needs; Retry-After
-    ├── ShuttingDown           503, Retry-After
+    ├── NoMemory               503, other programs hold the memory it needs
+    ├── ShuttingDown           503
     └── Internal               500, our own bug
 
 Each class carries the HTTP status, OpenAI's `type` and `code`, and who failed (`daemon` or `worker`).
 """
 
+import math
 from typing import Any, ClassVar
+
+LONGEST_RETRY_S = 120
+"""openai-python does not retry at all when it is told to wait longer."""
+
+
+def retry_after(seconds: float | None) -> int | None:
+    """Whole seconds to tell a client, if it is known when to come back, and not too late."""
+    return max(1, math.ceil(seconds)) if seconds is not None and seconds <= LONGEST_RETRY_S else None
 
 
 class Error(Exception):
@@ -205,7 +214,7 @@ class DiskFull(Error):
 
 
 class Busy(Error):
-    """The queue is full; try again after `Retry-After` seconds."""
+    """The queue is full; `Retry-After` says when a place is expected, once requests have taken their time."""
 
     status = 429
     type = "rate_limit_error"

@@ -75,6 +75,14 @@ class Metrics:
             registry=self.registry,
             buckets=_GAP_S,
         )
+        self._wait = Histogram(
+            "pilotlight_queue_wait_seconds",
+            "From the request's arrival to when its worker had it.",
+            ("model", "class"),
+            registry=self.registry,
+            buckets=_FIRST_TOKEN_S,
+        )
+
         self._duty = Gauge(
             "pilotlight_background_duty_ratio",
             "Part of the time that background work may run, for the heat it makes.",
@@ -126,7 +134,7 @@ class Metrics:
     def meter(self, model: str, request_class: str) -> "ModelMeter":
         """The bound children of a model of the catalog and a class of requests."""
         if (meter := self._meters.get((model, request_class))) is None:
-            meter = ModelMeter(model, request_class, self._tokens, self._first, self._gap)
+            meter = ModelMeter(model, request_class, self._tokens, (self._first, self._gap, self._wait))
             self._meters[model, request_class] = meter
         return meter
 
@@ -139,13 +147,15 @@ class ModelMeter:
     """What one model's requests of a class observe, with labels bound once: observing costs a microsecond."""
 
     def __init__(
-        self, model: str, request_class: str, tokens: Counter, first: Histogram, gap: Histogram
+        self, model: str, request_class: str, tokens: Counter, times: tuple[Histogram, Histogram, Histogram]
     ) -> None:
         self._prompt, self._cached, self._completion = (
             tokens.labels(model, kind) for kind in ("prompt", "cached", "completion")
         )
-        self.observe_first_token: Callable[[float], None] = first.labels(model, request_class).observe
-        self.observe_gap: Callable[[float], None] = gap.labels(model, request_class).observe
+        first, gap, wait = (histogram.labels(model, request_class) for histogram in times)
+        self.observe_first_token: Callable[[float], None] = first.observe
+        self.observe_gap: Callable[[float], None] = gap.observe
+        self.observe_wait: Callable[[float], None] = wait.observe
 
     def count_tokens(self, prompt: int, cached: int, completion: int) -> None:
         self._prompt.inc(prompt)

@@ -205,11 +205,11 @@ def test_errors_are_the_classes_that_programs_catch(
 
 
 def test_a_full_queue_is_a_rate_limit(full: Daemon) -> None:
-    """With the time to come back that the client honours when it may retry."""
+    """Without a time to come back as long as nobody knows one: the client has its own."""
     with openai.OpenAI(**options(full)) as client, pytest.raises(openai.RateLimitError) as caught:
         client.chat.completions.create(model="echo", messages=MESSAGES)
     assert caught.value.code == "queue_full"
-    assert int(caught.value.response.headers["retry-after"]) > 0
+    assert "retry-after" not in caught.value.response.headers
 
 
 async def test_errors_without_blocking(async_client: openai.AsyncOpenAI) -> None:

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
-from pilotlight.errors import BackgroundBlocked, BatteryFloor, Busy, ShuttingDown
+from pilotlight.errors import LONGEST_RETRY_S, BackgroundBlocked, BatteryFloor, Busy, ShuttingDown
 from pilotlight.policy.actions import Actions, Admit
 from pilotlight.policy.decide import Decision
 from pilotlight.policy.facts import Facts
@@ -16,7 +16,7 @@ from pilotlight.policy.limits import Threads
 from pilotlight.policy.settings import RuleSettings, rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
-from pilotlight.scheduler.gate import LONGEST_RETRY_S, Gate, Policy, restricted
+from pilotlight.scheduler.gate import Gate, Policy, restricted
 from virtual_clock import run_virtual
 
 BACKGROUND = Facts(RequestClass.BACKGROUND)

@@ -8,7 +8,7 @@ from fake_effects import Recorder, background, request
 from pilotlight.core import RequestClass, WorkerState
 from pilotlight.errors import Busy, ShuttingDown, WorkerFailed
 from pilotlight.scheduler.limits import Limits
-from pilotlight.scheduler.scheduler import RETRY_AFTER_S, Scheduler
+from pilotlight.scheduler.scheduler import Scheduler
 
 GONE = WorkerFailed("gone")
 
@@ -280,13 +280,21 @@ def test_story(scheduler: Scheduler, effects: Recorder, story: list[tuple[Event,
         assert ", ".join(effects.news()) == expected
 
 
-def test_a_refusal_for_the_queue_says_when_to_come_back(scheduler: Scheduler, effects: Recorder) -> None:
-    """With the numbers, for a person and for a client that retries by itself."""
+def test_a_refusal_for_the_queue_says_when_to_come_back_if_that_is_known(
+    scheduler: Scheduler, effects: Recorder
+) -> None:
+    """With the numbers; and with the time, once requests have taken theirs."""
     for id in "1234":
         scheduler.on_request(request(id))
     error = effects.errors["4"]
     assert isinstance(error, Busy)
-    assert error.retry_after_s == RETRY_AFTER_S
+    assert error.retry_after_s is None
+    scheduler.on_worker_ready("a", 2)
+    scheduler.on_time(9.0)
+    scheduler.on_request_done("1")
+    for id in "5678":
+        scheduler.on_request(request(id))
+    assert effects.errors["8"].retry_after_s == 5, "two run side by side, and each takes 9 s"
     assert "3 interactive requests are waiting; at most 3 of a class may" in error.message
 
 
@@ -315,24 +323,34 @@ def test_who_waits_is_told_where_it_stands(scheduler: Scheduler) -> None:
     """And about how long it will be, once it is known how long the others take."""
     for event in (ask("1"), behind("2"), ask("3")):
         event(scheduler)
-    standing = scheduler.standing("a", "2")
+    standing = scheduler.standing("a", "2", 0.0)
     assert standing is not None
     assert (standing.position, standing.wait_s, standing.is_loaded) == (3, None, False)
     assert standing.text == "waiting for the model to load, position 3"
     ready(1)(scheduler)
     scheduler.on_time(10.0)
     done("1")(scheduler)
-    told = scheduler.standing("a", "2")
+    told = scheduler.standing("a", "2", 0.0)
     assert told is not None
     assert told.text == "waiting, position 1, about 10 s"
-    assert scheduler.standing("a", "3") is scheduler.standing("a", "1") is None
+    assert scheduler.standing("a", "3", 0.0) is scheduler.standing("a", "1", 0.0) is None
+
+
+def test_who_waits_for_a_load_is_told_how_long_the_last_one_took(scheduler: Scheduler) -> None:
+    """Only who is next, and only as long as it may be true."""
+    for event in (ask("1"), lambda scheduler: scheduler.on_time(4.0), ready(1), gone(), ask("2"), ask("3")):
+        event(scheduler)
+    told = [scheduler.standing("a", id, at) for id, at in (("2", 5.0), ("2", 7.5), ("2", 8.0), ("3", 5.0))]
+    assert [standing and standing.wait_s for standing in told] == [3.0, 0.5, None, None]
+    assert told[0] is not None
+    assert told[0].text == "waiting for the model to load, position 1, about 3 s"
 
 
 def test_who_leaves_says_nothing_of_how_long_others_take(scheduler: Scheduler) -> None:
     """Nor do loads, and requests whose worker died."""
     for event in (ask("1"), ask("2"), ready(1), leave("1"), load("l"), done("l"), ask("3"), gone()):
         event(scheduler)
-    standing = scheduler.standing("a", "3")
+    standing = scheduler.standing("a", "3", 0.0)
     assert standing is not None
     assert standing.wait_s is None
 

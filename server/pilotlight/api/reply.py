@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from pilotlight.api import said, sse
 from pilotlight.api.asking import Asking
 from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
+from pilotlight.api.guard import Headers
 from pilotlight.api.tally import Tally, Usage
 from pilotlight.api.writer import Choice
 from pilotlight.core import Chunk, Finished, FinishReason
@@ -55,6 +56,7 @@ class Reply(Response):
                 await self._stream(answer, tally, scope, receive, send)
             else:
                 content = await _unless_gone(receive, lambda: self._collect(answer, tally))
+                exchange.headers += _waited(answer, exchange.arrived)
                 response = Response(content, 200, self._extra_headers, "application/json")
                 await response(scope, receive, send)
 
@@ -79,7 +81,7 @@ class Reply(Response):
             yield answer, tally
         finally:
             answer.close()
-            tally.report()
+            tally.report(answer.began_at)
 
     async def _held(self, decision: Decision, exchange: Exchange) -> AsyncIterator[bytes]:
         """What a stream says that has to wait, and then its answer."""
@@ -128,6 +130,7 @@ class Reply(Response):
         with anyio.move_on_after(server.accept_s):
             first = await _unless_gone(receive, answer.__anext__)
         exchange = Exchange.of(scope)
+        exchange.headers += _waited(answer, exchange.arrived)
         await self._events_of(self._events(answer, tally, first, exchange))(scope, receive, send)
 
     async def _events(
@@ -183,6 +186,13 @@ async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
     if not results:
         raise ClientGone
     return results[0]
+
+
+def _waited(answer: Answer, arrived: float) -> Headers:
+    """X-Queue-Wait-Ms, once it is known how long the request waited before its worker had it."""
+    if answer.began_at is None:
+        return []
+    return [(b"x-queue-wait-ms", b"%d" % (1000 * (answer.began_at - arrived)))]
 
 
 def _header(warnings: Sequence[str]) -> str:

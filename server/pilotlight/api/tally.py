@@ -83,8 +83,10 @@ class Tally:
             else:
                 self._prompt = item.prompt_tokens
 
-    def report(self) -> None:
-        """Add the counts to the model's; once, when the request is over."""
+    def report(self, began_at: float | None) -> None:
+        """Add the counts to the model's, and how long the request waited until it began; once, at its end."""
+        if began_at is not None:
+            self._meter.observe_wait(began_at - self._arrived)
         usage = self.usage
         self._meter.count_tokens(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
 

@@ -145,7 +145,7 @@ class Batches:
     async def _open(self) -> None:
         """Own the folders, and go on with what was not over."""
         if self._is_stopping:
-            raise ShuttingDown("the daemon is stopping", retry_after_s=5)
+            raise ShuttingDown("the daemon is stopping")
         async with self._opening:
             if self._lock is None:
                 with storing("the state directory"):

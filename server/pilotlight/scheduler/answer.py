@@ -3,6 +3,7 @@
 Knows neither HTTP nor workers. Single event loop, one reader.
 """
 
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -26,6 +27,8 @@ class Answer:
 
     def __init__(self, request_id: str, release: Callable[[], None]) -> None:
         self.request_id = request_id
+        self.began_at: float | None = None
+        """When its worker was given the request, by `time.perf_counter`; None while it waits."""
         self.energy: Energy | None = None
         """What it took; known once all is said."""
         self._release: Callable[[], None] | None = release
@@ -37,6 +40,10 @@ class Answer:
     @property
     def is_released(self) -> bool:
         return self._release is None
+
+    def begin(self) -> None:
+        """Producer: its worker has the request from now on."""
+        self.began_at = time.perf_counter()
 
     def put(self, item: Item) -> None:
         """Producer: add an item. What comes after the release is dropped: nobody listens."""

@@ -21,6 +21,7 @@ from pilotlight.errors import (
     Restricted,
     ShuttingDown,
     ThermalCritical,
+    retry_after,
 )
 from pilotlight.policy.actions import NONE, Actions, Admit
 from pilotlight.policy.decide import Cause, Decision, decide
@@ -38,9 +39,6 @@ PATIENCE_S = 0.25
 
 STALE_S = 10.0
 """What is older says nothing any more, and what it said ends."""
-
-LONGEST_RETRY_S = 120
-"""openai-python does not retry at all when it is told to wait longer."""
 
 REFUSALS = {
     Cause.MEMORY: MemoryPressure,
@@ -184,11 +182,7 @@ class Gate:
     def refusal(self, decision: Decision) -> Restricted:
         """The error that tells why, and when to try again if that is known."""
         assert decision.cause is not None, "only what is refused has a cause"
-        ends_in_s = self.ends_in_s(decision)
-        is_soon = ends_in_s is not None and ends_in_s <= LONGEST_RETRY_S
-        return REFUSALS[decision.cause](
-            decision.reason, retry_after_s=max(1, math.ceil(ends_in_s)) if is_soon and ends_in_s else None
-        )
+        return REFUSALS[decision.cause](decision.reason, retry_after_s=retry_after(self.ends_in_s(decision)))
 
     def ends_in_s(self, decision: Decision) -> float | None:
         """Seconds until it is no more refused if nothing gets worse; None if that is not known."""

@@ -143,7 +143,8 @@ class Loop:
 
     def standing(self, request: Request) -> str | None:
         """Why a request that was submitted does not run now, in a line for a person; None if it does."""
-        if (standing := self._scheduler.standing(request.model, request.id)) is not None:
+        standing = self._scheduler.standing(request.model, request.id, anyio.current_time())
+        if standing is not None:
             return standing.text
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
         return self._holds.reason(self._dispatches.urgent_models) if is_paused else None
@@ -309,6 +310,8 @@ class Loop:
         now = anyio.current_time()
         self._slowdown.began(request.model, dispatched.sequences, now)
         self._ledger.began(dispatched.number, request, worker.pid, now)
+        if (answer := self._answers.get(request.id)) is not None:
+            answer.begin()
         try:
             worker.send(dispatched.message)
         except FrameError as exc:

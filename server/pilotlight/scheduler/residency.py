@@ -47,9 +47,6 @@ KEPT_S = 30.0
 MIN_TURN_S = 1.0
 MAX_TURN_S = 20.0
 
-RETRY_AFTER_S = 10
-"""For memory that other programs hold."""
-
 
 class Reason(StrEnum):
     """Why a model was unloaded."""
@@ -258,14 +255,11 @@ class Residency:
                 param="model",
             )
         if self.level is Level.CRITICAL:
-            return NoMemory(
-                f"the machine runs out of memory, so {model} is not loaded now", retry_after_s=RETRY_AFTER_S
-            )
+            return NoMemory(f"the machine runs out of memory, so {model} is not loaded now")
         if needed > self.budget - pinned:
             return NoMemory(
                 f"{model} needs {written(needed)}, and other programs leave {written(self.budget)} "
-                f"free for models{beside}; close some, or set memory.budget",
-                retry_after_s=RETRY_AFTER_S,
+                f"free for models{beside}; close some, or set memory.budget"
             )
         return None
 

@@ -10,15 +10,12 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pilotlight.core import Request, RequestClass, WorkerState
-from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded
+from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded, retry_after
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.line import Line
 from pilotlight.scheduler.residency import Needs, Plan, Reason, Residency, Resident
 from pilotlight.scheduler.standing import Standing
-
-RETRY_AFTER_S = 2
-"""What a refused client is told to wait; the queue has moved by then even on slow machines."""
 
 TRIM_S = 1.0
 """What it brings to forget shows by then: the next word on pressure says that it was not enough."""
@@ -75,9 +72,9 @@ class Scheduler:
     def line(self, model: str) -> Line:
         return self._lines.setdefault(model, Line())
 
-    def standing(self, model: str, request_id: str) -> Standing | None:
+    def standing(self, model: str, request_id: str, now: float) -> Standing | None:
         """Where a request of the model is among those who wait; None if it does not."""
-        return self.line(model).standing(request_id)
+        return self.line(model).standing(request_id, now)
 
     def resident(self, model: str) -> Resident | None:
         """What it is charged, and when it expires; None if it has no worker."""
@@ -142,9 +139,7 @@ class Scheduler:
         line = self.line(request.model)
         # 1. Stopping: nobody new.
         if self._is_stopping:
-            self._effects.fail(
-                request, ShuttingDown("the daemon is shutting down", retry_after_s=RETRY_AFTER_S)
-            )
+            self._effects.fail(request, ShuttingDown("the daemon is shutting down"))
             return
         # 2. It would have to wait, and enough are waiting.
         is_served = line.state is WorkerState.READY and not self._is_held(request.model)
@@ -156,7 +151,8 @@ class Scheduler:
                 f"{num_queued} {request.request_class} requests are waiting; "
                 f"at most {self._max_queued} of a class may (server.queue)"
             )
-            self._effects.fail(request, Busy(text, retry_after_s=RETRY_AFTER_S))
+            place_in_s = self._place_in_s(request.request_class)
+            self._effects.fail(request, Busy(text, retry_after_s=retry_after(place_in_s)))
             return
         # 3. In line, in its turn; a model that is not loaded is wanted from now on.
         line.queue.put(request)
@@ -195,6 +191,7 @@ class Scheduler:
         assert line.state is WorkerState.STARTING, f"{model} is ready while {line.state}"
         line.state = WorkerState.READY
         line.parallel = parallel
+        line.turnover.load_ends(self._now)
         self._residency.ready(model, self._now)
         self._residency.note_urgency(model, self._now, is_urgent=line.is_urgent)
         if not self._is_outranked(line):
@@ -247,9 +244,7 @@ class Scheduler:
         self._is_stopping = True
         for line in self._lines.values():
             for request in line.queue.clear():
-                self._effects.fail(
-                    request, ShuttingDown("the daemon is shutting down", retry_after_s=RETRY_AFTER_S)
-                )
+                self._effects.fail(request, ShuttingDown("the daemon is shutting down"))
         self._wanted.clear()
 
     def on_drain_limit(self) -> None:
@@ -258,7 +253,7 @@ class Scheduler:
         for line in self._lines.values():
             for request in line.running.values():
                 self._effects.cancel(request)
-                self._effects.fail(request, ShuttingDown(text, retry_after_s=RETRY_AFTER_S))
+                self._effects.fail(request, ShuttingDown(text))
             line.clear()
 
     def check(self) -> None:
@@ -279,6 +274,11 @@ class Scheduler:
     def _num_queued(self, request_class: RequestClass) -> int:
         waiting = (request for line in self._lines.values() for request in line.queue)
         return sum(request.n > 0 and request.request_class is request_class for request in waiting)
+
+    def _place_in_s(self, request_class: RequestClass) -> float | None:
+        """Seconds until one of the class that waits begins; None if that is not known."""
+        places = [line.place_in_s(request_class) for line in self._lines.values()]
+        return min((place for place in places if place is not None), default=None)
 
     def _note_urgency(self, model: str, line: Line) -> None:
         """When a model becomes urgent, or is so no longer, others may have to wait for it, or need not."""
@@ -327,6 +327,7 @@ class Scheduler:
     def _start(self, model: str, line: Line) -> None:
         del self._wanted[model]
         line.state = WorkerState.STARTING
+        line.turnover.load_begins(self._now)
         self._residency.begin(model, self._now)
         self._effects.start(model)
 

@@ -1,4 +1,5 @@
-"""Where a request stands that waits, and about how long it will. Pure: times come from outside."""
+"""Where a request stands that waits, and about how long it will, as far as that is known. Pure: times come
+from outside."""
 
 from dataclasses import dataclass, field
 
@@ -10,8 +11,8 @@ WEIGHT = 0.3
 class Standing:
     """A request that waits for a model: at `position` 1 it is next.
 
-    `wait_s` is an estimate from how long others ran, None as long as nobody has ended. More urgent
-    ones that come later are not in it.
+    `wait_s` is an estimate from how long others ran and the last load took, None as long as there was none.
+    More urgent ones that come later are not in it.
     """
 
     position: int
@@ -34,6 +35,23 @@ class Turnover:
     _run_s: float = 0.0
     """The mean; 0 as long as nobody has ended."""
     _since: dict[str, float] = field(default_factory=dict)
+    _load_s: float = 0.0
+    """What the last load took; 0 as long as there was none."""
+    _load_began: float | None = None
+
+    def load_begins(self, now: float) -> None:
+        self._load_began = now
+
+    def load_ends(self, now: float) -> None:
+        """It is loaded."""
+        if self._load_began is not None:
+            self._load_s, self._load_began = now - self._load_began, None
+
+    def load_left_s(self, now: float) -> float | None:
+        """How long the load will go on; None if that is not known, or it should have ended."""
+        if self._load_began is None or now >= self._load_began + self._load_s:
+            return None
+        return self._load_began + self._load_s - now
 
     def begin(self, request_id: str, now: float) -> None:
         self._since[request_id] = now
@@ -50,8 +68,9 @@ class Turnover:
         self._since.pop(request_id, None)
 
     def clear(self) -> None:
-        """Nothing runs any more."""
+        """Nothing runs any more, or loads."""
         self._since.clear()
+        self._load_began = None
 
     def wait_s(self, position: int, num_running: int) -> float | None:
         """How long it takes until so many have begun, while so many run side by side."""
