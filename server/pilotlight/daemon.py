@@ -41,6 +41,7 @@ from pilotlight.power.files import Files
 from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import ThisMachine
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.saver import Saver
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
 from pilotlight.registry.archive import archive_of, tidy
@@ -131,9 +132,10 @@ class Daemon:
         enough = Enough(config.state_dir, Clocks(lambda: self.power.reading()))
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive, enough)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
-        slowdown = Slowdown(lambda: self.power.hurry())
+        slowdown = self._slowdown = Slowdown(lambda: self.power.hurry())
+        self.saver = Saver()
         self.energy = Ledger(meters_of(Files(config.power.root)), config.power.watts_per_core)
-        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), slowdown.value)
+        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), self._slower)
         self._loop = Loop(
             self.catalog,
             loader,
@@ -143,6 +145,7 @@ class Daemon:
             slowdown,
             self.energy,
             self.power,
+            self.saver.wish,
         )
         self._settings = config
         self.shelf = Shelf(config)
@@ -150,13 +153,13 @@ class Daemon:
         self.metrics = Metrics(self.status, self.memory)
         self.gate = Gate(_policy(config), self.power, config.server.queue, self.metrics.count_transition)
         self.power.watch(lambda reading, _: self._loop.obey(self.gate.orders(reading)))
-        self.power.look_later(lambda: self.gate.keep_alives if self._loop.has_workers else ())
+        self.power.look_later(lambda: self.gate.keep_alives if len(self._loop.pids()) > 1 else ())
         self.pacer = Pacer(self._loop, lambda: self.gate.is_free, self.metrics.count_rest)
         self.power.watch(self.pacer.on_reading)
         self.power.watch(self.energy.on_reading)
         self.metrics.registry.register(Gauges(lambda: self.power.last, anyio.current_time))
         self.metrics.registry.register(Counters(self.energy))
-        self.metrics.show_policy(lambda: self.pacer.duty, lambda: self.gate.held)
+        self.metrics.show_policy(lambda: self.pacer.duty, lambda: self.gate.held, lambda: self.saver.is_held)
         self.pulls = Pulls(puller, self.refresh, self.metrics.count_pull)
         self._batches: Batches | None = None
         self._tasks: TaskGroup | None = None
@@ -209,6 +212,11 @@ class Daemon:
     def _model_at(self, name: str, path: Path) -> Model:
         return model_at(self._settings, name, path)
 
+    def _slower(self, now: float, load: float | None) -> float | None:
+        """Unknown while it is us who keep the clocks low."""
+        slower = self._slowdown.value(now, load)
+        return None if self.saver.is_held else slower
+
     def memory(self) -> MemoryStatus:
         return replace(self._loop.memory(), archived=folder.num_bytes(self.config.state_dir / folder.NAME))
 
@@ -245,6 +253,7 @@ class Daemon:
             self._tasks = tasks
             await tasks.start(self._receive_signals, tasks)
             tasks.start_soon(self.power.run)
+            tasks.start_soon(self.saver.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)

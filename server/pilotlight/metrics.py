@@ -96,11 +96,20 @@ class Metrics:
         self._held = Gauge(
             "pilotlight_policy_held_requests", "Requests that wait for the policy.", registry=self.registry
         )
+        self._saves = Gauge(
+            "pilotlight_power_saver_held",
+            "1 while the system's power saver is held for background work.",
+            registry=self.registry,
+        )
 
-    def show_policy(self, duty: Callable[[], float], held: Callable[[], int]) -> None:
-        """Ask these for the part of the time that background work may run, and how many requests wait."""
+    def show_policy(
+        self, duty: Callable[[], float], held: Callable[[], int], saves: Callable[[], bool]
+    ) -> None:
+        """Ask these for the part of the time that background work may run, how many requests wait, and
+        whether we hold the system's power saver."""
         self._duty.set_function(duty)
         self._held.set_function(held)
+        self._saves.set_function(saves)
 
     def count_rest(self) -> None:
         """Background work rests for its heat from now on."""

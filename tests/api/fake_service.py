@@ -31,6 +31,7 @@ from pilotlight.policy.settings import rules_of
 from pilotlight.power.finding import Finding, Known, Missing
 from pilotlight.power.reading import Confidence, Reading, Supply
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.saver import Saver
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
@@ -146,6 +147,7 @@ class FakeService:
         self.energy = Ledger()
         self.readings = FakeReadings()
         self.pacer = Pacer(NoWork(), lambda: False)
+        self.saver = Saver()
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []

@@ -54,6 +54,7 @@ POLICY = {
         "target": 0.78,
         "reserve": 0.2,
     },
+    "saver_held": True,
     "held": 1,
     "override_left_s": 60.0,
 }

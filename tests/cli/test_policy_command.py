@@ -29,6 +29,7 @@ def test_it_shows_what_heat_means_for_background_work(run: Run, daemon: FakeDaem
     """How much it runs, when it goes on, and why."""
     said = run("policy", "--port", daemon.port).stdout
     assert "heat: background work runs 40 % of the time, and rests now, for 3 s" in said
+    assert "clock: the system's power saver is held" in said
     assert "above the 0.78 that leave room" in said and "next answer: 0.20 of headroom" in said
 
 

@@ -74,6 +74,7 @@ ACTIONS = st.builds(
     is_reasoning_off=st.booleans(),
     max_tokens=LIMITS,
     context=LIMITS,
+    is_eco=st.booleans(),
     concurrency=LIMITS,
     keep_alive_s=st.none() | st.floats(0, 1e6),
     threads=st.builds(

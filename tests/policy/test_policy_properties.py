@@ -150,6 +150,6 @@ def test_every_deferral_of_a_preset_has_a_deadline(preset: Preset, reading: Read
 def test_every_field_of_actions_is_drawn() -> None:
     """A new one must be part of these tests."""
     assert {field.name for field in fields(Actions)} == {
-        "admit", "max_wait_s", "is_small", "is_reasoning_off", "max_tokens", "context", "concurrency",
-        "keep_alive_s", "threads",
+        "admit", "max_wait_s", "is_small", "is_reasoning_off", "max_tokens", "context", "is_eco",
+        "concurrency", "keep_alive_s", "threads",
     }  # fmt: skip

@@ -1,74 +1,19 @@
 """What services say over D-Bus: a bus of our own, and services on it that answer as the real ones do."""
 
-import shutil
-import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pilotlight.power.desktop import LOGIND, PROFILES, Desktop
+pytest.importorskip("jeepney")
+
+from desktop_bus import service
+from pilotlight.power.desktop import APPLICATION, LOGIND, PROFILES, Desktop
 from pilotlight.power.finding import assemble
 from pilotlight.power.reading import Reading
 
-jeepney = pytest.importorskip("jeepney")
-blocking = pytest.importorskip("jeepney.io.blocking")
-
-pytestmark = pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="there is no dbus-daemon")
-
-CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
- "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
-<busconfig><listen>unix:path={path}</listen><auth>EXTERNAL</auth>
-<policy context="default"><allow user="*"/><allow own="*"/>
-<allow send_destination="*" eavesdrop="true"/><allow eavesdrop="true"/></policy>
-</busconfig>"""
-
 AWAY = {"IdleHint": ("b", True), "IdleSinceHintMonotonic": ("t", 1_000_000)}
 SAVING = {"ActiveProfile": ("s", "power-saver"), "PerformanceDegraded": ("s", "")}
-
-
-@pytest.fixture
-def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a bus that is the system's for us."""
-    config = tmp_path / "bus.conf"
-    config.write_text(CONFIG.format(path=tmp_path / "bus"))
-    command = ["dbus-daemon", f"--config-file={config}", "--nofork", "--print-address"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
-        assert daemon.stdout is not None
-        address = daemon.stdout.readline().strip()
-        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-        yield address
-        daemon.terminate()
-
-
-@contextmanager
-def service(bus: str, name: str, properties: Mapping[str, Any]) -> Iterator[None]:
-    """One that answers every question with these."""
-    connection = blocking.open_dbus_connection(bus=bus)
-    connection.send_and_get_reply(jeepney.message_bus.RequestName(name), timeout=10)
-
-    def answer() -> None:
-        while True:
-            question = connection.receive()
-            if question.header.fields.get(jeepney.HeaderFields.member) == "GetAll":
-                connection.send(jeepney.new_method_return(question, "a{sv}", (properties,)))
-            elif question.header.fields.get(jeepney.HeaderFields.member) == "End":
-                return
-
-    thread = threading.Thread(target=answer)
-    thread.start()
-    try:
-        yield
-    finally:
-        with blocking.open_dbus_connection(bus=bus) as other:
-            address = jeepney.DBusAddress("/", bus_name=name, interface="test.Test")
-            other.send(jeepney.new_method_call(address, "End"))
-            thread.join(10)
-        connection.close()
 
 
 def reading() -> Reading:
@@ -97,6 +42,19 @@ def test_the_power_mode_is_known_by_both_names(bus: str, name: str) -> None:
     """Of the service that sets it."""
     with service(bus, name, SAVING):
         assert (reading().is_saving, reading().is_throttled) == (True, False)
+
+
+def held_by(*applications: str) -> dict[str, tuple[str, object]]:
+    """The power saver is on because these hold it."""
+    holds = [{"ApplicationId": ("s", one), "Profile": ("s", "power-saver")} for one in applications]
+    return SAVING | {"ActiveProfileHolds": ("aa{sv}", holds)}
+
+
+def test_a_power_saver_that_we_hold_is_nobodys_wish(bus: str) -> None:
+    """Unless somebody else holds it, too."""
+    for applications, is_wanted in (((APPLICATION,), False), ((APPLICATION, "game"), True), ((), True)):
+        with service(bus, PROFILES[0][0], held_by(*applications)):
+            assert reading().is_saving is is_wanted
 
 
 def test_a_laptop_that_is_slowed_because_of_heat_says_so(bus: str) -> None:

@@ -43,6 +43,7 @@ async def policy(_http: HttpRequest, service: Service) -> Response:
             "rules": gate.rules(),
             "classes": {one: said.body(decision) for one, decision in decisions.items()},
             "pacing": service.pacer.pacing(now),
+            "saver_held": service.saver.is_held,
             "held": gate.held,
             "override_left_s": round(gate.override_left_s, 1),
         }

@@ -10,6 +10,7 @@ from pilotlight.energy.ledger import Ledger
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.power.sampling import Sampler
+from pilotlight.power.saver import Saver
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
 from pilotlight.scheduler.answer import Answer
@@ -48,6 +49,8 @@ class Service(Protocol):
     def energy(self) -> Ledger: ...
     @property
     def pacer(self) -> Pacer: ...
+    @property
+    def saver(self) -> Saver: ...
     @property
     def shelf(self) -> Shelf: ...
     @property

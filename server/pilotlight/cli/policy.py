@@ -69,6 +69,8 @@ def _decided(policy: Mapping[str, Any]) -> Iterator[str]:
     for name, said in policy["classes"].items():
         yield f"{name}: {said['reason'] if said else 'unrestricted'}"
     yield from _paced(policy["pacing"])
+    if policy["saver_held"]:
+        yield "clock: the system's power saver is held while nothing but background work runs"
 
 
 def _change(rule: Mapping[str, Any]) -> str:

@@ -40,6 +40,8 @@ class Actions:
     """Tokens of an answer, at most."""
     context: int | None = None
     """Tokens of prompt and answer together, at most."""
+    is_eco: bool = False
+    """The clocks and cores that take the least energy, however slow they are, while nothing else runs."""
     concurrency: int | None = None
     """Sequences of its class that a model runs side by side, at most."""
     keep_alive_s: float | None = None
@@ -55,6 +57,7 @@ class Actions:
             is_reasoning_off=self.is_reasoning_off or other.is_reasoning_off,
             max_tokens=least(self.max_tokens, other.max_tokens),
             context=least(self.context, other.context),
+            is_eco=self.is_eco or other.is_eco,
             concurrency=least(self.concurrency, other.concurrency),
             keep_alive_s=least(self.keep_alive_s, other.keep_alive_s),
             threads=self.threads | other.threads,
@@ -80,6 +83,8 @@ class Actions:
             yield "model", "small"
         if self.is_reasoning_off:
             yield "reasoning", "false"
+        if self.is_eco:
+            yield "clock", "eco"
         limits = {
             "max_tokens": self.max_tokens,
             "context": self.context,

@@ -132,6 +132,7 @@ class ActionSettings(_Table):
     reasoning: Literal[False] | None = None
     max_tokens: int | None = Field(None, ge=1)
     context: int | None = Field(None, ge=64)
+    clock: Literal["eco"] | None = None
     concurrency: int | None = Field(None, ge=1)
     keep_alive: Seconds | None = None
     threads: ThreadLimit = ALL_THREADS
@@ -151,6 +152,7 @@ class ActionSettings(_Table):
             is_reasoning_off=self.reasoning is False,
             max_tokens=self.max_tokens,
             context=self.context,
+            is_eco=self.clock == "eco",
             concurrency=self.concurrency,
             keep_alive_s=self.keep_alive,
             threads=self.threads,
@@ -173,6 +175,10 @@ class RuleSettings(_Table):
         if "defer" in (self.any.admit, self.interactive.admit):
             raise ValueError(
                 "admit = 'defer' is for background and batch: somebody waits for an interactive answer"
+            )
+        if "eco" in (self.any.clock, self.interactive.clock):
+            raise ValueError(
+                "clock = 'eco' is for background and batch: a person's answer is not slowed down"
             )
         if not any(actions != Actions() for actions in self.rule().actions.values()):
             raise ValueError("restricts nothing: give interactive, background, batch or any an action")

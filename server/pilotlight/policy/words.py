@@ -80,6 +80,8 @@ def _effects(actions: Actions, facts: Facts) -> Iterator[str]:
         yield _less(actions, facts)
     elif actions.keep_alive_s is not None:
         yield f"models are unloaded after {actions.keep_alive_s:.0f} s"
+    if actions.admit is Admit.NOW and actions.is_eco:
+        yield f"{whose} run on low clocks while nothing else does"
     if actions.admit is Admit.NOW and actions.concurrency is not None:
         yield f"a model runs {actions.concurrency} of its {whose} side by side"
 

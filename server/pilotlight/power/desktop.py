@@ -23,6 +23,11 @@ PROFILES = (
 )
 """The same service by its present name and the one before; tuned and TLP answer to them, too."""
 
+SAVER = "power-saver"
+
+APPLICATION = "pilotlight"
+"""What we are called where others see who holds a profile."""
+
 HOT = "high-operating-temperature"
 
 REPLY_S = 0.1
@@ -53,13 +58,14 @@ class Desktop:
             yield Missing("user_idle_s", "logind knows of nobody who is away")
         mode = profiles.get("ActiveProfile")
         if isinstance(mode, str) and mode:
-            yield Known("is_saving", mode == "power-saver", "power-profiles")
+            is_wanted = mode == SAVER and not _is_ours(profiles.get("ActiveProfileHolds"))
+            yield Known("is_saving", is_wanted, "power-profiles")
             yield Known("is_throttled", profiles.get("PerformanceDegraded") == HOT, "power-profiles")
 
     def _ask(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         try:
             if self._connection is None:
-                self._connection = _connect()
+                self._connection = connect()
             return self._properties(LOGIND), self._profiles()
         except ImportError:
             return None
@@ -89,8 +95,16 @@ class Desktop:
             self._connection = None
 
 
-def _connect() -> Any:
-    """Raises `ImportError` without the library."""
+def _is_ours(holds: Any) -> bool:
+    """The power saver is on because we hold it (`power.saver`), and nobody else does."""
+    if not isinstance(holds, list) or not all(isinstance(hold, dict) for hold in holds):
+        return False
+    savers = [hold for hold in holds if hold.get("Profile") == ("s", SAVER)]
+    return bool(savers) and all(hold.get("ApplicationId") == ("s", APPLICATION) for hold in savers)
+
+
+def connect() -> Any:
+    """To the system's bus. Raises `ImportError` without the library, or one of `FAILURES`."""
     from jeepney.bus import get_bus
     from jeepney.io.blocking import DBusConnection, prep_socket
 

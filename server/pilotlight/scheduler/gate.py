@@ -92,6 +92,8 @@ class Orders:
     limits: Limits = field(default_factory=Limits)
     gives_way: bool = True
     """See `Policy`."""
+    eco: frozenset[RequestClass] = frozenset()
+    """While nothing but these run, low clocks will do."""
 
     def threads_for(self, request: Request) -> Threads:
         """At most."""
@@ -170,6 +172,7 @@ class Gate:
         }
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
         overridden = self._decide(reading, Facts(is_overridden=True))
+        eco = [one for one, decision in decisions.items() if decision.actions.is_eco]
         return Orders(
             holds_yielding=all(waits),
             refusals=ending,
@@ -177,6 +180,8 @@ class Gate:
             threads_overridden=overridden.actions.threads,
             limits=self._limits(reading),
             gives_way=self._policy.gives_way,
+            # Where the user saves power there is nothing to be held.
+            eco=frozenset(() if reading.is_saving else eco),
         )
 
     def refusal(self, decision: Decision) -> Restricted:

@@ -1,10 +1,11 @@
 """How workers run what they have: what yields is held for the policy, heat or interactive requests, and so
 many threads compute as the policy says, and other programs go before what nobody waits for."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from pilotlight.core import Model, Request
+from pilotlight.core import Model, Request, RequestClass
 from pilotlight.policy.limits import ALL_THREADS, EFFICIENT
+from pilotlight.power.saver import Wish
 from pilotlight.scheduler.gate import Orders
 from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import SetThreads
@@ -41,6 +42,12 @@ class Holds:
         """What a worker that runs these is to the system: one that only has what yields gives way."""
         only_yields = bool(requests) and all(request.yields for request in requests)
         return Priority.LOW if only_yields and self.orders.gives_way else Priority.NORMAL
+
+    def clocks(self, classes: Collection[RequestClass]) -> Wish:
+        """That are wanted while requests of these classes are in workers."""
+        if all(one.yields for one in classes) and (self.orders.holds_yielding or not classes):
+            return Wish.REST
+        return Wish.HOLD if self.orders.eco.issuperset(classes) else Wish.RELEASE
 
     @property
     def wants_efficient(self) -> bool:

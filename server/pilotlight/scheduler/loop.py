@@ -30,6 +30,7 @@ from pilotlight.core import (
 from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import Error
 from pilotlight.notices import Notices
+from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
@@ -71,7 +72,8 @@ class Senses(Protocol):
 
 
 class Loop:
-    """`Effects` and event source of one `Scheduler`, and `Owner` of all workers."""
+    """`Effects` and event source of one `Scheduler`, and `Owner` of all workers; `wish` hears what clocks the
+    machine is to have."""
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Loop:
         slowdown: Slowdown,
         ledger: Ledger,
         senses: Senses,
+        wish: Callable[[Wish], None] = lambda wish: None,
     ) -> None:
         self._catalog = catalog
         self._loader = loader
@@ -173,11 +176,6 @@ class Loop:
         else:
             self._notices.raise_("memory_pressure", Severity.WARNING, PRESSURE[level])
         self._post(lambda: self._scheduler.on_pressure(level))
-
-    @property
-    def has_workers(self) -> bool:
-        """Models are loaded."""
-        return bool(self._books.workers)
 
     @property
     def is_answering(self) -> bool:
