@@ -25,6 +25,7 @@ from pilotlight.energy.ledger import Ledger
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.policy.limits import EFFICIENT, Threads
+from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
@@ -83,8 +84,10 @@ class Bench:
         loader = cast(Loader, self.loader)
         self.slowdown = Slowdown()
         ledger = Ledger()
+        self.wishes: list[Wish] = []
+        hear = self.wishes.append
         self.loop = Loop(
-            self.catalog, loader, self.notices, self.books, 4, self.slowdown, ledger, self.senses
+            self.catalog, loader, self.notices, self.books, 4, self.slowdown, ledger, self.senses, hear
         )
 
     @property
@@ -598,6 +601,21 @@ async def test_a_worker_gives_way_while_it_only_has_what_yields(bench: Bench) ->
     await settle()
     assert bench.worker.priorities[3:] == [Priority.NORMAL]
     assert bench.loop.status()[0].priority == "normal"
+
+
+async def test_low_clocks_are_for_what_a_rule_says_and_nothing_beside_it(bench: Bench) -> None:
+    """A worker that has it is told to save energy, and the machine; not with other classes at work."""
+    bench.loop.obey(Orders(eco=frozenset({RequestClass.BACKGROUND})))
+    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    assert (bench.worker.priorities, bench.wishes[-1]) == ([Priority.ECO], Wish.HOLD)
+    _, second = await bench.running("2", request_class=RequestClass.BATCH)
+    assert (bench.worker.priorities[1:], bench.wishes[-1]) == ([Priority.LOW], Wish.RELEASE)
+    bench.worker.say(done(second))
+    await settle()
+    assert bench.wishes[-1] is Wish.HOLD
+    bench.worker.say(done(first))
+    await settle()
+    assert (bench.worker.priorities[-1], bench.wishes[-1]) == (Priority.NORMAL, Wish.REST)
 
 
 async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:

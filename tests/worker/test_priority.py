@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.worker.priority import Priority, scheduling
+from pilotlight.worker.priority_macos import Mac
 from pilotlight.worker.priority_windows import SET_INFORMATION, Windows
 
 PROGRAM = """
@@ -76,17 +77,43 @@ class Calls:
         self.said.append(("class", handle, priority_class))
         return True
 
+    def set_throttling(self, handle: int, control: int, state: int) -> bool:
+        self.said.append(("throttling", control, state))
+        return True
+
     def close(self, handle: int) -> None:
         self.said.append(("close", handle, 0))
 
 
-def test_on_windows_it_is_the_class_of_the_process() -> None:
+@pytest.mark.parametrize(
+    ("priority", "priority_class", "is_eco"),
+    [(Priority.NORMAL, 0x20, 0), (Priority.LOW, 0x40, 0), (Priority.ECO, 0x40, 1)],
+)
+def test_on_windows_it_is_the_class_and_the_throttling_of_the_process(
+    priority: Priority, priority_class: int, is_eco: int
+) -> None:
     """And no handle is left open."""
     calls = Calls()
-    Windows(calls).set(5, Priority.LOW)
-    Windows(calls).set(5, Priority.NORMAL)
-    opened, closed = ("open", 5, SET_INFORMATION), ("close", 77, 0)
-    assert calls.said == [opened, ("class", 77, 0x40), closed, opened, ("class", 77, 0x20), closed]
+    Windows(calls).set(5, priority)
+    assert calls.said == [
+        ("open", 5, SET_INFORMATION),
+        ("class", 77, priority_class),
+        ("throttling", is_eco, is_eco),
+        ("close", 77, 0),
+    ]
+
+
+def test_on_macos_only_what_saves_energy_is_in_the_background() -> None:
+    """By the process, from outside; 0 takes it back."""
+    said: list[tuple[int, int, int]] = []
+
+    def setpriority(which: int, who: int, value: int) -> int:
+        said.append((which, who, value))
+        return 0
+
+    for priority in Priority.LOW, Priority.ECO, Priority.NORMAL:
+        Mac(setpriority).set(5, priority)
+    assert said == [(4, 5, 0), (4, 5, 0x1000), (4, 5, 0)]
 
 
 def test_on_windows_a_process_that_has_ended_is_nobodys_business() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pilotlight.core import Request
+from pilotlight.core import Request, RequestClass
 from pilotlight.energy.accounts import Energy
 from pilotlight.worker.protocol import Generate
 
@@ -74,6 +74,11 @@ class Dispatches:
     def of(self, model: str) -> Sequence[Request]:
         """Those in its worker."""
         return [request for request in self.requests if request.model == model]
+
+    @property
+    def classes(self) -> set[RequestClass]:
+        """Those of all."""
+        return {request.request_class for request in self.requests}
 
     @property
     def urgent_models(self) -> set[str]:

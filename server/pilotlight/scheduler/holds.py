@@ -38,10 +38,12 @@ class Holds:
             return None
         return SetThreads(max(one.alone(own, enough) for one in limits), max(one.of(own) for one in limits))
 
-    def priority(self, requests: Sequence[Request]) -> Priority:
+    def priority(self, requests: Sequence[Request], clocks: Wish) -> Priority:
         """What a worker that runs these is to the system: one that only has what yields gives way."""
         only_yields = bool(requests) and all(request.yields for request in requests)
-        return Priority.LOW if only_yields and self.orders.gives_way else Priority.NORMAL
+        if not (only_yields and self.orders.gives_way):
+            return Priority.NORMAL
+        return Priority.ECO if clocks is Wish.HOLD else Priority.LOW
 
     def clocks(self, classes: Collection[RequestClass]) -> Wish:
         """That are wanted while requests of these classes are in workers."""

@@ -94,6 +94,7 @@ class Loop:
         self._slowdown = slowdown
         self._ledger = ledger
         self._senses = senses
+        self._wish = wish
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = anyio.Event()
@@ -242,6 +243,7 @@ class Loop:
                 if not self._answers:
                     self._senses.end()
                 self._steering.steer()
+                self._wish(self._holds.clocks(self._dispatches.classes))
                 self._wake = anyio.Event()
                 # Without anything due there is no timer.
                 with anyio.CancelScope(deadline=self._scheduler.next_due):

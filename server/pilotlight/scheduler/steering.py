@@ -27,11 +27,12 @@ class Steering:
     def steer(self) -> None:
         """As things are now."""
         urgent_models = self._dispatches.urgent_models
+        clocks = self._holds.clocks(self._dispatches.classes)
         for name, at in self._books.items():
             if at.worker is not None:
                 self._hold(at, self._holds.is_held(name, urgent_models))
                 self._set_threads(name, at)
-                self._set_priority(at, self._holds.priority(self._dispatches.of(name)))
+                self._set_priority(at, self._holds.priority(self._dispatches.of(name), clocks))
 
     def wants_measured(self, model: Model) -> bool:
         """It matters how many of its threads are enough."""

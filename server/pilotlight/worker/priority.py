@@ -16,6 +16,8 @@ class Priority(StrEnum):
     NORMAL = "normal"
     LOW = "low"
     """Other programs go first; alone it is as fast as ever."""
+    ECO = "eco"
+    """And it is to take little energy, however slow that makes it."""
 
 
 class Scheduling(Protocol):
@@ -26,7 +28,7 @@ class Scheduling(Protocol):
 
 
 class Fixed:
-    """A system where it cannot be taken back: who is not root may raise `nice` there, and never lower it."""
+    """A system that we know nothing of."""
 
     def set(self, pid: int, priority: Priority) -> None:
         """Nothing."""
@@ -40,6 +42,10 @@ def scheduling() -> Scheduling:
         from pilotlight.worker.priority_linux import Linux
 
         return Linux()
+    if platform == "darwin":
+        from pilotlight.worker.priority_macos import Mac, setpriority
+
+        return Mac(setpriority())
     if platform == "win32":
         from pilotlight.worker.priority_windows import SystemCalls, Windows
 

@@ -4,7 +4,7 @@ SCHED_IDLE is what we want: it runs when nothing else does, and its I/O, too, co
 (include/linux/ioprio.h, `task_nice_ioclass`). But out of it an unprivileged thread gets only with an
 RLIMIT_NICE that most systems do not give (sched(7)), and one that cannot come back is slow for whoever asks
 next. Where that is so it is SCHED_BATCH, which anybody may enter and leave: such threads do not interrupt
-others when they wake.
+others when they wake. Clocks are for the whole machine, see `power.saver`.
 """
 
 import os
@@ -37,7 +37,7 @@ class Linux:
 
     def set(self, pid: int, priority: Priority) -> None:
         """See `priority.Scheduling`."""
-        policy, param = (self._lowest, NO_PRIORITY) if priority is Priority.LOW else self._normal
+        policy, param = self._normal if priority is Priority.NORMAL else (self._lowest, NO_PRIORITY)
         done: set[int] = set()
         # A thread that is started meanwhile is like the one that starts it, so it may be like none of them.
         while new := _threads(pid) - done:
