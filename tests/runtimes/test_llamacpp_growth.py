@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from speaking import Bench, generate, llamacpp
 
@@ -10,7 +11,7 @@ from gguf_factory import write_tiny_gguf
 from pilotlight.core import FinishReason
 from pilotlight.runtimes.llamacpp.layout import UNIT, Layout
 from pilotlight.runtimes.llamacpp.native import Llama
-from pilotlight.worker.protocol import Refused
+from pilotlight.worker.protocol import Generate, Refused
 
 CONTEXT = 32 * UNIT
 
@@ -99,6 +100,86 @@ def test_an_answer_may_outgrow_the_memory(bench: Bench) -> None:
     speech = bench.answer(generate(tokens(UNIT - 100), max_tokens=300, ignore_eos=True))
     assert speech.end.completion_tokens == 300
     assert layout(bench) == own(4, 2 * UNIT)
+
+
+def several(num_prompts: int) -> list[Generate]:
+    """Short prompts, with short answers."""
+    changes = {"max_tokens": 20, "cache_prompt": False, "ignore_eos": True}
+    return [generate(tokens(50, seed), **changes) for seed in range(num_prompts)]
+
+
+def test_a_crowd_of_short_ones_gets_small_memory_again(bench: Bench) -> None:
+    """Where that is faster: with flash attention."""
+    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    bench.answers(several(3))
+    assert layout(bench) == own(4, 8 * UNIT), "not for a few"
+    speeches = bench.answers(several(4))
+    assert [speech.end.completion_tokens for speech in speeches] == [20] * 4
+    assert layout(bench) == own(4, UNIT if bench.info.mode == "no-extra-buffers" else 8 * UNIT)
+
+
+@pytest.mark.parametrize("bench", ["no-extra-buffers"], indirect=True)
+def test_what_runs_goes_on_when_memory_shrinks(bench: Bench) -> None:
+    """Three are in the middle of a sentence, and hold what they held, to the last bit."""
+    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    asked = several(3)
+    for one in asked:
+        bench.start(one)
+    for _ in range(10):
+        bench.step()
+    decoder, running = bench.runtime._decoder, bench.runtime._memory.running
+    held = [sequence.num_computed for sequence in running]
+    before = [decoder.save(row, num_tokens) for row, num_tokens in enumerate(held)]
+    assert decoder.reserve([*(len(sequence.tokens) for sequence in running), 100])
+    assert layout(bench) == own(4, UNIT)
+    after = [decoder.save(row, num_tokens) for row, num_tokens in enumerate(held)]
+    assert len(after) == 3
+    assert all(np.array_equal(a.turned().packed(), b.packed()) for a, b in zip(before, after, strict=True))
+    bench.finish()
+    assert [bench.speech(one).end.completion_tokens for one in asked] == [20] * 3
+
+
+def test_memory_that_cannot_be_made_smaller_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs does not hear of it."""
+    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    alone = [bench.answer(one).text for one in several(4)]
+    resize = Llama.resize
+    monkeypatch.setattr(
+        Llama, "resize", lambda llama, wanted: wanted != own(4, UNIT) and resize(llama, wanted)
+    )
+    assert [speech.text for speech in bench.answers(several(4))] == alone
+    assert layout(bench) == own(4, 8 * UNIT)
+
+
+@pytest.mark.parametrize("cache_prompt", [False, True])
+def test_what_is_trimmed_gives_memory_back(bench: Bench, cache_prompt: bool) -> None:
+    """That of the longest conversation so far."""
+    bench.answer(generate(tokens(5 * UNIT), max_tokens=5, cache_prompt=cache_prompt))
+    bench.runtime.trim()
+    assert layout(bench) == own(4, UNIT)
+    assert bench.answer(generate(tokens(50), max_tokens=5)).end.completion_tokens == 5
+
+
+@pytest.mark.parametrize("bench", ["no-extra-buffers"], indirect=True)
+@pytest.mark.parametrize("seed", range(3))
+def test_memory_that_grows_and_shrinks_stays_in_order(bench: Bench, seed: int) -> None:
+    """Whoever comes and goes, in crowds or alone."""
+    draw, seen = random.Random(seed), set()
+    asked: list[Generate] = []
+    for _ in range(12):
+        most = draw.choice([60, 60, 600])
+        for _ in range(draw.choice([1, 4, 5])):
+            prompt = tokens(draw.randint(5, most), draw.randrange(3))
+            asked.append(generate(prompt, max_tokens=draw.randint(1, 20), ignore_eos=True))
+            bench.start(asked[-1])
+        for _ in range(draw.choice([5, 60])):
+            seen.add(layout(bench).num_cells)
+            if bench.runtime.has_work:
+                bench.step()
+            assert bench.runtime.state().fault is None
+    bench.finish()
+    assert all(bench.speech(one).end.completion_tokens == one.max_tokens for one in asked)
+    assert len(seen) > 1
 
 
 def test_a_conversation_survives_the_growth(bench: Bench) -> None:

@@ -89,7 +89,7 @@ class Decoder(Protocol):
         """Give back the memory of a row; those after it are clear already."""
 
     def rest(self) -> None:
-        """Nothing is computed for now, and only the first row holds something: give back what is spare."""
+        """Nothing is computed for now, and only the first row may hold something: give back what is spare."""
 
     def save(self, row: int, num_tokens: int) -> Any:
         """A copy of a row's first tokens, for `restore`, if `can_restore` those of all it holds."""
@@ -260,7 +260,7 @@ class Memory(Generic[S]):
     def forget(self) -> None:
         """Drop all prefixes at rest."""
         self._parking = Parking(self._parking.max_tokens)
-        if self._resting:
+        if not self._rows:
             self._resting = []
             self._decoder.clear(0)
             self._decoder.rest()

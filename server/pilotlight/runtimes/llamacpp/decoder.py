@@ -131,13 +131,20 @@ class LlamaDecoder:
         is_more = len(lengths) > len(self._reserved)
         self._reserved = tuple(lengths)
         holds = self._layout.holds(lengths)
-        # Cells of their own would be better for several, but making them is worth it only once they begin.
-        if holds and not (self._layout.is_shared and is_more and len(lengths) > 1):
+        # What would be better for several is worth making only once they begin.
+        if holds and not (is_more and len(lengths) > 1):
             return True
         wanted = self._choose(lengths)
-        if wanted is None or (holds and wanted.is_shared):
+        if wanted is None or (holds and not self._is_better(wanted, len(lengths))):
             return holds
         return self._divide(wanted, len(lengths))
+
+    def _is_better(self, wanted: Layout, num_rows: int) -> bool:
+        """Than the layout there is, by more than making it costs, and another when a long prompt comes."""
+        if self._layout.is_shared or wanted.is_shared:
+            return not wanted.is_shared
+        gains_flash = self._llama.would_flash(wanted) and not self._llama.would_flash(self._layout)
+        return gains_flash and num_rows >= FEW_ROWS
 
     def _divide(self, wanted: Layout, num_rows: int) -> bool:
         """Make the memory anew and carry over what the first rows hold; False if the old one has to stay."""
@@ -184,7 +191,9 @@ class LlamaDecoder:
         self._llama.clear(row)
 
     def rest(self) -> None:
-        """It is what the next request needs."""
+        smallest = self._choose([1] * self._num_rows)
+        if smallest not in (None, self._layout) and not self._llama.num_held(0):
+            self._divide(smallest, num_rows=0)
 
     def save(self, row: int, num_tokens: int) -> SequenceState:
         state = self._save(row)

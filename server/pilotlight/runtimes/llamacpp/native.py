@@ -207,8 +207,7 @@ class Llama:
         self._params.n_ctx = layout.num_cells_in_all
         self._params.n_seq_max = layout.num_rows
         self._params.kv_unified = layout.is_shared
-        wants_flash = self._has_gpu or self._needs_flash or layout.is_short or not self.has_plain_memory
-        self._uses_flash = self.can_flash and wants_flash
+        self._uses_flash = self.would_flash(layout)
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self._params.flash_attn_type = auto if self._uses_flash else off
         self._context = lib.llama_init_from_model(self._model, self._params)
@@ -217,6 +216,11 @@ class Llama:
         self._adapters.put_on(self._context)
         self._memory = lib.llama_get_memory(self._context)
         return True
+
+    def would_flash(self, layout: Layout) -> bool:
+        """Attention over a memory of this layout would be flash attention."""
+        wants_flash = self._has_gpu or self._needs_flash or layout.is_short or not self.has_plain_memory
+        return self.can_flash and wants_flash
 
     # --- vocabulary ---
 
