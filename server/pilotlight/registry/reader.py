@@ -11,8 +11,15 @@ BLOCK_BYTES = 2**18
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
 
 
+LONGEST_MESSAGE = 500
+"""Letters: what it is about may be anybody's, and as long as they like."""
+
+
 class HeaderError(Exception):
-    """This is no GGUF that anybody should load; the message says why, with the numbers."""
+    """This is no model that anybody should load; the message says why, with the numbers."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...")
 
 
 class TruncatedError(HeaderError):

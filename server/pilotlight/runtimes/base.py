@@ -7,9 +7,15 @@ from typing import Any, Protocol
 from pilotlight.core import WorkerInfo
 from pilotlight.worker.protocol import Computed, Event, Generate, Load, Saved, State
 
+LONGEST_MESSAGE = 1000
+"""Letters: it may quote files of strangers."""
+
 
 class LoadError(Exception):
     """The model cannot be loaded; the message is for the person who asked for it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= LONGEST_MESSAGE else f"{message[:LONGEST_MESSAGE]}...")
 
 
 class MissingLibraryError(LoadError):

@@ -4,12 +4,16 @@ What every runtime that loads folders needs besides weights. Knows neither a run
 """
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+
+LONGEST_NAME = 255
+"""Bytes: what file systems take."""
 
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -102,7 +106,7 @@ def file_name(value: str) -> str:
 
     Raises `ValueError`.
     """
-    if value != Path(value).name:
+    if value != Path(value).name or value == ".." or len(os.fsencode(value)) > LONGEST_NAME:
         raise ValueError(f"{value!r} is no file name")
     return value
 

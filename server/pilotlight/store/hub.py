@@ -6,6 +6,7 @@ Imported where the hub is asked only, never by the daemon; sends no telemetry.
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +48,27 @@ def list_files(reference: HubReference, timeout_s: float) -> Listing:
         info = api.model_info(
             reference.repo, revision=reference.revision, files_metadata=True, timeout=timeout_s
         )
-    files = {sibling.rfilename: sibling for sibling in info.siblings or ()}
-    return Listing(reference.repo, info.sha or reference.revision, files)
+        files = {_checked(sibling).rfilename: sibling for sibling in info.siblings or ()}
+        if not re.fullmatch(r"[0-9a-f]{40}", info.sha or ""):
+            raise ValueError("no commit")
+    return Listing(reference.repo, str(info.sha), files)
+
+
+def _checked(sibling: "RepoSibling") -> "RepoSibling":
+    """The library takes what it is told. Raises `ValueError` for what is no file."""
+    lfs = sibling.lfs
+    texts = sibling.rfilename, sibling.blob_id or "", lfs.sha256 if lfs else ""
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError("a file without a name or hash")
+        text.encode()  # else no URL could hold it
+    if sibling.size is not None and not _is_count(sibling.size):
+        raise ValueError("a file of no size")
+    return sibling
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def headers() -> dict[str, str]:
@@ -90,7 +110,7 @@ def mapped(reference: HubReference) -> Iterator[None]:
         raise PullFailed(f"the hub refuses {reference.repo}: {status} {exc.response.reason_phrase}") from exc
     except HTTPError as exc:
         raise Interrupted(f"the hub does not answer ({type(exc).__name__})") from exc
-    except (ValueError, KeyError, TypeError) as exc:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise PullFailed(
             f"the hub's answer about {reference.repo} makes no sense: {type(exc).__name__}"
         ) from exc

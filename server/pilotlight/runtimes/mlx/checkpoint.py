@@ -54,7 +54,7 @@ class Checkpoint:
                 end_tokens=_ends(generation.get("eos_token_id") or text.get("eos_token_id")),
                 quantization=_quantization(config),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
             raise LoadError(f"{folder / CONFIG} describes no text generation model: {reason}") from exc
 

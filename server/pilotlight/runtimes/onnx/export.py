@@ -64,7 +64,7 @@ class Export:
                 past=(_pattern(inputs["past_key_names"]), _pattern(inputs["past_value_names"])),
                 present=(_pattern(outputs["present_key_names"]), _pattern(outputs["present_value_names"])),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
             reason = f"{exc} is missing" if isinstance(exc, KeyError) else str(exc)
             raise LoadError(f"{folder / CONFIG} describes no text generation model: {reason}") from exc
 
