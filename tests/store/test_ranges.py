@@ -46,6 +46,12 @@ def ranges(hub: Hub) -> list[str | None]:
     return [headers.get("range") for headers in hub.downloads(FILE)]
 
 
+def is_one_stream(hub: Hub) -> bool:
+    """It was asked for all the rest, after the first answer. Pieces may have been asked for since, by threads
+    that were slow."""
+    return any(one is None or one.endswith("-") for one in ranges(hub)[1:])
+
+
 def end(download: Download) -> dict[str, Any]:
     """Its last event."""
     events, _ = download.end()
@@ -108,10 +114,10 @@ def test_a_server_that_does_not_send_pieces_properly_is_read_by_one_stream(
     hub: Hub, store: Store, repo: str, download: Start, fault: Fault
 ) -> None:
     """From where the pieces had come to, to the end."""
-    hub.fail(FILE, HEAD, *[fault] * 4)
+    hub.fail(FILE, HEAD, fault)
     assert end(download(REPO))["event"] == "installed"
     assert installed(store)
-    assert ranges(hub)[-1] is None or str(ranges(hub)[-1]).endswith("-")
+    assert is_one_stream(hub)
 
 
 @pytest.mark.parametrize("etag", ['W/"mark"', "mark", ""])
@@ -133,7 +139,7 @@ def test_pieces_of_another_file_are_never_taken(hub: Hub, store: Store, repo: st
     hub.go_on.set()
     assert end(one)["event"] == "installed", "the bytes were the same after all"
     assert installed(store)
-    assert str(ranges(hub)[-1]).endswith("-")
+    assert is_one_stream(hub)
 
 
 def test_a_wrong_piece_costs_another_download_by_one_stream(

@@ -86,11 +86,16 @@ class Ranges:
             yield self._pieces.pop(begin).data
             begin = piece.end
 
+    def stop(self) -> None:
+        """Nobody wants the pieces any more that are on their way."""
+        for piece in self._pieces.values():
+            piece.is_wanted = False
+
     def _start(self, start: int) -> None:
         piece = self._pieces.get(start)
         if piece is None:
             piece = self._pieces[start] = _Piece(start, min(start + PIECE_BYTES, self.size))
-        elif piece.error is None:
+        elif not piece.can_go_on:
             return
         piece.start_fetching(self._client, self._source)
 
@@ -104,6 +109,12 @@ class _Piece:
         self.data = bytearray()
         self.error: BaseException | None = None
         self.is_settled = threading.Event()
+        self.is_wanted = True
+
+    @property
+    def can_go_on(self) -> bool:
+        """Its connection was lost; whatever else it ended with is told in its turn."""
+        return isinstance(self.error, Interrupted) and not isinstance(self.error, Unsplit)
 
     def start_fetching(self, client: httpx.Client, source: Source) -> None:
         """What is missing of it; `is_settled` tells when it has come, or failed."""
@@ -124,6 +135,8 @@ class _Piece:
         with lost(), client.stream("GET", source.url, headers={**source.headers, **asked}) as response:
             _check(response, f"bytes {begin}-{self.end - 1}/{source.size}")
             for chunk in response.iter_raw():
+                if not self.is_wanted:
+                    return
                 if len(self.data) + len(chunk) > self.end - self.start:
                     raise Unsplit("the server sends more of a piece than it was asked for", 0.0)
                 self.data += chunk

@@ -105,7 +105,8 @@ class Transfer:
         """
         has_come_before = self._part.num_bytes > 0
         self._complete(client, progress)
-        if not self._part.is_right() and (has_come_before or self._num_requests > 1):
+        is_of_several = has_come_before or self._num_requests > 1 or self._ranges is not None
+        if not self._part.is_right() and is_of_several:
             self._part.restart()
             self._take_one_stream()
             self._complete(client, progress)
@@ -135,6 +136,8 @@ class Transfer:
             self._read_ranges(self._ranges, progress)
 
     def _take_one_stream(self) -> None:
+        if self._ranges is not None:
+            self._ranges.stop()
         self._ranges, self._may_split = None, False
 
     def _read_ranges(self, ranges: Ranges, progress: Callable[[int, int], None]) -> None:
