@@ -138,9 +138,9 @@ def test_noise_from_native_code_does_not_matter(serve: Serve, tmp_path: Path) ->
 
 def test_a_client_that_leaves_while_the_model_loads_is_forgotten(serve: Serve, tmp_path: Path) -> None:
     """The load goes on; the next request finds the model."""
-    daemon = serve(models="[server]\naccept_s = 0\n" + echo(tmp_path, load_s=0.5))
+    daemon = serve(models="[server]\naccept_s = 0\n" + echo(tmp_path, load_s=2))
     with daemon.stream("echo"):
-        assert daemon.model("echo")["queued"] == 1
+        until(lambda: daemon.model("echo")["queued"] == 1)
     until(lambda: daemon.model("echo")["queued"] == 0)
     assert daemon.model("echo")["state"] == "starting"
     assert daemon.post("echo").status_code == 200
