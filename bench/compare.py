@@ -16,6 +16,7 @@ from client import CallFailed
 from comparison import Comparison, Side
 from load import MICRO_PLAN, REAL_PLAN, SCENARIOS, Figures, Load, Plan, measure
 from models import SHAPES, ensure_model
+from processes import at_rest
 from servers import (
     Launch,
     Server,
@@ -58,7 +59,10 @@ def side(launch: Launch, server: Server, plan: Plan) -> Side:
     """A server under the load of `load.py`."""
 
     async def measure_round(number: int, scenario: str) -> Figures:
-        return await measure(Load(server.url, server.model, server.pid, plan, number), [scenario])
+        figures = await measure(Load(server.url, server.model, server.pid, plan, number), [scenario])
+        # What it computes ahead after the last answer is not to fall into the other's turn.
+        await at_rest(server.pid)
+        return figures
 
     return Side(launch.name, measure_round, launch.command)
 

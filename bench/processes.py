@@ -3,12 +3,19 @@
 It reads the operating system's counters and knows nothing about servers.
 """
 
+import asyncio
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 MIB = 2**20
+
+RESTS_S = 1.0
+"""A process that uses no processor for so long has ended what it did."""
+
+STIRS_S = 0.02
+"""Less processor time than this is no work."""
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -24,6 +31,14 @@ def cpu_s(pid: int) -> float:
     """Processor seconds of the tree so far, user and system."""
     times = [process.cpu_times() for process in tree(pid)]
     return sum(spent.user + spent.system for spent in times)
+
+
+async def at_rest(pid: int) -> None:
+    """Wait until the tree has nothing left to do."""
+    before = -1.0
+    while (now := cpu_s(pid)) - before > STIRS_S:
+        before = now
+        await asyncio.sleep(RESTS_S)
 
 
 def pss_mib(pid: int) -> float:
