@@ -145,3 +145,15 @@ def test_a_projector_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "mmproj.gguf").write_bytes(header({"general.architecture": "clip"}))
     with pytest.raises(HeaderError, match="this is no text model: its architecture is clip"):
         subject(Model("x", tmp_path / "mmproj.gguf"), "full")
+
+
+def test_a_projector_beside_a_model_is_found_and_costs_nothing(tmp_path: Path, tiny_gguf: Path) -> None:
+    """Nothing loads it as long as images are refused."""
+    model = Model("x", tmp_path / "tiny.gguf")
+    model.path.write_bytes(tiny_gguf.read_bytes())
+    alone = subject(model, "full")
+    (tmp_path / "x-mmproj-F16.gguf").write_bytes(header({"general.architecture": "clip"}))
+    beside = subject(model, "full")
+    assert (alone.projector, beside.projector) == (None, tmp_path / "x-mmproj-F16.gguf")
+    assert beside.at(2048) == alone.at(2048)
+    assert "x-mmproj-F16.gguf beside it is not loaded" in "\n".join(lines(judge(beside, LAPTOP)))

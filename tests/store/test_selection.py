@@ -12,6 +12,7 @@ GGUF = [
     "name-Q4_K_M.gguf",
     "name-Q8_0.gguf",
     "mmproj-name-f16.gguf",
+    "name-MMPROJ-f32.gguf",
     "name.imatrix.gguf",
     "BF16/name-BF16-00001-of-00002.gguf",
     "BF16/name-BF16-00002-of-00002.gguf",

@@ -13,6 +13,7 @@ def figures(verdict: Verdict) -> dict[str, Any]:
     """All numbers, in bytes and tokens; what is a function is left out."""
     subject = {field.name: getattr(verdict.subject, field.name) for field in fields(verdict.subject)}
     del subject["at"], subject["at_8_bits"]
+    subject["projector"] = subject["projector"] and str(subject["projector"])
     rest = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
     rows = [asdict(row) for row in verdict.rows]
     return {**rest, "subject": subject, "machine": asdict(verdict.machine), "rows": rows}
@@ -34,6 +35,9 @@ def lines(verdict: Verdict) -> Iterator[str]:
     )
     yield from (f"  - {line}" for line in verdict.advice)
     yield from _gpu(subject)
+    if subject.projector:
+        name = subject.projector.name
+        yield f"images are not supported yet: {name} beside it is not loaded and costs nothing"
     yield (
         f"speed: at most {_speed(verdict.tokens_per_s)} tokens/s for one answer: each token reads "
         f"{_size(subject.bytes_active)}, and memory gives {_size(machine.bytes_per_s)}/s (measured now)"

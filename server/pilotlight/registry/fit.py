@@ -5,6 +5,7 @@ Pure arithmetic over an estimate: what the machine has comes in as values. Knows
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from pilotlight.registry.caps import largest_context
 from pilotlight.registry.cost import Estimate
@@ -48,6 +49,8 @@ class Subject:
     """Bytes that its own table allows it."""
     gpus: tuple[str, ...] = ()
     """What computes it besides the CPU: its memory is not estimated."""
+    projector: Path | None = None
+    """A file beside it that makes tokens of images; nothing loads it yet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pilotlight.registry.cost import Estimate, Layout, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
-from pilotlight.registry.formats import MARKS
+from pilotlight.registry.formats import MARKS, projector_of
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import backends
 from pilotlight.registry.shape import Shape
@@ -25,7 +25,8 @@ def subject(model: Model, mode: str) -> Subject:
     """The model as a worker would load it in that mode. Raises `HeaderError` and `OSError`."""
     if model.runtime in MARKS:
         return _of_folder(model)
-    return of_header(model, mode, _header(model.path))
+    found = of_header(model, mode, _header(model.path))
+    return replace(found, projector=projector_of(model.path))
 
 
 def of_header(model: Model, mode: str, header: Header) -> Subject:

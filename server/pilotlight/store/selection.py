@@ -11,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import PurePosixPath
 
 from pilotlight.errors import BadRequest
+from pilotlight.registry.formats import is_of_model
 from pilotlight.registry.gguf import SHARD
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
@@ -86,7 +87,7 @@ def ggufs(paths: Sequence[str]) -> list[Choice]:
     shards: Mapping[str, list[str]] = defaultdict(list)
     for path in paths:
         name = PurePosixPath(path).name.lower()
-        if name.endswith(".gguf") and not name.startswith("mmproj") and "imatrix" not in name:
+        if name.endswith(".gguf") and not is_of_model(name):
             found = SHARD.fullmatch(path)
             shards[f"{found['stem']}.gguf" if found else path].append(path)
     labels = [quantization(whole) for whole in shards]

@@ -10,14 +10,11 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 from pathlib import Path
 
-from pilotlight.registry.formats import MARKS
+from pilotlight.registry.formats import MARKS, is_of_model
 from pilotlight.registry.stores.tree import Tree, is_plain
 
 PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
 """The name of one of several parts, without its suffix, as llama.cpp's gguf-split writes it."""
-
-NO_MODELS = re.compile(r"mmproj|imatrix", re.IGNORECASE)
-"""GGUF files that belong to a model and are none: projectors for images, statistics for quantizing."""
 
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
@@ -32,7 +29,7 @@ def ggufs(tree: Tree, files: Sequence[Path]) -> Iterator[tuple[str, tuple[Path, 
     """Per GGUF model among a folder's sorted files: its name without suffix and number, and its files."""
     models: dict[tuple[str, int], list[Path]] = {}
     for file in files:
-        if file.suffix.casefold() == ".gguf" and not NO_MODELS.search(file.name):
+        if file.suffix.casefold() == ".gguf" and not is_of_model(file.name):
             models.setdefault(_parts(file), []).append(file)
     for (stem, num_parts), parts in models.items():
         if len(parts) != num_parts:
