@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from pilotlight import __version__
-from pilotlight.core import ClassStatus, MemoryStatus, ModelStatus, RequestClass, WorkerState
+from pilotlight.core import ClassStatus, Cost, MemoryStatus, ModelStatus, RequestClass, WorkerState
 
 UNKNOWN: Final = "unknown"
 
@@ -252,6 +252,11 @@ def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | Co
         "Of the budget: all the model's worker may come to hold.",
         labels=["model"],
     )
+    costs = GaugeMetricFamily(
+        "pilotlight_cost_bytes",
+        "What the model's worker takes: estimated and measured right after its load, and at most.",
+        labels=["model", "kind"],
+    )
     loads = CounterMetricFamily("pilotlight_loads", "Loads that succeeded.", labels=["model"])
     load_s = CounterMetricFamily("pilotlight_load_seconds", "Time they took.", labels=["model"])
     evictions = CounterMetricFamily(
@@ -260,11 +265,22 @@ def _residency(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | Co
     for model in models:
         name = model.model.name
         charged.add_metric([name], model.bytes_charged)
+        for kind, num_bytes in _costs(model.cost):
+            costs.add_metric([name, kind], num_bytes)
         loads.add_metric([name], model.loads)
         load_s.add_metric([name], model.load_s)
         for reason, count in model.evictions.items():
             evictions.add_metric([name, reason], count)
-    yield from (charged, loads, load_s, evictions)
+    yield from (charged, costs, loads, load_s, evictions)
+
+
+def _costs(cost: Cost | None) -> Iterator[tuple[str, int]]:
+    """What is known of them."""
+    if cost is not None:
+        yield "estimated", cost.estimated.total
+        yield "at_most", cost.at_most.total
+        if cost.is_measured:
+            yield "measured", cost.at_load.total
 
 
 def _archive(

@@ -13,6 +13,7 @@ from pilotlight.core import (
     Accepted,
     Capabilities,
     Chunk,
+    Cost,
     Finished,
     FinishReason,
     MemoryStatus,
@@ -38,6 +39,7 @@ from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings, ServerSettings
+from pilotlight.store.shelf import Shelf
 
 ADMIN_KEY = "the-key-of-the-tests"
 
@@ -136,6 +138,8 @@ class FakeService:
     is_ready: bool = True
     reloaded: Reloaded | None = None
     """What reading the settings again comes to; None: a wrong one."""
+    cost: Cost | None = None
+    """Of every model."""
     stands: str | None = None
     """Why requests do not run."""
 
@@ -148,6 +152,7 @@ class FakeService:
         self.readings = FakeReadings()
         self.pacer = Pacer(NoWork(), lambda: False)
         self.saver = Saver()
+        self.shelf = Shelf(Config(ServerSettings(store_dir=Path("/nowhere/store"))))
         self.gate = Gate(Policy(rules_of("balanced", ())), self.readings, max_held=2)
         self.requests: list[Request] = []
         self.answers: list[Answer] = []
@@ -201,4 +206,7 @@ class FakeService:
             await self.released.wait()
 
     def status(self) -> Sequence[ModelStatus]:
-        return [ModelStatus(model, WorkerState.STOPPED, None, 0.0, 0, 0, None, 0, None) for model in MODELS]
+        return [
+            ModelStatus(model, WorkerState.STOPPED, None, 0.0, 0, 0, None, 0, None, cost=self.cost)
+            for model in MODELS
+        ]

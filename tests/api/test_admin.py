@@ -21,6 +21,7 @@ async def test_all_models_are_under_admin(client: httpx.AsyncClient) -> None:
     listed = (await client.get("/admin/models")).json()
     assert [model["path"] for model in listed["models"]] == ["/models/tiny.gguf", "/models/large.gguf"]
     assert listed["not_used"] == []
+    assert listed["memory"] == {"budget": 2**30, "charged": 2**20, "archived": 0}
 
 
 async def test_a_reload_says_what_is_different(service: FakeService, client: httpx.AsyncClient) -> None:

@@ -3,6 +3,8 @@
 import httpx
 from fake_service import FakeService, say
 
+from pilotlight.core import Cost, Size
+
 BODY = {"model": "tiny", "prompt": "hi"}
 
 
@@ -72,3 +74,15 @@ async def test_gauges_show_every_model(client: httpx.AsyncClient) -> None:
     for gauge in ("queue_requests", "active_sequences"):
         assert samples[f'pilotlight_{gauge}{{class="batch",model="org/large"}}'] == 0
     assert any(name.startswith("pilotlight_build_info") for name in samples)
+
+
+async def test_what_a_model_costs_is_shown(service: FakeService, client: httpx.AsyncClient) -> None:
+    """As estimated, and as measured once it was."""
+    name = 'pilotlight_cost_bytes{kind="%s",model="tiny"}'
+    assert not any("cost_bytes" in sample for sample in await scraped(client))
+    service.cost = Cost(Size(30, 4), Size(50, 6), Size(20, 1), is_measured=True)
+    samples = await scraped(client)
+    sizes = {kind: samples[name % kind] for kind in ("estimated", "measured", "at_most")}
+    assert sizes == {"estimated": 21, "measured": 34, "at_most": 56}
+    service.cost = Cost(Size(20, 1), Size(50, 6), Size(20, 1), is_measured=False)
+    assert name % "measured" not in await scraped(client)

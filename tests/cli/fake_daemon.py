@@ -20,6 +20,7 @@ MODEL = {
     "cost": {"estimated": 60 * 2**20, "at_most": 90 * 2**20},
 }
 MODEL |= {"progress": 1.0, "active": 1, "queued": 2, "classes": {}, "paused": 0}
+MODEL |= {"versions": []}
 MODEL |= {"bytes_charged": 128 * 2**20, "pin": False, "unload_in_s": None}
 
 

@@ -103,3 +103,17 @@ def test_an_unknown_model_is_one_line_with_the_nearest_name(run: Run) -> None:
     result = run("show", "pilto")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "pilotlight: no model is named 'pilto'; did you mean 'pilot'?\n"
+
+
+def test_versions_of_a_pulled_model_are_listed(run: Run, daemon: FakeDaemon) -> None:
+    """Below it, those that are kept beside the active one."""
+    versions = [("one", "previous"), ("two", "active"), ("three", "failed")]
+    daemon.models[0] |= {"store": "config", "bytes_disk": 2**21, "aliases": []}
+    daemon.models[0]["versions"] = [
+        {"version": version, "state": state, "bytes": 2**20} for version, state in versions
+    ]
+    rows = [row.split() for row in run("ls", "--port", daemon.port).stdout.strip().splitlines()[-3:]]
+    assert rows[0][0] == "pilot"
+    assert rows[1:] == [
+        [state, "version", version, "1", "MiB"] for version, state in versions if state != "active"
+    ]

@@ -156,6 +156,11 @@ def test_a_new_version_is_served_and_the_old_one_is_a_rollback_away(
     assert back.json() == {"model": NAME, "version": one, "previous": two}
     assert daemon.post(NAME, max_tokens=2).status_code == 200
     assert loaded(daemon) == [one, two, one]
+    shown = daemon.get(f"/admin/models/{NAME}").json()["versions"]
+    assert [(version["version"], version["state"]) for version in shown] == [
+        (one, "active"),
+        (two, "previous"),
+    ]
 
 
 def test_a_new_version_that_does_not_load_is_not_served(daemon: Daemon, hub: Hub) -> None:

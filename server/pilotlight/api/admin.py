@@ -1,5 +1,8 @@
 """/admin: what is for the person at the machine. Wakes nothing."""
 
+from dataclasses import asdict
+
+from anyio import to_thread
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -15,11 +18,14 @@ async def reload(_http: HttpRequest, service: Service) -> Response:
 
 
 async def models(_http: HttpRequest, service: Service) -> Response:
-    """All models with everything known of them, and what was found and is not used."""
+    """All models with everything known of them, what was found and is not used, and the memory for them."""
     await service.catalog.refresh()
-    return json_response(listing(service.status(), service.catalog.skipped))
+    versions = await to_thread.run_sync(service.shelf.versions)
+    found = listing(service.status(), service.catalog.skipped, versions)
+    return json_response(found | {"memory": asdict(service.memory())})
 
 
 async def show(http: HttpRequest, service: Service) -> Response:
-    """Everything known about a model: its files, its settings, its worker."""
-    return json_response(full(await status_of(http.path_params["id"], service)))
+    """Everything known about a model: its files, its versions, its settings, its worker."""
+    status = await status_of(http.path_params["id"], service)
+    return json_response(full(status, await to_thread.run_sync(service.shelf.versions)))

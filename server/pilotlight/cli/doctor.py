@@ -59,7 +59,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
     climbed = [ladder.outcome(library.runtime) for library in libraries if library.runtime in MODES]
     outcomes = [outcome for outcome in climbed if outcome is not None]
     daemon = client.find(config, is_address_given=is_address_given)
-    known = listing(map(at_rest, found := catalog(config)), found.skipped)
+    known = listing(map(at_rest, found := catalog(config)), found.skipped, {})
     return {
         "pilotlight": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",

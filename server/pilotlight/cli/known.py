@@ -20,10 +20,15 @@ class Known:
         if self._client is not None:
             return self._client.listing()
         known = catalog(self._config)
-        return listing(map(at_rest, known), known.skipped)
+        return listing(map(at_rest, known), known.skipped, self._versions())
 
     def show(self, name: str) -> dict[str, Any]:
         """Everything about one. Raises `Error` with the nearest name."""
         if self._client is not None:
             return self._client.show(name)
-        return full(at_rest(catalog(self._config).get(name)))
+        return full(at_rest(catalog(self._config).get(name)), self._versions())
+
+    def _versions(self) -> dict[str, list[dict[str, Any]]]:
+        from pilotlight.store.shelf import Shelf
+
+        return Shelf(self._config).versions()

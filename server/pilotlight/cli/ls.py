@@ -1,7 +1,7 @@
 """`pilotlight ls`: all models there are."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -23,11 +23,19 @@ def command(as_json: bool, **arguments: Any) -> None:
     if as_json:
         click.echo(json.dumps(known, indent=2))
         return
-    print_table(COLUMNS, map(_row, known["models"]))
+    print_table(COLUMNS, (row for model in known["models"] for row in _rows(model)))
     if num_skipped := len(known["not_used"]):
         click.echo(f"{num_skipped} more cannot be used; `pilotlight doctor` says why")
 
 
-def _row(model: Mapping[str, Any]) -> tuple[str, ...]:
-    size = f"{model['bytes_disk'] / 2**20:,.0f} MiB" if model["bytes_disk"] else "missing"
-    return model["id"], model["runtime"], size, model["store"], model["state"], ", ".join(model["aliases"])
+def _rows(model: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The model, and below it what it has of versions besides the active one."""
+    size = _size(model["bytes_disk"]) if model["bytes_disk"] else "missing"
+    yield model["id"], model["runtime"], size, model["store"], model["state"], ", ".join(model["aliases"])
+    for one in model["versions"]:
+        if one["state"] != "active":
+            yield f"  {one['state']} version {one['version']}", "", _size(one["bytes"]), "", "", ""
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.0f} MiB"

@@ -3,12 +3,14 @@
 Pure: values in, plain data out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from pilotlight.core import Cost, Model, ModelStatus, WorkerState
 from pilotlight.registry.stores.found import Skipped
+
+Versions = Sequence[Mapping[str, Any]]
 
 EFFICIENT = "efficient"
 """For a number of threads: no more than are enough."""
@@ -47,16 +49,21 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "classes": {name: asdict(one) for name, one in status.classes.items()},
         "paused": status.paused,
         "priority": status.priority,
+        "loads": status.loads,
+        "load_s": status.load_s,
+        "evictions": dict(status.evictions),
         "error": status.error,
     }
 
 
-def full(status: ModelStatus) -> dict[str, Any]:
-    """All of it: where its files are, the settings it is loaded with (0: its worker chooses), its worker."""
+def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any]:
+    """All of it: where its files are, its versions if it was pulled (by its name, see `Shelf.versions`),
+    the settings it is loaded with (0: its worker chooses), its worker."""
     model = status.model
     return {
         **brief(status),
         "path": str(model.path),
+        "versions": versions.get(model.name, ()),
         "settings": {
             "context": model.context,
             "parallel": model.parallel,
@@ -72,10 +79,12 @@ def full(status: ModelStatus) -> dict[str, Any]:
     }
 
 
-def listing(statuses: Iterable[ModelStatus], skipped: Iterable[Skipped]) -> dict[str, Any]:
+def listing(
+    statuses: Iterable[ModelStatus], skipped: Iterable[Skipped], versions: Mapping[str, Versions]
+) -> dict[str, Any]:
     """All of every model, and what looks like one and is not used."""
     return {
-        "models": [full(status) for status in statuses],
+        "models": [full(status, versions) for status in statuses],
         "not_used": [{"store": one.store, "path": str(one.path), "reason": one.reason} for one in skipped],
     }
 

@@ -8,7 +8,7 @@ MARKS = {"onnx": "genai_config.json", "mlx": "config.json"}
 """Per runtime that loads folders, the file that makes a folder one of its models; the first that is there."""
 
 PROJECTOR, STATISTICS = "mmproj", "imatrix"
-"""In names of GGUF files that belong to a model and are none: one makes tokens of images, one served to quantize."""
+"""In names of GGUF files that are no models: one makes tokens of images, the other served to quantize."""
 
 
 def runtime_of(path: Path) -> str:

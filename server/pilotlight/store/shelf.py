@@ -5,6 +5,7 @@ from typing import Any
 from pilotlight.config import Config
 from pilotlight.errors import BadRequest, ModelNotFound
 from pilotlight.store.events import Job
+from pilotlight.store.manifest import Record, Version
 from pilotlight.store.store import Store
 
 
@@ -32,6 +33,13 @@ class Shelf:
             return self._job(str(reference.parse(wanted)), "")
         return self._job(record.origin, record.name)
 
+    def versions(self) -> dict[str, list[dict[str, Any]]]:
+        """What there is of each pulled model, by its name, the oldest first."""
+        return {
+            record.name: [_told(version, record) for version in self.store.versions(record.name)]
+            for record in self.store.records()
+        }
+
     def rollback(self, wanted: str) -> dict[str, Any]:
         """Raises `ModelNotFound`, `NoRollback`."""
         record = self.store.rollback(wanted)
@@ -51,3 +59,17 @@ class Shelf:
     def _job(self, wanted: str, name: str) -> Job:
         server = self._config.server
         return Job(wanted, name, str(self.store.root), server.download_stall_s, server.download_retry_s)
+
+
+def _told(version: Version, record: Record) -> dict[str, Any]:
+    """`state` is `active`, `previous` (what a rollback returns to), `failed` with a reason, or `kept`."""
+    states = {record.active: "active", record.previous: "previous"}
+    reason = record.failures.get(version.id)
+    return {
+        "version": version.id,
+        "state": states.get(version.id, "failed" if reason else "kept"),
+        "reason": reason,
+        "revision": version.revision,
+        "pulled": version.pulled,
+        "bytes": version.bytes,
+    }
