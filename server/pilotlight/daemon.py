@@ -259,8 +259,7 @@ class Daemon:
             tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)
             if (self.config.state_dir / "batches").exists():
                 self._start_batches()
-            if sys.platform == "linux":
-                tasks.start_soon(pressure.listen, self._press)
+            tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
                 tasks.start_soon(self._preload, name)
             self._announce()

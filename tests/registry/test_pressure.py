@@ -9,8 +9,9 @@ from pathlib import Path
 import anyio
 import pytest
 
-from pilotlight.registry import pressure
-from pilotlight.registry.pressure import Level, watch
+from pilotlight.registry import pressure_linux as pressure
+from pilotlight.registry.pressure import Level
+from pilotlight.registry.pressure_linux import watch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PSI and epoll are Linux's")
 

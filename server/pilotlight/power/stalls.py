@@ -1,14 +1,15 @@
 """Linux: how short memory is, by how much of the last ten seconds tasks have waited for it (PSI).
 
-The levels are those of `registry.pressure`, which the kernel wakes; this is the same measure read like a
-gauge."""
+The levels are those of `registry.pressure_linux`, which the kernel wakes; this is the same measure read
+like a gauge."""
 
 import math
 from collections.abc import Iterator
 
 from pilotlight.power.files import Files
 from pilotlight.power.finding import Finding, Known, Missing
-from pilotlight.registry.pressure import TRIGGERS, Level
+from pilotlight.registry.pressure import Level
+from pilotlight.registry.pressure_linux import TRIGGERS
 
 STALLS = "proc/pressure/memory"
 
