@@ -5,6 +5,7 @@ It has no peer: the targets are absolute.
 
 import argparse
 import asyncio
+import os
 import statistics
 import sys
 import tempfile
@@ -94,6 +95,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of each idle watch")
     args = parser.parse_args()
     end_on_sigterm()
+    # An installed program is compiled once, not at every start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as state:
             launch = pilotlight(find_pilotlight(args.pilotlight), Path(state))

@@ -1,5 +1,6 @@
 """What the tests with real processes share: a tiny GGUF, daemons of their own, and one to read from."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,6 +13,9 @@ from serving import Daemon, serving, table
 
 # A background job of a shell ignores Ctrl-C, and whatever it starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Some build machines set it, and then each of a thousand processes compiles our modules again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

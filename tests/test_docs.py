@@ -177,9 +177,9 @@ def _cells(row: str) -> list[str]:
 
 def test_every_command_is_in_the_readme() -> None:
     """With its name first."""
-    from pilotlight.cli import cli
+    from pilotlight.cli import COMMANDS
 
-    for name in cli.commands:
+    for name in COMMANDS:
         assert f"`pilotlight {name}" in README
 
 

@@ -6,13 +6,14 @@ the nearest valid name. Knows what settings mean, not how anything is done.
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import platformdirs
+from msgspec.structs import replace
 
 from pilotlight import sources
 from pilotlight.core import Model

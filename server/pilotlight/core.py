@@ -6,10 +6,12 @@ processes, clocks or runtimes; everything else may import it.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 
 class FinishReason(StrEnum):
@@ -21,8 +23,7 @@ class FinishReason(StrEnum):
     """`max_tokens` or the end of the context was reached."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True):
     """How the next token is chosen; defaults leave the model's distribution as it is.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1, `min_p` 0 and `typical_p` 1 switch that filter
@@ -44,8 +45,7 @@ class Sampling:
     seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     """What the model is asked: exactly one of chat `messages`, plain `text` or `tokens`.
 
     `template_kwargs` are extra variables for the model's chat template (`enable_thinking`, ...).
@@ -77,8 +77,7 @@ RANKS = {request_class: rank for rank, request_class in enumerate(RequestClass)}
 """Of the classes; smaller goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """One validated request of a client; `n` answers (sequences) share its prompt.
 
     One for no answers (`n` = 0) only wants the model loaded. `keep_alive_s` is how long the model stays
@@ -116,15 +115,13 @@ class Request:
         return self.request_class.yields
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(Struct, frozen=True):
     """First thing a request hears: it passed the worker's checks and has `prompt_tokens` tokens."""
 
     prompt_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A piece of answer number `index`: `text` made of `tokens` new tokens (text may lag behind tokens)."""
 
     index: int
@@ -132,8 +129,7 @@ class Chunk:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """Answer number `index` ended. `cached_tokens` of the prompt were reused instead of computed."""
 
     index: int
@@ -142,8 +138,7 @@ class Finished:
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(Struct, frozen=True):
     """What a runtime does beyond generating text; declared by each runtime, once."""
 
     sampling: tuple[str, ...] = ()
@@ -164,8 +159,7 @@ class Capabilities:
     """It can add LoRA adapters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lora:
+class Lora(Struct, frozen=True):
     """An adapter: small matrices that are added to a model's own, `scale` times."""
 
     path: str
@@ -174,8 +168,7 @@ class Lora:
     """Unix seconds; the file's modification time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loading:
+class Loading(Struct, frozen=True):
     """How a model is loaded where its runtime leaves a choice, as its `Capabilities` say."""
 
     kv_cache_type: str = "auto"
@@ -187,8 +180,7 @@ class Loading:
     lora: tuple[Lora, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """Something the daemon can serve: a name, a file, a runtime and limits (0: chosen by the worker)."""
 
     name: str
@@ -230,8 +222,7 @@ class Model:
     capabilities: Capabilities = Capabilities()
 
 
-@dataclass(frozen=True, slots=True)
-class Archive:
+class Archive(Struct, frozen=True):
     """Where a worker's conversations go when it ends, for its model's next one; see `runtimes.archive`."""
 
     folder: str
@@ -253,8 +244,7 @@ class WorkerState(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerInfo:
+class WorkerInfo(Struct, frozen=True):
     """What a worker that finished loading says of itself.
     `context` is in tokens, `bytes_model` of the file."""
 
@@ -283,8 +273,7 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Struct, frozen=True):
     """A health remark that one part raised; `since` is Unix seconds. `code` names it, one notice per code."""
 
     code: str
@@ -293,8 +282,7 @@ class Notice:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
+class Size(Struct, frozen=True):
     """Bytes of a process: `private` ones end with it; `shared` ones are pages of files, which other processes
     may use too and the system may drop."""
 
@@ -306,8 +294,7 @@ class Size:
         return self.private + self.shared
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What a model's worker holds: right after its load, and at most, with the whole context in use.
 
     `estimated` is the arithmetic's word on the load; `at_load` is the same, or what was measured on this
@@ -324,16 +311,14 @@ class Cost:
     """Why its own cap does not let it be loaded."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClassStatus:
+class ClassStatus(Struct, frozen=True):
     """Of one model and class: sequences `active`, and requests `queued` in the daemon."""
 
     active: int
     queued: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
+class ModelStatus(Struct, frozen=True):
     """A snapshot of one model for people and metrics; it informs and never gates."""
 
     model: Model
@@ -381,8 +366,7 @@ class ModelStatus:
     """It is loaded, and finds that out before it is ready."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryStatus:
+class MemoryStatus(Struct, frozen=True):
     """A snapshot of the budget, in bytes: what it is now, and what of it is charged to loaded models."""
 
     budget: int

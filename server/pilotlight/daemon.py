@@ -12,7 +12,6 @@ import signal
 import socket
 import sys
 from collections.abc import Coroutine, Sequence
-from dataclasses import asdict, replace
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,8 @@ import anyio
 import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup, TaskStatus
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from pilotlight import __version__
 from pilotlight.api.app import create_app
@@ -198,7 +199,7 @@ class Daemon:
             self.gate.follow(_policy(read))
         self.notices.clear(NOT_RELOADED)
         reloaded = Reloaded.between(self.config, read, before, self.catalog.configured)
-        log.info("settings read again", **asdict(reloaded))
+        log.info("settings read again", **to_builtins(reloaded))
         return reloaded
 
     async def refresh(self) -> None:

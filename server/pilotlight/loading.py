@@ -1,9 +1,9 @@
 """How a model's table says it is to be loaded, where runtimes differ in what they can be told."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
+from msgspec.structs import replace
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from pilotlight.core import Loading, Lora

@@ -1,8 +1,9 @@
 """What reading the settings again has changed. Pure: values in, words out."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 from pilotlight.config import Config
@@ -17,8 +18,7 @@ LIVE = {
 are taken without a restart."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reloaded:
+class Reloaded(Struct, frozen=True):
     """What is different now: models by name, and settings that differ and wait for a restart."""
 
     file: str

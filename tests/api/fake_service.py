@@ -1,7 +1,7 @@
 """A fake `Service` that obeys the `Answer` contract; a script answers each request."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ MODELS = (
         aliases=("small", "org/tiny"),
         sampling={"temperature": 0.25},
         created=1_700_000_000,
-        capabilities=Capabilities(tuple(field.name for field in fields(Sampling))),
+        capabilities=Capabilities(Sampling.__struct_fields__),
     ),
     Model("org/large", Path("/models/large.gguf"), context=4096, small="tiny"),
 )

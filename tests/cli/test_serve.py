@@ -40,9 +40,27 @@ def test_the_daemon_imports_nothing_that_it_does_not_use() -> None:
 def test_help_imports_nothing_heavy() -> None:
     """The command line starts in a tenth of a second."""
     heavy = {"pydantic", "httpx", "rich", "fastapi", "uvicorn", "structlog", "numpy", "llama_cpp"}
-    code = "import sys, pilotlight.cli; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert heavy.isdisjoint(loaded.split())
+    assert heavy.isdisjoint(loaded_by("nothing, so all of them"))
+
+
+def test_a_command_imports_no_other() -> None:
+    """What `serve` needs and no more."""
+    commands = {name for name in loaded_by("serve") if name.startswith("pilotlight.cli.")}
+    assert commands == {"pilotlight.cli.serve", "pilotlight.cli.options"}
+
+
+def loaded_by(command: str) -> set[str]:
+    """Modules that looking a command up imports."""
+    code = (
+        f"import sys; from pilotlight.cli import cli; cli.get_command(None, {command!r}); print(*sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(result.stdout.split())
+
+
+def test_an_unknown_command_is_told_the_nearest_one(run: Run) -> None:
+    """Among all, also those whose modules nobody has wanted yet."""
+    assert "Did you mean 'doctor'?" in run("docter").stderr
 
 
 @pytest.mark.parametrize(

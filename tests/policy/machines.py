@@ -1,9 +1,9 @@
 """Readings and rules for tests: typed in, or drawn by hypothesis."""
 
-from dataclasses import fields, replace
 from typing import Any
 
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pilotlight.core import RequestClass
 from pilotlight.policy.actions import Actions, Admit
@@ -125,4 +125,4 @@ def rules(draw: st.DrawFn, fewest_conditions: int = 0) -> tuple[Rule, ...]:
 
 def unknown(reading: Reading, names: set[str]) -> Reading:
     """The same with these fields unknown."""
-    return replace(reading, **dict.fromkeys(names & {field.name for field in fields(Reading)}))
+    return replace(reading, **dict.fromkeys(names & set(Reading.__struct_fields__)))

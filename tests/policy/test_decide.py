@@ -1,9 +1,9 @@
 """What the presets and rules say of machines as people know them."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from pilotlight.core import RequestClass

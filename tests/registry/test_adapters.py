@@ -1,10 +1,10 @@
 """LoRA adapters: what is checked before native code sees them, and what they cost."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gguf_factory import write_lora
 from pilotlight.core import Loading, Lora, Model

@@ -1,10 +1,10 @@
 """A model's own cap: which context it leaves, and what is refused."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gguf_factory import write_tiny_gguf
 from pilotlight.core import Cost, Model

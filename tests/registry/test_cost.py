@@ -1,13 +1,14 @@
 """From a header and settings to bytes: against published sizes, and against llama.cpp itself."""
 
 import ctypes
+import dataclasses
 import io
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gguf_header import PUBLISHED, header
 from pilotlight.registry.cost import (
@@ -31,7 +32,7 @@ GB = 10**9
 
 
 def shape(name: str, **changes: Any) -> Shape:
-    return Shape.of(read_header(io.BytesIO(replace(PUBLISHED[name], **changes).header())))
+    return Shape.of(read_header(io.BytesIO(dataclasses.replace(PUBLISHED[name], **changes).header())))
 
 
 def shape_of(metadata: dict[str, Any]) -> Shape:

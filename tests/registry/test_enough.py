@@ -1,11 +1,11 @@
 """What is kept of how many threads are enough."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pilotlight.core import Loading, Model
 from pilotlight.power.clocks import Clocks

@@ -1,10 +1,10 @@
 """Whether models fit, and what is said about it."""
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from gguf_header import PUBLISHED, header
 from pilotlight.cli.fit_report import lines

@@ -1,9 +1,9 @@
 """What every runtime keeps of its contract, on the same trained model in each one's own format."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from speaking import BUILTIN, GREEDY, Bench, builtin, generate, llamacpp
 
 from pilotlight.core import FinishReason, Prompt, Sampling

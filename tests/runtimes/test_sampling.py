@@ -1,13 +1,13 @@
 """The sampler in numpy leaves and draws what llama.cpp's samplers do."""
 
 from collections import deque
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from test_sampler import NUM_VOCAB, Draws, Row, rows
 
 from pilotlight.core import Sampling

@@ -3,12 +3,12 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from speaking import BUILTIN, Bench, Speech, builtin, generate
 
 from pilotlight.core import Archive, Prompt

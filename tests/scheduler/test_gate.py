@@ -1,11 +1,11 @@
 """Who waits at the gate, for what and for how long; time passes by itself."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import LONGEST_RETRY_S, BackgroundBlocked, BatteryFloor, Busy, ShuttingDown

@@ -1,7 +1,6 @@
 """The task between API, scheduler and workers."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import anyio
@@ -10,6 +9,7 @@ from anyio import wait_all_tasks_blocked as settle
 from anyio.lowlevel import checkpoint
 from fake_effects import request
 from fake_worker import FakeLoader, FakeWorker, model
+from msgspec.structs import replace
 
 from pilotlight.core import (
     Accepted,

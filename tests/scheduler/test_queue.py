@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 from fake_effects import background, request
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pilotlight.core import Request, RequestClass
 from pilotlight.scheduler.queue import MOST_CLIENTS, Queue

@@ -1,8 +1,7 @@
 """Decoding is limited by memory above the knee, and by arithmetic below."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from pilotlight.simulate.chip import Chip, Setting
 

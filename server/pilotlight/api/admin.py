@@ -1,8 +1,7 @@
 """/admin: what is for the person at the machine. Wakes nothing."""
 
-from dataclasses import asdict
-
 from anyio import to_thread
+from msgspec import to_builtins
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -22,7 +21,7 @@ async def models(_http: HttpRequest, service: Service) -> Response:
     await service.catalog.refresh()
     versions = await to_thread.run_sync(service.shelf.versions)
     found = listing(service.status(), service.catalog.skipped, versions)
-    return json_response(found | {"memory": asdict(service.memory())})
+    return json_response(found | {"memory": to_builtins(service.memory())})
 
 
 async def show(http: HttpRequest, service: Service) -> Response:

@@ -4,8 +4,9 @@ Knows the dialects' bodies and writers; knows no connection.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 
 from pilotlight.api import classes, said
@@ -19,8 +20,7 @@ from pilotlight.policy.facts import Facts
 from pilotlight.scheduler.gate import restricted
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
+class Asking(Struct, frozen=True):
     """One request as it was asked: of this model, with nothing restricted."""
 
     asked: GenerateBody

@@ -5,9 +5,9 @@ model to read and which known fields are not done.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 from starlette.requests import Request
@@ -21,8 +21,7 @@ from pilotlight.settings import ServerSettings
 Body = TypeVar("Body", bound=BaseModel)
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect(Generic[Body]):
+class Dialect(Struct, Generic[Body], frozen=True):
     """The bodies of one endpoint: their model, and the known fields that are refused by name."""
 
     model: type[Body]

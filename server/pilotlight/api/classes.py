@@ -6,9 +6,9 @@ API key or User-Agent, where the first class that names it holds; else it is int
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 
 from pilotlight.api.apps import app_of

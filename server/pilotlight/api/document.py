@@ -2,10 +2,10 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.requests import Request as HttpRequest
@@ -19,8 +19,7 @@ Endpoint = Callable[[HttpRequest, Service], Awaitable[Response]]
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Later(Generic[T]):
+class Later(Struct, Generic[T], frozen=True):
     """Something of a module that most daemons never need: imported when it is first asked for."""
 
     module: str
@@ -31,8 +30,7 @@ class Later(Generic[T]):
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     """A path, what answers it, and the body it takes if it takes one."""
 
     path: str

@@ -5,15 +5,15 @@ A field here is refused by name, with the reason, unless its value leaves everyt
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 ANYTHING: Final = object()
 """As a harmless value: the field only tunes another one, which is refused when it is switched on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Why a field is not done, and which of its values may still be sent."""
 
     reason: str

@@ -1,7 +1,6 @@
 """GET /v1/models and /v1/models/{id}: OpenAI's list, plus what each model is doing. Wakes nothing."""
 
-from dataclasses import asdict
-
+from msgspec import to_builtins
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -15,7 +14,7 @@ async def models(_http: HttpRequest, service: Service) -> Response:
     """All models, first those configured, then those found in stores; and the memory there is for them."""
     await service.catalog.refresh()
     models = [brief(status) for status in service.status()]
-    return json_response({"object": "list", "data": models, "memory": asdict(service.memory())})
+    return json_response({"object": "list", "data": models, "memory": to_builtins(service.memory())})
 
 
 async def model(http: HttpRequest, service: Service) -> Response:

@@ -4,8 +4,9 @@ The one place where a batch's request is told from others.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
+
+from msgspec.structs import replace
 
 from pilotlight.api import chat, completions
 from pilotlight.api.asking import Asking

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.core import Accepted, Chunk, Finished
 from pilotlight.energy.accounts import Energy
@@ -11,8 +12,7 @@ from pilotlight.metrics import ModelMeter
 from pilotlight.scheduler.answer import Item
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Token counts of a whole request: its prompt once, its answers summed."""
 
     prompt_tokens: int

@@ -7,10 +7,10 @@ and a concatenation. Knows no connections.
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from pilotlight import __version__
 from pilotlight.api import sse
@@ -20,16 +20,14 @@ from pilotlight.core import FinishReason, Model
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A whole answer: its text and why it ended."""
 
     text: str
     reason: FinishReason
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """How a dialect writes a choice. The bytes are JSON members of a streamed choice, after its index."""
 
     id_prefix: str

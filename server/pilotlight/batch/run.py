@@ -6,13 +6,13 @@ Knows what an answer is worth; how one is made is `Inference`, where it is kept 
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import anyio
 import msgspec
 import structlog
 from anyio import to_thread
+from msgspec import Struct
 
 from pilotlight.batch.journal import Entry, Journal, NotRun, Response
 from pilotlight.batch.lines import Input, Line, asked_model
@@ -53,8 +53,7 @@ class Inference(Protocol):
         """Returns once batches may run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Desk:
+class Desk(Struct, frozen=True):
     """What all batches share."""
 
     inference: Inference

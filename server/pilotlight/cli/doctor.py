@@ -47,7 +47,8 @@ def command(ctx: click.Context, /, as_json: bool, reset: bool, **arguments: Any)
 
 def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[str, Any]:
     from collections import Counter
-    from dataclasses import asdict
+
+    from msgspec import to_builtins
 
     from pilotlight.cli import client, machine
     from pilotlight.cli.advice import advise
@@ -64,10 +65,10 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "pilotlight": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
-        "cpu": asdict(cpu),
-        "memory": asdict(memory.read()),
+        "cpu": to_builtins(cpu),
+        "memory": to_builtins(memory.read()),
         "power": _senses(config),
-        "runtimes": [asdict(library) for library in libraries],
+        "runtimes": [to_builtins(library) for library in libraries],
         "config": str(config.file),
         "state_dir": str(config.state_dir),
         "places": [{"store": place.store, "path": str(place.path)} for place in config.places],
@@ -75,7 +76,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
         "not_used": known["not_used"],
         "admin_key": str(keys.admin_file(config.state_dir)),
         "daemon": daemon.url if daemon else None,
-        "outcomes": [asdict(outcome) for outcome in ladder.outcomes()],
+        "outcomes": [to_builtins(outcome) for outcome in ladder.outcomes()],
         "notices": daemon.notices() if daemon else [],
         "advice": list(advise(cpu, libraries, outcomes, sys.executable)),
     }

@@ -1,8 +1,10 @@
 """What `pilotlight fit` says, as lines for a person and as figures for a program."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 from typing import Any
+
+from msgspec import to_builtins
+from msgspec.structs import asdict
 
 from pilotlight.registry.fit import Row, Subject, Verdict
 
@@ -11,12 +13,11 @@ MB, GB = 10**6, 10**9
 
 def figures(verdict: Verdict) -> dict[str, Any]:
     """All numbers, in bytes and tokens; what is a function is left out."""
-    subject = {field.name: getattr(verdict.subject, field.name) for field in fields(verdict.subject)}
+    subject = asdict(verdict.subject)
     del subject["at"], subject["at_8_bits"]
     subject["projector"] = subject["projector"] and str(subject["projector"])
-    rest = {field.name: getattr(verdict, field.name) for field in fields(verdict)}
-    rows = [asdict(row) for row in verdict.rows]
-    return {**rest, "subject": subject, "machine": asdict(verdict.machine), "rows": rows}
+    told: dict[str, Any] = to_builtins({**asdict(verdict), "subject": subject})
+    return told
 
 
 def lines(verdict: Verdict) -> Iterator[str]:

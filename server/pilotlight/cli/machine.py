@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import psutil
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.runtimes.probe import MODULES
 
@@ -48,8 +49,7 @@ PROBE_S = 60.0
 """For importing a library: a cold disk and a slow machine, not a hang."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(Struct, frozen=True):
     """`features` is None where the system does not tell."""
 
     name: str
@@ -62,8 +62,7 @@ class Cpu:
         return "amx_tile" in (self.features or ())
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
+class Library(Struct, frozen=True):
     """A runtime's native library; `version` is None when it is not installed.
 
     `needs` are the other distributions it cannot do without, each with its version or None. `providers` can

@@ -1,11 +1,11 @@
 """`pilotlight policy check`: what a file of rules does with a machine that is described in another."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import to_builtins
 
 if TYPE_CHECKING:
     from pilotlight.policy.check import Verdict
@@ -62,7 +62,7 @@ def _print(plan: "list[Decision]", verdicts: "list[Verdict]", as_json: bool) -> 
         for decision in plan
     }
     if as_json:
-        rules = [asdict(verdict) for verdict in verdicts]
+        rules = [to_builtins(verdict) for verdict in verdicts]
         click.echo(json.dumps({"classes": classes, "rules": rules}, indent=2))
         return
     for name, said in classes.items():

@@ -1,11 +1,11 @@
 """What `pilotlight simulate` says, as tables for a person and as figures for a program."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 import click
+from msgspec import Struct, to_builtins
 
 from pilotlight.cli.tables import print_table
 from pilotlight.simulate.experiment import Run
@@ -21,8 +21,7 @@ MACHINES = "of machines"
 Row = tuple[float | None, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """A figure: its name, its form, and whether more of it is worse."""
 
     name: str
@@ -57,7 +56,7 @@ def figures(run: Run) -> dict[str, Any]:
     """All numbers of one machine under one policy."""
     names = {"platform": run.platform.name, "governor": run.governor, "machine": run.machine}
     kept = {"kept": run.kept, "kept_at_most": run.kept_at_most}
-    return {"simulated": True, **names, "policy": run.policy, **asdict(run.figures), **kept}
+    return {"simulated": True, **names, "policy": run.policy, **to_builtins(run.figures), **kept}
 
 
 def show(runs: Sequence[Run], is_on_battery: bool) -> None:

@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from pilotlight.core import Request
 from pilotlight.energy.meters import Method
 from pilotlight.worker.protocol import Computed
 
 
-@dataclass(frozen=True, slots=True)
-class Energy:
+class Energy(Struct, frozen=True):
     """What computing a request took, as the meter of `method` counted it; if none did, only the `reason`.
 
     See `meters` for methods and scopes.

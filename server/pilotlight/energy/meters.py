@@ -5,11 +5,11 @@ Meters count everything in their scope, whoever used it. Whose joules they were 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
 import psutil
+from msgspec import Struct
 
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.reading import Reading, Supply
@@ -62,8 +62,7 @@ class Meter(Protocol):
         """Why it can tell nothing, in a few words; None if it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Zone:
+class _Zone(Struct, frozen=True):
     """One counter: its folder, and the microjoules after which it begins anew."""
 
     folder: str

@@ -5,8 +5,9 @@ looked at, and one more rule never loosens anything. Knows no rules and no readi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 from pilotlight.policy.limits import ALL_THREADS, Threads, least
 
@@ -25,8 +26,7 @@ class Admit(IntEnum):
         return self.name.lower()
 
 
-@dataclass(frozen=True, slots=True)
-class Actions:
+class Actions(Struct, frozen=True):
     """What is done with a request; the defaults leave it as it is. `a | b` restricts as both do."""
 
     admit: Admit = Admit.NOW

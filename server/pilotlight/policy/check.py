@@ -4,8 +4,9 @@ Pure: values in, values out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.errors import ConfigError
 from pilotlight.policy.rules import Rule
@@ -89,8 +90,7 @@ def read(document: Any) -> Reading:
     return Reading(**known)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """Whether a rule holds, and its conditions: as written, if they are so, and what the reading says."""
 
     rule: str

@@ -5,8 +5,9 @@ time of day is neither worse nor better. What is unknown, or no number, is a no.
 """
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pilotlight.power.headroom import BANDS, SPAN
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
@@ -28,8 +29,7 @@ LOAD_SLACK = 0.1
 DAY_MIN = 24 * 60
 
 
-@dataclass(frozen=True, slots=True)
-class Slack:
+class Slack(Struct, frozen=True):
     """How much better it has to get before a yes becomes a no again.
 
     `battery` is in percent points, `thermal` in headroom, `load` a part of the processors.
@@ -57,8 +57,7 @@ class Condition(Protocol):
         """As rules write it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SupplyIs:
+class SupplyIs(Struct, frozen=True):
     """The power comes from this supply, or from a worse one."""
 
     least: Supply
@@ -72,8 +71,7 @@ class SupplyIs:
         return f"supply = {self.least.value!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class BatteryBelow:
+class BatteryBelow(Struct, frozen=True):
     """The batteries hold less than this, in percent."""
 
     percent: float
@@ -87,8 +85,7 @@ class BatteryBelow:
         return f"battery_below = {self.percent:g}"
 
 
-@dataclass(frozen=True, slots=True)
-class IsSaving:
+class IsSaving(Struct, frozen=True):
     """The user wants power saved."""
 
     about = "is_saving"
@@ -100,8 +97,7 @@ class IsSaving:
         return "saver = true"
 
 
-@dataclass(frozen=True, slots=True)
-class ThermalIs:
+class ThermalIs(Struct, frozen=True):
     """It is at least so hot."""
 
     least: ThermalLevel
@@ -118,8 +114,7 @@ class ThermalIs:
         return f"thermal = {self.least.name.lower()!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class HeadroomAbove:
+class HeadroomAbove(Struct, frozen=True):
     """The headroom, or its forecast, is above this: 1 is where the system throttles."""
 
     headroom: float
@@ -133,8 +128,7 @@ class HeadroomAbove:
         return f"{self.about}_above = {self.headroom:g}"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryIs:
+class MemoryIs(Struct, frozen=True):
     """Memory is at least so short."""
 
     least: MemoryLevel
@@ -147,8 +141,7 @@ class MemoryIs:
         return f"memory = {self.least.name.lower()!r}"
 
 
-@dataclass(frozen=True, slots=True)
-class LoadAbove:
+class LoadAbove(Struct, frozen=True):
     """Other programs use more than this part of the processors."""
 
     load: float
@@ -161,8 +154,7 @@ class LoadAbove:
         return f"load_above = {self.load:g}"
 
 
-@dataclass(frozen=True, slots=True)
-class ActiveWithin:
+class ActiveWithin(Struct, frozen=True):
     """The user has touched the machine within so many seconds."""
 
     seconds: float
@@ -176,8 +168,7 @@ class ActiveWithin:
         return f"active_within = '{self.seconds:g}s'"
 
 
-@dataclass(frozen=True, slots=True)
-class Between:
+class Between(Struct, frozen=True):
     """The local time of day is in here; minutes since midnight, the end is outside. It may pass midnight."""
 
     start: int

@@ -4,8 +4,10 @@ Pure: no clock, no sensor, no log. What is unknown restricts nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.policy import words
 from pilotlight.policy.actions import NONE, Actions, Admit
@@ -39,8 +41,7 @@ CAUSES = {
 """By the field of the reading that a rule is about; the worst one first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What is done with a request: `actions`, for which the rules that `fired` are the reason."""
 
     facts: Facts

@@ -1,12 +1,11 @@
 """What the policy knows of a request: nothing of its text."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from pilotlight.core import RequestClass
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Struct, frozen=True):
     """What the policy knows of a request. `small` is the model that may answer instead of `model`."""
 
     request_class: RequestClass = RequestClass.INTERACTIVE

@@ -11,15 +11,15 @@ after a time in which nobody looked.
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pilotlight.policy.conditions import LOAD_SLACK, Slack
 from pilotlight.policy.rules import Rule
 from pilotlight.power.reading import Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Hysteresis:
+class Hysteresis(Struct, frozen=True):
     """`battery` is in percent points, `thermal` in headroom, the others in seconds."""
 
     battery: float = 5.0
@@ -32,8 +32,7 @@ class Hysteresis:
         return Slack(self.battery, self.thermal, LOAD_SLACK)
 
 
-@dataclass(frozen=True, slots=True)
-class InForce:
+class InForce(Struct, frozen=True):
     """The rules in force as of the reading `at`, by name, and `since` when.
 
     `turning` are those about to begin or end, and the last reading that said otherwise.

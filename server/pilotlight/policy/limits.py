@@ -1,7 +1,8 @@
 """Limits of which the tighter one counts. Pure values."""
 
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 N = TypeVar("N", int, float)
 
@@ -13,8 +14,7 @@ def least(a: N | None, b: N | None) -> N | None:
     return min(a, b)
 
 
-@dataclass(frozen=True, slots=True)
-class Threads:
+class Threads(Struct, frozen=True):
     """How many threads may compute, at most; the defaults limit nothing. `a | b` limits as both do."""
 
     count: int | None = None

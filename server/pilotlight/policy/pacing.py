@@ -1,13 +1,12 @@
 """What the thermal controller does with background work now, and why, for people. Pure."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from pilotlight.policy.thermal import Thermal
 from pilotlight.power.reading import Reading
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
+class Pacing(Struct, frozen=True):
     """Background work may run for the part `duty` of the time, because of `reason`.
 
     The rest is None where it is not known. `forecast`, `target` and `reserve` are headroom: what is expected

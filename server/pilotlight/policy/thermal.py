@@ -10,6 +10,8 @@ did.
 import math
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from pilotlight.policy.reserve import Reserve
 from pilotlight.power.reading import Reading
 
@@ -57,8 +59,7 @@ LONGEST_GAP_S = 10.0
 """A longer time without readings counts as so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """An interactive answer that is being generated."""
 
     began: float

@@ -5,22 +5,24 @@ worst counts.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.power.reading import Confidence, Origin, Reading, Supply, ThermalLevel
 
 UNTOLD = ("at", "minute", "gpu_pids", "origins", "unknown")
 
-FIELDS = tuple(one.name for one in fields(Reading) if one.name not in UNTOLD)
+FIELDS = tuple(name for name in Reading.__struct_fields__ if name not in UNTOLD)
 """What can be found out; in the order in which people are told."""
 
 WORST = frozenset({"supply", "thermal", "is_throttled", "memory"})
 """Fields of which the worst value counts, whoever says it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """A value of a field of `Reading`, and where it comes from."""
 
     field: str
@@ -29,8 +31,7 @@ class Known:
     confidence: Confidence = Confidence.MEASURED
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(Struct, frozen=True):
     """A field that this probe would know, and why it does not."""
 
     field: str

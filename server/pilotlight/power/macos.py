@@ -1,8 +1,9 @@
 """macOS: what its calls say of power, heat and memory. The calls themselves are in `macos_calls`."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pilotlight.power.finding import Finding, Known, Missing
 from pilotlight.power.reading import Confidence, Supply, ThermalLevel
@@ -27,8 +28,7 @@ MEMORY = {1: Level.NONE, 2: Level.WARN, 4: Level.CRITICAL}
 MOST_MINUTES = 7 * 24 * 60
 
 
-@dataclass(frozen=True, slots=True)
-class Battery:
+class Battery(Struct, frozen=True):
     """The machine's own, in percent; `minutes_left` -1 is not known yet."""
 
     current: int

@@ -8,8 +8,9 @@ open between looks.
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding, Known, Missing
@@ -38,8 +39,7 @@ class UnreadError(Exception):
     """The GPUs cannot be asked, for this reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """What one GPU says now; None is what it does not tell."""
 
     celsius: float | None

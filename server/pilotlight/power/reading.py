@@ -4,8 +4,9 @@ Pure values. Whoever decides something from them treats what is None, stale or n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+
+from msgspec import Struct, field
 
 from pilotlight.registry.pressure import Level as MemoryLevel
 
@@ -39,8 +40,7 @@ class Confidence(StrEnum):
     GUESSED = "guessed"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """Where a value comes from: a file, a call or a counter; `at` is when it was read, like `Reading.at`."""
 
     source: str
@@ -48,8 +48,7 @@ class Origin:
     confidence: Confidence = Confidence.MEASURED
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """A snapshot; None is "unknown", which never restricts anything."""
 
     at: float = 0.0

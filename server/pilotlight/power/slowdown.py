@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
+from msgspec import Struct
+
 from pilotlight.power.reading import ThermalLevel
 
 NUM_TOKENS = 8
@@ -69,8 +71,7 @@ def level(slowdown: float) -> ThermalLevel:
     return ThermalLevel.FAIR if slowdown >= LEAST else ThermalLevel.NOMINAL
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """Work whose speed can be compared."""
 
     model: str
@@ -159,8 +160,7 @@ class _Work:
     window: _Window | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
+class _Measured(Struct, frozen=True):
     """A speed; it counts once it is known what other programs did meanwhile."""
 
     kind: Kind

@@ -6,7 +6,8 @@ clearly a machine on its battery is on mains: a wrong guess there would take wor
 in."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pilotlight.power.files import Files
 from pilotlight.power.finding import Finding, Known, Missing
@@ -29,8 +30,7 @@ LEVELS = {"Critical": 5.0, "Low": 15.0, "Full": 100.0}
 """Percent for the `capacity_level` of a battery that has no number."""
 
 
-@dataclass(frozen=True, slots=True)
-class Battery:
+class Battery(Struct, frozen=True):
     """One pack that powers the machine; None is what it does not tell."""
 
     name: str
@@ -55,8 +55,7 @@ class Battery:
         return self.is_discharging and not self.is_above_limit and (self.watts or 0.0) >= LEAST_WATTS
 
 
-@dataclass(frozen=True, slots=True)
-class Charger:
+class Charger(Struct, frozen=True):
     """An adapter or a port that power may come in by."""
 
     name: str

@@ -8,6 +8,8 @@ is critical only half-way from there to where the machine switches itself off.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from pilotlight.power import headroom, zones
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding, Known, Missing
@@ -32,8 +34,7 @@ class _Watched:
         self.has_moved = self.has_moved or celsius != self.first
 
 
-@dataclass(frozen=True, slots=True)
-class _Heat:
+class _Heat(Struct, frozen=True):
     """One sensor now; `ahead` is its headroom in `FORECAST_S`."""
 
     sensor: Sensor

@@ -2,8 +2,9 @@
 `windows_calls`."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from pilotlight.power.finding import Finding, Known, Missing
 from pilotlight.power.reading import Supply
@@ -21,8 +22,7 @@ UNKNOWN = 255
 MOST_SECONDS = 7 * 24 * 3600
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(Struct, frozen=True):
     """SYSTEM_POWER_STATUS, as it is documented."""
 
     line: int

@@ -11,7 +11,8 @@ ten degrees below its critical one. Without any of these it is not known."""
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pilotlight.power.files import Files
 
@@ -41,8 +42,7 @@ SOC = re.compile(
 """Names of zones on a chip: cpu-thermal, CPU-therm, soc0-thermal, tj-thermal, cpu0-0-top-thermal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sensor:
+class Sensor(Struct, frozen=True):
     """One temperature: its file in millidegrees, and its limits in degrees."""
 
     name: str

@@ -1,16 +1,16 @@
 """What the file of a LoRA adapter says, before native code sees it: which models it is for, and its size."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from pilotlight.core import Lora
 from pilotlight.registry.gguf import Header, read_model
 from pilotlight.registry.reader import HeaderError
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(Struct, frozen=True):
     """One file."""
 
     architecture: str

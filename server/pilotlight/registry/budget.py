@@ -4,8 +4,9 @@ Pure: readings come in as values. Knows no worker and no model.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 AUTO = "auto"
 
@@ -23,16 +24,14 @@ _AMOUNT = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*|%)", re.IGNORECASE)
 WRONG = 'must be bytes ("2GiB", "1500MB", 2147483648) or a part of the machine\'s memory ("50%", 0.5)'
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """A reading: what this machine, or the container we are in, has, and what of it nobody uses now."""
 
     bytes_total: int
     bytes_available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(Struct, frozen=True):
     """Bytes, or a fraction of all there are."""
 
     bytes: int | None = None
@@ -60,8 +59,7 @@ class Amount:
         return int(bytes_total * self.fraction) if self.bytes is None else self.bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """What was asked for; without an `amount` it follows what the machine has to spare.
 
     `reserve` is what stays free for the user then; where little is left, half of that.

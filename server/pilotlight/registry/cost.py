@@ -5,7 +5,8 @@ graph and its output; the constants at the top are what the rest was measured to
 """
 
 from collections.abc import Container
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pilotlight.registry.gguf import KINDS
 from pilotlight.registry.shape import Shape
@@ -36,8 +37,7 @@ LATER_BYTES = 8 * 10**6
 PAD_CELLS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """How a worker loads a model and lays its memory out; what decides bytes besides the file."""
 
     context: int = DEFAULT_CONTEXT
@@ -63,8 +63,7 @@ class Layout:
         return PAD_CELLS * (self.parallel if self.parallel * PAD_CELLS <= self.context else 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """Bytes by what they are for."""
 
     weights: int
@@ -93,8 +92,7 @@ class Parts:
         return self.private + self.shared
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Bytes right after the load, and when the whole context is in use."""
 
     at_load: Parts

@@ -9,9 +9,11 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, to_builtins
+from msgspec.structs import replace
 
 from pilotlight.core import Cost, Model, Size
 from pilotlight.registry import ladder
@@ -28,8 +30,7 @@ if TYPE_CHECKING:
     from pilotlight.registry.shape import Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """A worker's bytes when it had loaded; `at` is Unix seconds, `model` for whoever reads the file."""
 
     model: str
@@ -179,7 +180,7 @@ def _key(model: Model, mode: str) -> str:
         model.context,
         model.parallel,
         model.provider,
-        asdict(model.loading),
+        to_builtins(model.loading),
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 

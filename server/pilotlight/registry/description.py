@@ -4,8 +4,9 @@ Pure: values in, plain data out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
+
+from msgspec import to_builtins
 
 from pilotlight.core import Cost, Model, ModelStatus, WorkerState
 from pilotlight.registry.stores.found import Skipped
@@ -29,7 +30,7 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "runtime": model.runtime,
         "store": model.store,
         "description": info.description if info else None,
-        "capabilities": asdict(info.capabilities if info else model.capabilities),
+        "capabilities": to_builtins(info.capabilities if info else model.capabilities),
         "bytes": info.bytes_model if info else None,
         "bytes_disk": model.bytes_disk,
         "bytes_resident": status.bytes_resident,
@@ -46,7 +47,7 @@ def brief(status: ModelStatus) -> dict[str, Any]:
         "is_measuring": status.is_measuring,
         "active": status.active,
         "queued": status.queued,
-        "classes": {name: asdict(one) for name, one in status.classes.items()},
+        "classes": {name: to_builtins(one) for name, one in status.classes.items()},
         "paused": status.paused,
         "priority": status.priority,
         "loads": status.loads,
@@ -69,13 +70,13 @@ def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any
             "parallel": model.parallel,
             "threads": EFFICIENT if model.is_efficient else model.threads,
             "provider": model.provider,
-            **asdict(model.loading),
+            **to_builtins(model.loading),
             "memory": model.memory,
             "chat_template": model.chat_template,
             "sampling": dict(model.sampling),
         },
         "restarts": status.restarts,
-        "worker": asdict(status.info) if status.info else None,
+        "worker": to_builtins(status.info) if status.info else None,
     }
 
 

@@ -6,17 +6,16 @@ Knows nothing of what the daemon serves.
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from msgspec import Struct, to_builtins
 
 from pilotlight import __version__
 from pilotlight.registry import keys, private_file
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """A daemon that said where it is; `started` is Unix seconds, `key_file` has the key to all of it."""
 
     url: str
@@ -37,7 +36,7 @@ class Discovery:
         """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         running = Running(url, os.getpid(), __version__, time.time(), str(self._key_file))
-        private_file.write(self._file, json.dumps(asdict(running)).encode())
+        private_file.write(self._file, json.dumps(to_builtins(running)).encode())
 
     def remove(self) -> None:
         """Take our own entry back; a daemon that started after us keeps its own."""

@@ -11,10 +11,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
+from msgspec import Struct, to_builtins
 
 from pilotlight.core import Model
 from pilotlight.power.clocks import Clock, Clocks
@@ -30,8 +30,7 @@ quiet all come to nothing."""
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """So many of a model's threads are enough; `at` is Unix seconds, the rest for whoever reads the file."""
 
     model: str
@@ -111,7 +110,7 @@ def _key(model: Model, mode: str, clock: Clock, digest: str) -> str:
         mode,
         model.threads or num_cores(),
         model.provider,
-        asdict(model.loading),
+        to_builtins(model.loading),
         clock,
     )
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -5,11 +5,12 @@ Knows what there is, not what is loaded.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.config import Config, found_model
 from pilotlight.core import Model
@@ -65,8 +66,7 @@ class Finder:
         return self._models
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
+class _Identity(Struct, frozen=True):
     """Which bytes a model is: where its files are on disk, and their size and SHA-256 where that is known."""
 
     places: frozenset[tuple[int, int]]

@@ -4,8 +4,9 @@ Pure arithmetic over an estimate: what the machine has comes in as values. Knows
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pilotlight.registry.caps import largest_context
 from pilotlight.registry.cost import Estimate
@@ -26,8 +27,7 @@ QUANTIZATIONS = (
 GB = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """A model to be judged."""
 
     name: str
@@ -53,8 +53,7 @@ class Subject:
     """A file beside it that makes tokens of images; nothing loads it yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What there is to fit into."""
 
     bytes_total: int
@@ -63,8 +62,7 @@ class Machine:
     """Read from memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One context and what it costs in bytes; `at_most_8_bits` with keys and values in 8 bits, if it can."""
 
     context: int
@@ -74,8 +72,7 @@ class Row:
     fits: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The answer: a table, what would help, and the speed to expect."""
 
     subject: Subject

@@ -5,9 +5,10 @@ what they will. Reads the folder's JSON and the sizes of its files; the constant
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.registry.cost import LATER_BYTES, Estimate, Parts
 from pilotlight.registry.formats import MARKS
@@ -28,8 +29,7 @@ TOKENIZER_FACTOR = 8
 WEIGHTS = {"onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"), "mlx": ("model*.safetensors",)}
 
 
-@dataclass(frozen=True, slots=True)
-class FolderShape:
+class FolderShape(Struct, frozen=True):
     """The sizes of a folder's model that decide what it costs."""
 
     runtime: str
@@ -123,8 +123,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(Struct, frozen=True):
     """Numbers out of a stranger's JSON."""
 
     folder: Path

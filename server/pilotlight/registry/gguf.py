@@ -8,11 +8,12 @@ not kept. It reads through a file object, not a mapping: a file cut short under 
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
+
+from msgspec import Struct
 
 from pilotlight.registry.reader import U32, U64, HeaderError, Reader
 
@@ -98,8 +99,7 @@ KINDS = {
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """A value that was not kept: `count` elements (or letters) in `num_bytes` bytes."""
 
     count: int
@@ -109,8 +109,7 @@ class Skipped:
 Value = str | int | float | bool | tuple[int | float | bool, ...] | Skipped
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     """One tensor; `shape` begins with the length of a row, `offset` counts from the first weight."""
 
     name: str
@@ -120,8 +119,7 @@ class Tensor:
     num_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """What one file says; of a model in shards, the tensors are those of all, the rest is the first one's."""
 
     metadata: Mapping[str, Value]

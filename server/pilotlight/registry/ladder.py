@@ -10,11 +10,11 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import structlog
+from msgspec import Struct, to_builtins
 
 from pilotlight.registry import private_file
 
@@ -38,8 +38,7 @@ VERSION = 1
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """On this machine, with this build, the runtime needs this mode."""
 
     machine: str
@@ -87,7 +86,7 @@ class Ladder:
         `reason`. Where it cannot be written, it is lost."""
         new = Outcome(machine(), runtime, build(runtime), mode, reason, self._clock())
         others = [o for o in self.outcomes() if (o.machine, o.runtime) != (new.machine, runtime)]
-        content = {"version": VERSION, "outcomes": [asdict(o) for o in [*others, new]]}
+        content = {"version": VERSION, "outcomes": [to_builtins(o) for o in [*others, new]]}
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             private_file.write(self._path, json.dumps(content, indent=2).encode())

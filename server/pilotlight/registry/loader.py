@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 import anyio
 import structlog
+from msgspec.structs import replace
 
 from pilotlight.core import Archive, Cost, Model, Severity, WorkerInfo
 from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed

@@ -6,16 +6,15 @@ nothing.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
+from msgspec import Struct
 
 from pilotlight.registry.budget import Memory
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
+class _Files(Struct, frozen=True):
     """What one version of memory cgroups calls its files, and its reclaimable page cache in `memory.stat`."""
 
     mount: str

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import anyio
 import structlog
+from msgspec import Struct
 
 from pilotlight.registry import memory
 from pilotlight.registry.pressure import CALM_S, Level
@@ -50,8 +51,7 @@ class Source(Protocol):
         """What it was; `NONE` if nothing of interest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trigger:
+class Trigger(Struct, frozen=True):
     """One of PSI's: the file stands for one level, which counts unless there `is_plenty` of memory."""
 
     file: int

@@ -5,11 +5,11 @@ again.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
+from msgspec import to_builtins
 
 from pilotlight.registry import private_file
 
@@ -50,7 +50,7 @@ class Records(Generic[T]):
         """As the latest, in the place of what had its key."""
         others = {other: one for other, one in self.read().items() if other != key}
         latest = dict([*others.items(), (key, record)][-MOST:])
-        content = {"version": VERSION, "measured": {key: asdict(one) for key, one in latest.items()}}
+        content = {"version": VERSION, "measured": {key: to_builtins(one) for key, one in latest.items()}}
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             private_file.write(self._path, json.dumps(content).encode())

@@ -1,7 +1,8 @@
 """The sizes of a GGUF model that decide what it costs, from its header."""
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pilotlight.registry.gguf import Header, Tensor
 from pilotlight.registry.reader import HeaderError
@@ -28,8 +29,7 @@ BOTH = ("falcon-h1",)
 DEFAULT_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """What one layer remembers: widths of a token's key and value, or bytes of state per sequence."""
 
     key: int = 0
@@ -39,8 +39,7 @@ class Layer:
     state_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Tensors of one file: what they take, and where the first begins and the last ends."""
 
     num_bytes: int
@@ -56,8 +55,7 @@ class Group:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(Struct, frozen=True):
     """The sizes of a model that decide what it costs."""
 
     architecture: str
@@ -77,7 +75,7 @@ class Shape:
     matrices: Mapping[str, Group] = field(default_factory=dict)
     """By their kind; under "" what is only looked up, or has one row."""
     is_sharded: bool = False
-    tied: Tensor | None = field(default=None)
+    tied: Tensor | None = None
     """The embedding, if it is the output matrix, too."""
 
     @property

@@ -6,8 +6,9 @@ template that drops the reasoning from earlier turns has the rest of the answer 
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.errors import BadRequest
@@ -24,8 +25,7 @@ MOST_AHEAD = 8
 """Conversations that ended lately whose next turn may be begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """A chat's request and its whole answer."""
 
     generate: Generate

@@ -1,12 +1,11 @@
 """What each runtime can do, for the daemon, which imports no native library. The workers say the same."""
 
-from dataclasses import fields
 from importlib.util import find_spec
 
 from pilotlight.core import Capabilities, Sampling
 from pilotlight.runtimes import kv_types
 
-ALL_SAMPLING = tuple(field.name for field in fields(Sampling))
+ALL_SAMPLING = Sampling.__struct_fields__
 
 CAPABILITIES = {
     "llamacpp": Capabilities(

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from msgspec import Struct
+
 from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import ContextOverflow
 from pilotlight.runtimes.base import LoadError
@@ -26,8 +28,7 @@ THREADS = 4
 """If nobody says. It has no use for them, and can be told to have fewer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Knobs:
+class Knobs(Struct, frozen=True):
     """How this echo behaves."""
 
     tokens_per_s: float = 0.0

@@ -4,8 +4,9 @@ One name for both ("q8_0"), one for keys and one for values ("q8_0/f16"), or "au
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 AUTO = "auto"
 
@@ -20,8 +21,7 @@ BITS = {"q8_0": 8, "q4_0": 4}
 KV_GROUP = 32
 
 
-@dataclass(frozen=True, slots=True)
-class KvTypes:
+class KvTypes(Struct, frozen=True):
     """Of keys and of values."""
 
     keys: str = "f16"

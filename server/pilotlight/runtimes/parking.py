@@ -6,14 +6,14 @@ and out.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.runtimes.batching import shares_prefix
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Parked:
+class Parked(Struct, frozen=True, eq=False):
     """Tokens, and what the runtime needs to go on from them."""
 
     tokens: list[int]

@@ -6,12 +6,12 @@ cells would slow down the others. Only while nothing runs, the last that ended r
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.batching import shares_prefix
@@ -114,8 +114,7 @@ class Decoder(Protocol):
         """The first rows hold that many tokens, the others none. Raises `AssertionError`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where the first `shared` tokens of a prompt are computed already: in a row, parked, or nowhere."""
 
     shared: int = 0
@@ -123,8 +122,7 @@ class Source:
     parked: Parked | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A prefix at rest."""
 
     tokens: list[int]

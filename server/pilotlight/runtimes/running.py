@@ -1,7 +1,8 @@
 """A request in a runtime: checked and tokenized, then one running sequence per answer."""
 
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from pilotlight.core import FinishReason
 from pilotlight.runtimes.batching import Sequence
@@ -12,8 +13,7 @@ from pilotlight.worker.protocol import Delta, Done, Event, Generate
 S = TypeVar("S")
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(Struct, frozen=True):
     """A request that passed the checks, tokenized."""
 
     generate: Generate

@@ -9,9 +9,10 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
+
+from msgspec import Struct
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.core import FinishReason, Sampling, WorkerInfo
@@ -50,8 +51,7 @@ MakeSampler = Callable[[Sampling, int, Sequence[int], Sequence[int]], Sampler]
 RowSequence = Running[Sampler]
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A model that its library has loaded, and what there is to say of it."""
 
     decoder: Decoder

@@ -6,15 +6,14 @@ tokens over. Pure bookkeeping. `find` may run beside `add` on another thread: th
 changed.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from pilotlight.runtimes.batching import shares_prefix
 
 NUM_REMEMBERED = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Transcript:
+class Transcript(Struct, frozen=True):
     """A prompt and its answer as the client saw it, and their tokens."""
 
     text: str

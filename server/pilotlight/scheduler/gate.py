@@ -6,11 +6,12 @@ every `RECHECK_S` while one is held; who looks while work runs gets its orders f
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import anyio
 import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pilotlight.core import Request, RequestClass
 from pilotlight.errors import (
@@ -58,8 +59,7 @@ class Readings(Protocol):
         """What is known now; waits for a look at the machine so long at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """The rules there are, and how fast they begin and end."""
 
     rules: tuple[Rule, ...]
@@ -68,8 +68,7 @@ class Policy:
     """Workers that only have what yields make way for other programs, whatever the rules."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
+class Ruling(Struct, frozen=True):
     """A rule for people: how long it has held, and when it begins or ends if that is known."""
 
     name: str
@@ -79,8 +78,7 @@ class Ruling:
     ends_in_s: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(Struct, frozen=True):
     """What is done with requests that run: those that yield are held; those of some classes end; and so many
     threads compute them. And what bounds the scheduler has."""
 

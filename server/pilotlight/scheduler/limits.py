@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from pilotlight.core import Request, RequestClass
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How many sequences a model runs side by side, and how long it stays loaded without work."""
 
     concurrency: Mapping[tuple[RequestClass, bool], int] = field(default_factory=dict)

@@ -29,6 +29,8 @@ import sys
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from msgspec import Struct
+
 from pilotlight.core import Request, RequestClass
 from pilotlight.errors import DoesNotFit, Error, NoMemory
 from pilotlight.registry.budget import written
@@ -63,8 +65,7 @@ class Reason(StrEnum):
     """Somebody said so."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(Struct, frozen=True):
     """What it takes to have a model loaded."""
 
     bytes_at_most: int = 0
@@ -74,8 +75,7 @@ class Needs:
     """Why it cannot be loaded at all, whatever there is room for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """How room is made for a model: end these now, or let those finish first, and look again at a time."""
 
     stop: tuple[str, ...] = ()

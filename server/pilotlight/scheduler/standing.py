@@ -3,12 +3,13 @@ from outside."""
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 WEIGHT = 0.3
 """Of the newest request in the mean of how long they run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """A request that waits for a model: at `position` 1 it is next.
 
     `wait_s` is an estimate from how long others ran and the last load took, None as long as there was none.

@@ -7,9 +7,10 @@ leakage that grows with heat, and a fan is a smaller resistance.
 import math
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Body:
+
+class Body(Struct, frozen=True):
     """The constants; `die` and `chassis` are heat capacities in J/K, `inner` (die to chassis) and `outer`
     (chassis to air) resistances in K/W, `air` its temperature in degrees Celsius."""
 

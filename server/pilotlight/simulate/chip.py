@@ -6,8 +6,9 @@ of decode latency on a large GPU; llama.cpp pull request 744: 5 to 6 of 8 thread
 desktop CPU.)
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 SHARPNESS = 6
 """Of the bend at the knee: two limits that act one after the other would have 1, a roofline infinity."""
@@ -26,16 +27,14 @@ class Saving(StrEnum):
     CLOCK = "clock"
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """How a chip is run: clock and threads, as parts of the most there are."""
 
     clock: float = 1.0
     threads: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Chip:
+class Chip(Struct, frozen=True):
     """Its constants: tokens per second when cold, and watts of the machine when idle, of all cores at the
     highest clock, and of the memory at the cold rate."""
 

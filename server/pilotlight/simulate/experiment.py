@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
 from itertools import product
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.policy.rules import Rule
 from pilotlight.simulate.bound import most_background
@@ -14,8 +16,7 @@ from pilotlight.simulate.record import Figures, Record, figures
 from pilotlight.simulate.traces import Trace, generated
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is simulated. `trace` None is the generated one, another for each machine."""
 
     platforms: Sequence[Platform]
@@ -36,8 +37,7 @@ class Plan:
     """Of Pilotlight's own policies."""
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One machine under one policy."""
 
     platform: Platform
@@ -63,8 +63,7 @@ class Run:
         return self.possible / self.racing if self.racing else None
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(Struct, frozen=True):
     """A machine under a governor."""
 
     plan: Plan

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec import Struct
+
 
 class Governor(Protocol):
     """A kind of throttling."""
@@ -22,8 +24,7 @@ class Governor(Protocol):
         """A period is over: the clock's limit from now on, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trip:
+class Trip(Struct, frozen=True):
     """Where throttling begins, and the lowest limit it comes to."""
 
     celsius: float

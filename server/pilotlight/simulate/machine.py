@@ -5,7 +5,8 @@ simulation knows besides.
 """
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error
@@ -30,8 +31,7 @@ NUM_SAMPLES = 1000
 """Of a plot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Struct, frozen=True):
     """What happens to a machine: who throttles, who asks, and whether it is plugged in. `seed` is the
     sensor's."""
 

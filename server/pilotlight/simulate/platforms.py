@@ -5,8 +5,10 @@ it is from; "assumed" ones are chosen so that racing ends where the measurement 
 """
 
 import random
-from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import astuple, replace
 
 from pilotlight.simulate.body import Body
 from pilotlight.simulate.chip import Chip, Saving, Setting
@@ -21,8 +23,7 @@ class GovernorName(StrEnum):
     CLIFF = "cliff"
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(Struct, frozen=True):
     """A machine: heat, chip, where its governor throttles, and its battery in Wh (0: none)."""
 
     name: str
@@ -81,8 +82,8 @@ class Platform:
             return value * (1 + dice.uniform(-part, part))
 
         room = varied(self.trip.celsius - self.idles_at)
-        body = Body(*(varied(getattr(self.body, one.name)) for one in fields(Body)))
-        chip = Chip(*(varied(getattr(self.chip, one.name)) for one in fields(Chip)))
+        body = Body(*(varied(value) for value in astuple(self.body)))
+        chip = Chip(*(varied(value) for value in astuple(self.chip)))
         other = replace(self, body=body, chip=replace(chip, volts=min(chip.volts, 1.0)))
         return replace(other, trip=replace(self.trip, celsius=other.idles_at + room))
 

@@ -1,7 +1,10 @@
 """What is done with background work: by our own controller, or, for contrast, as other programs do."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.core import RequestClass
 from pilotlight.policy.actions import Admit
@@ -17,8 +20,7 @@ BACKGROUND = Facts(RequestClass.BACKGROUND)
 HYSTERESIS = Hysteresis()
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(Struct, frozen=True):
     """To background work: the part of the time it may run (0: not at all), how, and whether new requests are
     admitted."""
 
@@ -43,8 +45,7 @@ class Policy(Protocol):
         """What holds until the next reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class Always:
+class Always(Struct, frozen=True):
     """The same orders whatever happens."""
 
     orders: Orders

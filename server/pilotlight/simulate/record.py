@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+
+class Sample(Struct, frozen=True):
     """A moment, for the plot."""
 
     at: float
@@ -40,8 +41,7 @@ class Record:
     samples: list[Sample] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """A row of the table; None where nothing happened that it could be made of."""
 
     mean: float | None

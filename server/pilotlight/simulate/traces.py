@@ -3,8 +3,9 @@
 import json
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pilotlight.core import RequestClass
 from pilotlight.errors import ConfigError
@@ -18,8 +19,7 @@ BACKGROUND_TOKENS = 400
 KEYS = {"at", "class", "tokens"}
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """A request: seconds from the start, its class, and the tokens of its answer."""
 
     at: float
@@ -27,8 +27,7 @@ class Ask:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """The requests in the order they come; `is_saturated` if background work never ends besides."""
 
     asks: tuple[Ask, ...]

@@ -6,6 +6,8 @@ Interactive work goes first, and background work is paused meanwhile; alone, tha
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from pilotlight.core import Request
 from pilotlight.policy.pace import Bursts
 from pilotlight.simulate.chip import Saving, Setting
@@ -25,8 +27,7 @@ class Job:
     began: float
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """What was done in a step: so many tokens of one job, in so many seconds of it."""
 
     job: Job

@@ -9,8 +9,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from pilotlight import __version__
 from pilotlight.errors import BadRequest, PullFailed
@@ -24,8 +25,7 @@ WE: dict[str, Any] = {"library_name": "pilotlight", "library_version": __version
 """Who asks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(Struct, frozen=True):
     """The files of a repository at one commit, by path; anybody may have written all of it."""
 
     repo: str

@@ -1,7 +1,9 @@
 """From a reference to the files that it means, their hashes, and where to get them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from pilotlight.errors import PullFailed
 from pilotlight.store import hub

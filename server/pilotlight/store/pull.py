@@ -7,13 +7,13 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import anyio
 import msgspec
 import structlog
 from anyio import to_thread
+from msgspec import Struct
 
 from pilotlight.core import Model
 from pilotlight.errors import Error, PullFailed, RuntimeMissing, SmokeFailed
@@ -27,8 +27,7 @@ LONGEST_LINE = 1 << 20
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Puller:
+class Puller(Struct, frozen=True):
     """Gets models into a store. `model_at` makes a model of a name and a path, with its settings."""
 
     store: Store

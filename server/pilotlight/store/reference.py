@@ -11,9 +11,10 @@ Pure; whether any of it exists is the hub's business.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
 
 from pilotlight.errors import BadRequest
 from pilotlight.store.paths import check_path
@@ -28,8 +29,7 @@ _PAGE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HubReference:
+class HubReference(Struct, frozen=True):
     """Something of a repository; `pick` is a quantization, a file or a folder, "" for the obvious one."""
 
     repo: str
@@ -41,8 +41,7 @@ class HubReference:
         return f"{self.repo}{revision}{':' if self.pick else ''}{self.pick}"
 
 
-@dataclass(frozen=True, slots=True)
-class UrlReference:
+class UrlReference(Struct, frozen=True):
     """One GGUF file on any server, and the SHA-256 that its bytes must have."""
 
     url: str

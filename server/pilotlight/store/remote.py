@@ -5,8 +5,9 @@ What they are called and which files belong together is as in a pull (`selection
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import BinaryIO, cast
+
+from msgspec import Struct
 
 from pilotlight.errors import BadRequest, PullFailed
 from pilotlight.registry.gguf import Header, read_header
@@ -19,8 +20,7 @@ from pilotlight.store.selection import Choice, ggufs, means
 PATIENCE_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """One GGUF model; of several shards, `file` is the first, and `num_bytes` are those of all."""
 
     file: str

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from pilotlight.errors import PullFailed
 from pilotlight.store.events import Waiting
@@ -28,8 +29,7 @@ class Interrupted(Exception):
         self.wait_s = wait_s
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """How long to put up with a bad network."""
 
     stall_s: float

@@ -6,9 +6,10 @@ Pure: names in, names out.
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import PurePosixPath
+
+from msgspec import Struct
 
 from pilotlight.errors import BadRequest
 from pilotlight.registry.formats import is_of_model
@@ -37,8 +38,7 @@ _QUANTIZATION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """One model of a repository: its files, and the one to load, "" for their folder."""
 
     label: str

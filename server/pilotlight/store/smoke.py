@@ -8,10 +8,10 @@ import math
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import replace
 from typing import Protocol
 
 import anyio
+from msgspec.structs import replace
 
 from pilotlight.core import Accepted, Chunk, Finished, Model, Prompt, Request, Sampling
 from pilotlight.errors import SmokeFailed, WorkerFailed

@@ -16,12 +16,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.registry import private_file
@@ -35,8 +35,7 @@ T = TypeVar("T", Record, Version)
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """A model with an active version; `path` is what a runtime loads."""
 
     name: str
@@ -45,8 +44,7 @@ class Stored:
     version: Version
 
 
-@dataclass(frozen=True, slots=True)
-class Waste:
+class Waste(Struct, frozen=True):
     """Something that `prune` removes, and the bytes of disk that it frees."""
 
     path: Path

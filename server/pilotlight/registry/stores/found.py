@@ -1,14 +1,14 @@
 """What a look into the stores gives: models, and what was passed over and why. Values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from pilotlight.registry.stores.places import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A model that is there, complete as far as names and sizes tell."""
 
     store: Store
@@ -24,8 +24,7 @@ class Found:
     """Values that the store has for requests that leave them out."""
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """Something that looks like a model and is not used, for the reason given."""
 
     store: Store

@@ -6,10 +6,11 @@ Knows the variables and files that say so, not what the stores hold.
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Literal
+
+from msgspec import Struct
 
 Store = Literal["folder", "huggingface", "ollama", "lmstudio"]
 
@@ -19,8 +20,7 @@ OLLAMA_SERVICE = Path("/usr/share/ollama/.ollama/models")
 MAX_SETTINGS_BYTES = 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A folder that may hold models, and how they are laid out there; it need not exist."""
 
     store: Store

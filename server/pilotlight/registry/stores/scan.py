@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.registry.stores import folders, huggingface, ollama
 from pilotlight.registry.stores.found import Found, Skipped
@@ -19,8 +21,7 @@ FINDERS: dict[Store, Callable[[Tree], Iterator[Found]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(Struct, frozen=True):
     """What was there, in the order of the places, and what of it was looked at."""
 
     found: tuple[Found, ...] = ()

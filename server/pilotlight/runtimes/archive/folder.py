@@ -8,8 +8,9 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pilotlight.core import Archive
 
@@ -30,8 +31,7 @@ _OURS = re.compile(rf"[0-9a-f]{{16}}-[0-9a-f]{{32}}{re.escape(SUFFIX)}|{re.escap
 """Nothing else is ever touched."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One file of an archive."""
 
     path: Path

@@ -10,12 +10,12 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from pilotlight.core import Archive
 from pilotlight.runtimes.archive import folder, record
@@ -42,8 +42,7 @@ FREE_SETTINGS = frozenset(
 Tokens = npt.NDArray[np.int32]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """A record that may be read."""
 
     path: Path

@@ -5,7 +5,8 @@ longest one needs. Where that is more than the context allows, the sequences sha
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 UNIT = 256
 """llama.cpp makes cells by multiples of so many."""
@@ -15,8 +16,7 @@ SHORT = 256
 """Cells of a sequence up to which ggml's flash attention is the faster one on CPUs, see LOG.md."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """Memory for `num_rows` sequences, with `num_cells` for each of them, or in all if `is_shared`."""
 
     num_rows: int

@@ -9,7 +9,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Struct
 
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
@@ -76,8 +76,7 @@ def library_version() -> str:
     return version("llama-cpp-python")
 
 
-@dataclass(frozen=True, slots=True)
-class Mode:
+class Mode(Struct, frozen=True):
     """How carefully to load. Rungs of the crash ladder, see `registry.ladder`."""
 
     extra_buffers: bool

@@ -1,9 +1,10 @@
 """Opens GGUF files for `stepping.RowRuntime`."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.runtimes.base import LoadError

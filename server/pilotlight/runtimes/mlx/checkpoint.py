@@ -4,9 +4,10 @@ Knows the files, not the library.
 """
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.folder import file_name, read_json
@@ -18,8 +19,7 @@ LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq
 """Where architectures say how many tokens they were trained on; the first that is there counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(Struct, frozen=True):
     """One model folder."""
 
     folder: Path

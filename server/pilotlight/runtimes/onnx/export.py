@@ -4,8 +4,9 @@ Knows the file, not the library.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.folder import file_name, read_json
@@ -16,8 +17,7 @@ LARGEST_COUNT = 4096
 """Above what any model has; a stranger's file may say anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(Struct, frozen=True):
     """One model folder's decoder."""
 
     graph: Path
