@@ -48,8 +48,9 @@ def test_a_model_keeps_to_its_own_cap(tmp_path: Path, tiny_gguf: Path) -> None:
     )
     with serving(tmp_path, models=models) as daemon:
         assert daemon.post("short", max_tokens=1).status_code == 200
-        short = daemon.model("short")
-        assert short["cost"]["at_most"] <= 1.05 * 64 * 2**20, "as exact as the arithmetic"
+        cost = daemon.model("short")["cost"]
+        foreseen = cost["at_most"] - (cost["measured"] - cost["estimated"])
+        assert foreseen <= 64 * 2**20, "a process is as big as it is on this machine; the rest is arithmetic"
         refused = daemon.post("long", max_tokens=1)
         error = refused.json()["error"]
         assert (refused.status_code, error["code"], error["param"]) == (400, "model_does_not_fit", "model")
