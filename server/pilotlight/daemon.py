@@ -136,7 +136,8 @@ class Daemon:
         slowdown = self._slowdown = Slowdown(lambda: self.power.hurry())
         self.saver = Saver()
         self.energy = Ledger(meters_of(Files(config.power.root)), config.power.watts_per_core)
-        self.power = Sampler(ThisMachine(config.power.root), lambda: self._loop.pids(), self._slower)
+        self._machine = ThisMachine(config.power.root)
+        self.power = Sampler(self._machine, lambda: self._loop.pids(), self._slower)
         self._loop = Loop(
             self.catalog,
             loader,
@@ -254,6 +255,7 @@ class Daemon:
             self._tasks = tasks
             await tasks.start(self._receive_signals, tasks)
             tasks.start_soon(self.power.run)
+            tasks.start_soon(self._machine.listen, self._supply_changed)
             tasks.start_soon(self.saver.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
@@ -271,6 +273,11 @@ class Daemon:
                     await self._loop.stop_workers()
                 self._discovery.remove()
             tasks.cancel_scope.cancel()
+
+    def _supply_changed(self) -> None:
+        """Where nothing is loaded, nothing follows from it before the next request, which looks by itself."""
+        if len(self._loop.pids()) > 1:
+            self.power.look_once_settled()
 
     def _press(self, level: pressure.Level) -> None:
         self.power.press(level)

@@ -9,7 +9,7 @@ import pytest
 
 from pilotlight.power.finding import Finding, Known
 from pilotlight.power.reading import Supply, ThermalLevel
-from pilotlight.power.sampling import FIRST_S, STALE_S, UNREAD, Sampler
+from pilotlight.power.sampling import FIRST_S, SETTLED_S, STALE_S, UNREAD, Sampler
 from pilotlight.registry.pressure import Level
 from virtual_clock import run_virtual
 
@@ -99,6 +99,30 @@ def test_when_something_depends_on_it_there_are_looks_after_the_end_of_work() ->
     run_virtual(main)
     times = [at - machine.looks[0] for at in machine.looks]
     assert times == pytest.approx([0, 58.5, 100.5, 159, 399], abs=0.1)
+
+
+def test_a_machine_that_has_changed_is_looked_at_once_it_has_settled() -> None:
+    """Once for several changes, though nothing runs, and soon if something does."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            began = anyio.current_time()
+            for _ in range(3):
+                await anyio.sleep(SETTLED_S - 1)
+                sampler.look_once_settled()
+            await anyio.sleep(DAY_S)
+            assert machine.looks == [pytest.approx(began + 4 * SETTLED_S - 3, abs=0.1)]
+            await sampler.begin()
+            await anyio.sleep(0.5)
+            sampler.look_once_settled()
+            await anyio.sleep(0.01)
+            assert len(machine.looks) == 3
+            sampler.end()
+            await anyio.sleep(DAY_S)
+
+    run_virtual(main)
+    assert len(machine.looks) == 3
 
 
 def test_many_short_requests_cost_one_look_a_second() -> None:

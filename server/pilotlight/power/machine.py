@@ -1,7 +1,7 @@
 """Which reader this platform has, imported when it is needed and no other one."""
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -27,6 +27,14 @@ class ThisMachine:
         if self._reader is None:
             self._reader = _reader(self._root)
         return self._reader.look(now, pids)
+
+    async def listen(self, tell: Callable[[], None]) -> None:
+        """Tell when the machine says that its supply has changed, until cancelled; returns at once where it
+        never does."""
+        if sys.platform == "linux" and self._root == Path(self._root.anchor):
+            from pilotlight.power import uevents
+
+            await uevents.listen(tell)
 
 
 def _reader(root: Path) -> Machine:

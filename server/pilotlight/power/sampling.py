@@ -1,5 +1,5 @@
 """The one task that reads the machine: every second while there is work, a few times after its end if
-something depends on it, once when somebody asks, else never.
+something depends on it, once when the machine says that it has changed or somebody asks, else never.
 
 Looking is a matter of files and calls that may block, so it is done in a thread, one look at a time, and one
 that takes too long is given up: what was known gets older then, and counts as unknown once it is `STALE_S`
@@ -31,6 +31,10 @@ SOONEST_S = 0.2
 
 FIRST_S = 0.05
 """What a first decision waits for a reading at most; where files answer at once it is a millisecond."""
+
+SETTLED_S = 3.0
+"""After the machine said that it has changed: adapter and battery do not tell at the same time, and a plug
+that is moved is not pulled."""
 
 SLOWEST_S = 1.0
 STALE_S = 10.0
@@ -73,6 +77,8 @@ class Sampler:
         self._delays: Callable[[], Iterable[float]] = lambda: ()
         self._later: list[float] = []
         """When to look though there is no work."""
+        self._settled = math.inf
+        """The same, because the machine has changed."""
         self._wake = anyio.Event()
         self._told = anyio.Event()
 
@@ -98,6 +104,15 @@ class Sampler:
         """Something may have changed: look soon, if there is work."""
         if self._is_working:
             self._due = min(self._due, max(anyio.current_time(), self._looked_at + SOONEST_S))
+            self._wake.set()
+
+    def look_once_settled(self) -> None:
+        """The machine says that it has changed: look soon if there is work, else once it has said nothing for
+        `SETTLED_S`."""
+        if self._is_working:
+            self.hurry()
+        else:
+            self._settled = anyio.current_time() + SETTLED_S
             self._wake.set()
 
     def press(self, level: Level) -> None:
@@ -133,7 +148,7 @@ class Sampler:
     async def run(self) -> None:
         """Look when there is reason to, until cancelled."""
         while True:
-            due = self._due if self._is_working else min(self._later, default=math.inf)
+            due = self._due if self._is_working else min([*self._later, self._settled])
             if self._is_asked or anyio.current_time() >= due:
                 await self._sample()
                 continue
@@ -145,6 +160,7 @@ class Sampler:
         now = anyio.current_time()
         self._looked_at, self._due = now, now + PERIOD_S
         self._later = [at for at in self._later if at > now]
+        self._settled = self._settled if self._settled > now else math.inf
         findings = await self._look(now)
         if findings is not None:
             self.last = assemble([*findings, *self._pressure(), *self._slower(findings, now)], now, _minute())
