@@ -1,5 +1,6 @@
 """A daemon on a machine that is a folder: what answers take by its meters."""
 
+import json
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -209,3 +210,31 @@ def test_with_the_users_word_for_a_core_it_is_reckoned(
     daemon = started(environ={"PILOTLIGHT_POWER_WATTS_PER_CORE": "5"})
     energy = energy_of(daemon, lambda: None, "pilot")
     assert (energy["method"], energy["scope"]) == ("model", "process")
+
+
+def test_lines_of_a_batch_say_what_they_took(started: Callable[..., Daemon], machine: Machine) -> None:
+    """By openai-python; the totals name the class, and have all of it."""
+    machine.has_counter()
+    daemon = started()
+    body = {"model": "echo", "messages": [{"role": "user", "content": LONG}], "max_tokens": 60}
+    line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none") as client:
+        file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")
+        batch = client.batches.create(
+            input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
+        )
+        until(lambda: daemon.model("echo")["active"])
+        machine.count(7)
+        done = until(lambda: ended(client, batch.id))
+        answer = json.loads(client.files.content(done.output_file_id or "").text)
+    energy = answer["response"]["body"]["usage"]["energy"]
+    assert (energy["method"], energy["joules"]) == ("rapl", 7)
+    (app,) = daemon.get("/admin/energy").json()["apps"]
+    assert (app["class"], app["joules"]) == ("batch", 7)
+    assert 'class="batch",method="rapl",scope="package"} 7.0' in daemon.get("/metrics").text
+
+
+def ended(client: openai.OpenAI, batch_id: str) -> openai.types.Batch | None:
+    """The batch once it has."""
+    batch = client.batches.retrieve(batch_id)
+    return batch if batch.status == "completed" else None
