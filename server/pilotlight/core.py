@@ -305,6 +305,8 @@ class Cost(Struct, frozen=True):
     at_most: Size
     estimated: Size
     is_measured: bool
+    device: int = 0
+    """At most, in a GPU's own memory: estimated, and beside all the rest."""
     context: int = 0
     """The one it was reckoned with and is loaded with; 0: the worker chooses."""
     refusal: str | None = None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gguf_header import PUBLISHED, header
 from pilotlight.registry.cost import (
+    GPU_MICROBATCH,
     MICROBATCH,
     PAD_CELLS,
     WARM_UP_TOKENS,
@@ -41,7 +42,7 @@ def shape_of(metadata: dict[str, Any]) -> Shape:
 
 def test_the_layout_is_that_of_the_runtime() -> None:
     """The daemon does not import it, so both have the numbers."""
-    assert (PAD_CELLS, MICROBATCH) == (UNIT, native.MICROBATCH)
+    assert (PAD_CELLS, MICROBATCH, GPU_MICROBATCH) == (UNIT, native.MICROBATCH, native.GPU_MICROBATCH)
     assert batching.SMALLEST_CHUNK == WARM_UP_TOKENS
     for context, parallel in ((8192, 8), (2048, 8), (1024, 8), (512, 1), (4096, 4)):
         first = choose([1] * parallel, parallel, context, is_divisible=True)
@@ -179,6 +180,41 @@ def test_attention_without_flash_needs_room_for_its_scores() -> None:
     small = estimate(found, Layout(context=8192, flash_attention=True)).at_most.compute
     large = estimate(found, Layout(context=8192)).at_most.compute
     assert large - small > 128 * 8192 * 32 * 4
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_what_a_gpu_holds_is_not_in_the_machine_s_memory(name: str) -> None:
+    """With one layer more there, no byte of weights or cells is lost or counted twice, but an embedding that
+    is looked up here and multiplied with there."""
+    found = shape(name)
+    num_layers = len(found.layers)
+    plain = estimate(found, Layout()).at_most
+    before = plain
+    for gpu_layers in range(1, num_layers + 2):
+        parts = estimate(found, Layout(gpu_layers=gpu_layers)).at_most
+        here, there = found.divided(num_layers + 1 - gpu_layers)
+        tied = found.tied.num_bytes if found.tied else 0
+        assert here.bytes_weights + there.bytes_weights == found.bytes_weights + tied
+        cells = [cell_bytes(part, Layout(), Layout().context) for part in (here, there)]
+        assert sum(cells) == cell_bytes(found, Layout(), Layout().context)
+        assert parts.weights == here.bytes_weights
+        assert parts.device > there.bytes_weights + cells[1]
+        assert parts.total <= before.total
+        assert parts.device > before.device
+        before = parts
+    assert estimate(found, Layout(gpu_layers=-1)).at_most == before
+    assert estimate(found, Layout(gpu_layers=999)).at_most == before
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_model_on_a_gpu_leaves_here_what_is_looked_up(name: str) -> None:
+    """And what rests of conversations, which is in ordinary memory."""
+    found = shape(name)
+    at_load = estimate(found, Layout(gpu_layers=-1)).at_load
+    assert at_load.weights == found.bytes_by_place[0] < found.bytes_weights
+    assert at_load.cells == 0
+    at_most = estimate(found, Layout(gpu_layers=-1)).at_most
+    assert at_most.cells == cell_bytes(found, Layout(), Layout().context)
 
 
 @pytest.mark.parametrize(

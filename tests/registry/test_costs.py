@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from pilotlight.core import Loading, Model, Size
 from pilotlight.registry.costs import Costs, layout
+from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.gguf import read_model
 from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.reader import HeaderError
 from pilotlight.registry.records import MOST
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.llamacpp import native
+from pilotlight.runtimes.offload import Device
 from pilotlight.worker.handle import Worker
 from pilotlight.worker.size import size_of
 
@@ -180,3 +182,18 @@ async def measured(model: Model) -> Size:
 def test_a_process_that_is_gone_has_no_size() -> None:
     """Nor one that never was."""
     assert size_of(2**22 + 1) is None
+
+
+@pytest.mark.parametrize(("is_integrated", "has_own"), [(False, True), (True, False)])
+def test_what_a_gpu_takes_is_charged_to_nobody(
+    tmp_path: Path, model: Model, is_integrated: bool, has_own: bool
+) -> None:
+    """It is told apart, where the GPU has memory of its own; else it is the machine's."""
+    gpu = Device("GPU0", "", is_integrated, 2**34, 2**34)
+    with_gpu = Costs(tmp_path / "state", Ladder(tmp_path / "state"), devices=lambda _: (gpu,))
+    alone, cost = fresh(tmp_path).estimate(model), with_gpu.estimate(model)
+    assert (cost.device > 0) == has_own
+    assert alone.device == 0
+    if has_own:
+        assert cost.at_load.total < alone.at_load.total
+        assert Estimates(lambda _: cost).estimate(model) < Estimates(lambda _: alone).estimate(model)

@@ -9,10 +9,14 @@ from msgspec.structs import replace
 from gguf_header import PUBLISHED, header
 from pilotlight.cli.fit_report import lines
 from pilotlight.core import Loading, Model
+from pilotlight.registry.cost import Layout, estimate
 from pilotlight.registry.fit import Machine, Subject, judge
 from pilotlight.registry.gguf import read_header
+from pilotlight.registry.gpu import gpus
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.shape import Shape
 from pilotlight.registry.subjects import of_files, of_header, subject
+from pilotlight.runtimes.offload import Device, refusal
 
 GB = 10**9
 
@@ -108,15 +112,6 @@ def test_a_model_whose_heads_are_odd_has_no_8_bits(tiny_gguf: Path) -> None:
     assert subject(Model("x", tiny_gguf), "full").at_8_bits is None
 
 
-def test_a_gpu_s_memory_is_not_pretended_to_be_known() -> None:
-    """The figures are the main memory's, and it is said."""
-    verdict = judge(replace(published("Qwen3 4B"), gpus=("cuda",)), LAPTOP)
-    assert any(
-        "computes on a GPU (cuda): what it has memory for is not known" in line for line in lines(verdict)
-    )
-    assert not any("GPU" in line for line in lines(judge(published("Qwen3 4B"), LAPTOP)))
-
-
 def test_what_fits_needs_no_advice() -> None:
     """Nobody wants to read it."""
     assert judge(published("Llama 3.2 1B"), LAPTOP).advice == ()
@@ -157,3 +152,61 @@ def test_a_projector_beside_a_model_is_found_and_costs_nothing(tmp_path: Path, t
     assert (alone.projector, beside.projector) == (None, tmp_path / "x-mmproj-F16.gguf")
     assert beside.at(2048) == alone.at(2048)
     assert "x-mmproj-F16.gguf beside it is not loaded" in "\n".join(lines(judge(beside, LAPTOP)))
+
+
+def on_a_gpu(name: str, gpu: Device, gpu_layers: int = -1) -> Subject:
+    """As a build for it would load the model."""
+    found = Shape.of(read_header(io.BytesIO(PUBLISHED[name].header())))
+    layers = 0 if gpu.is_integrated else gpu_layers
+    return replace(
+        published(name),
+        gpus=(gpu,),
+        at=lambda context: estimate(found, Layout(context=context, gpu_layers=layers)),
+    )
+
+
+def test_what_a_gpu_holds_has_a_column_of_its_own() -> None:
+    """The machine's memory needs no room for it; the GPU's does."""
+    gpu = Device("CUDA0", "RTX 4050", is_integrated=False, bytes_total=6 * GB, bytes_free=5 * GB)
+    verdict = judge(on_a_gpu("Qwen3 4B", gpu), replace(LAPTOP, bytes_available=3 * GB))
+    (asked,) = (row for row in verdict.rows if row.context == verdict.context)
+    assert verdict.fits
+    assert asked.at_most < 3 * GB < asked.device < 6 * GB
+    assert 8192 <= verdict.largest_context < 32768, "which its cells on the GPU bound"
+    said = "\n".join(lines(verdict))
+    assert "ON GPU" in said
+    assert "CUDA0 (RTX 4050) computes it, too: 5.00 GB of 6.00 GB are free there now" in said
+    assert "speed: not estimated where a GPU computes" in said
+
+
+def test_a_gpu_that_is_too_small_is_told() -> None:
+    """With what would help, which more memory in the machine is not."""
+    gpu = Device("CUDA0", "old", is_integrated=False, bytes_total=4 * GB, bytes_free=4 * GB)
+    verdict = judge(on_a_gpu("Qwen3 8B", gpu), LAPTOP)
+    assert not verdict.fits
+    assert verdict.advice[0].startswith("fewer gpu_layers, or a shorter context: the GPU lacks ")
+    assert judge(on_a_gpu("Qwen3 8B", gpu, gpu_layers=12), LAPTOP).fits
+
+
+def test_a_gpu_without_memory_of_its_own_takes_the_machine_s() -> None:
+    """All of it is counted there."""
+    gpu = Device("MTL0", "Apple M3", is_integrated=True, bytes_total=16 * GB, bytes_free=12 * GB)
+    verdict = judge(on_a_gpu("Qwen3 4B", gpu), LAPTOP)
+    assert [row.device for row in verdict.rows] == [0] * len(verdict.rows)
+    assert [row.at_most for row in verdict.rows] == [
+        row.at_most for row in judge(published("Qwen3 4B"), LAPTOP).rows
+    ]
+    said = "\n".join(lines(verdict))
+    assert "MTL0 (Apple M3) computes it, too, and has no memory of its own" in said
+    assert "ON GPU" not in said
+
+
+@pytest.mark.skipif(bool(gpus()), reason="llama.cpp computes on a GPU here")
+def test_layers_for_a_gpu_that_the_build_does_not_know_are_refused(tiny_gguf: Path) -> None:
+    """As its load would be, in the same words."""
+    wanted = Model("x", tiny_gguf, loading=Loading(gpu_layers=3))
+    verdict = judge(subject(wanted, "full"), LAPTOP)
+    assert not verdict.fits
+    assert verdict.advice == (refusal(3),)
+    assert verdict.largest_context == 0
+    assert judge(subject(replace(wanted, loading=Loading(gpu_layers=0)), "full"), LAPTOP).fits

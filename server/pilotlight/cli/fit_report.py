@@ -6,7 +6,7 @@ from typing import Any
 from msgspec import to_builtins
 from msgspec.structs import asdict
 
-from pilotlight.registry.fit import Row, Subject, Verdict
+from pilotlight.registry.fit import Subject, Verdict
 
 MB, GB = 10**6, 10**9
 
@@ -27,9 +27,14 @@ def lines(verdict: Verdict) -> Iterator[str]:
     yield f"trained context: {subject.context_trained or 'not given'}"
     yield f"available memory: {_size(machine.bytes_available)} of {_size(machine.bytes_total)}"
     yield ""
-    yield f"{'CONTEXT':>8}  {'LOADED':>8}  {'AT MOST':>8}  {'8-BIT KV':>8}  FITS"
+    has_device = any(row.device for row in verdict.rows)
+    on_gpu = f"  {'ON GPU':>8}" if has_device else ""
+    yield f"{'CONTEXT':>8}  {'LOADED':>8}  {'AT MOST':>8}  {'8-BIT KV':>8}{on_gpu}  FITS"
     for row in verdict.rows:
-        yield _row(row, is_asked=row.context == verdict.context)
+        cells = [row.at_load, row.at_most, row.at_most_8_bits, *([row.device] if has_device else [])]
+        mark = "  <- asked" if row.context == verdict.context else ""
+        sizes = "  ".join(f"{'-' if one is None else _size(one):>8}" for one in cells)
+        yield f"{row.context:>8}  {sizes}  {'yes' if row.fits else 'no'}{mark}"
     yield ""
     yield f"with a context of {verdict.context} it {'fits' if verdict.fits else 'does not fit'}" + (
         f"; the largest that does is {verdict.largest_context}" if verdict.largest_context else ""
@@ -39,10 +44,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     if subject.projector:
         name = subject.projector.name
         yield f"images are not supported yet: {name} beside it is not loaded and costs nothing"
-    yield (
-        f"speed: at most {_speed(verdict.tokens_per_s)} tokens/s for one answer: each token reads "
-        f"{_size(subject.bytes_active)}, and memory gives {_size(machine.bytes_per_s)}/s (measured now)"
-    )
+    yield _speed_line(verdict)
 
 
 def choice(repo: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
@@ -62,21 +64,33 @@ def choice(repo: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
         yield f"{verdict.subject.name:{width}}  {sizes}  {speed}  {'yes' if verdict.fits else 'no'}{mark}"
     yield ""
     yield f"AT MOST is for a context of {verdicts[0].context}; CONTEXT is the largest that fits"
+    yield from _gpu(verdicts[0].subject)
     yield "none fits" if best is None else f"the best that fits: {best.subject.name}"
 
 
-def _row(row: Row, *, is_asked: bool) -> str:
-    sizes = ("-" if one is None else _size(one) for one in (row.at_load, row.at_most, row.at_most_8_bits))
-    cells = "  ".join(f"{size:>8}" for size in sizes)
-    return f"{row.context:>8}  {cells}  {'yes' if row.fits else 'no'}{'  <- asked' if is_asked else ''}"
-
-
 def _gpu(subject: Subject) -> Iterator[str]:
+    if not subject.gpus:
+        return
+    names = ", ".join(f"{device.name} ({device.description})" for device in subject.gpus)
+    if subject.gpus[0].is_integrated:
+        yield f"{names} computes it, too, and has no memory of its own: all is counted as the machine's"
+        return
+    free, total = (
+        _size(sum(sizes))
+        for sizes in zip(*((one.bytes_free, one.bytes_total) for one in subject.gpus), strict=True)
+    )
+    yield f"{names} computes it, too: {free} of {total} are free there now; no such figure was ever measured"
+
+
+def _speed_line(verdict: Verdict) -> str:
+    subject = verdict.subject
     if subject.gpus:
-        yield (
-            f"your llama.cpp also computes on a GPU ({', '.join(subject.gpus)}): what it has memory for is "
-            "not known here, and all figures are as if everything stayed with the CPU"
-        )
+        return "speed: not estimated where a GPU computes"
+    return (
+        f"speed: at most {_speed(verdict.tokens_per_s)} tokens/s for one answer: each token reads "
+        f"{_size(subject.bytes_active)}, and memory gives {_size(verdict.machine.bytes_per_s)}/s "
+        "(measured now)"
+    )
 
 
 def _size(num_bytes: float) -> str:

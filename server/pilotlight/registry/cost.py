@@ -1,20 +1,23 @@
 """What a worker with a GGUF model will hold in memory: from the file's header and the settings to bytes.
 
-Pure arithmetic on the CPU. It follows what llama.cpp takes for weights, keys and values, recurrent state, its
-graph and its output; the constants at the top are what the rest was measured to be.
+Pure arithmetic. It follows what llama.cpp takes for weights, keys and values, recurrent state, its graph and
+its output; the constants at the top are what the rest was measured to be on CPUs. For GPUs nothing ever was.
 """
 
 from collections.abc import Container
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.registry.gguf import KINDS
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL
+from pilotlight.runtimes.offload import num_staying
 
 BLOCKS = {name: (block, num_bytes) for name, block, num_bytes in KINDS.values()}
 
 MICROBATCH = 128
+GPU_MICROBATCH = 512
 WARM_UP_TOKENS = 16
 """As in `runtimes.llamacpp`, which the daemon does not import: a test holds them together."""
 
@@ -54,6 +57,8 @@ class Layout(Struct, frozen=True):
     repacked: frozenset[str] = frozenset()
     """Kinds of matrices that this processor wants in another order: see `repacked_kinds`."""
     bytes_adapters: int = 0
+    gpu_layers: int = 0
+    """That a GPU holds in memory of its own; the output counts as one. -1 for all."""
     outside: float = 1.0
     """Tokens outside the cells at most, in contexts: half of one parked, half of one carried to new cells."""
 
@@ -76,6 +81,8 @@ class Parts(Struct, frozen=True):
     """The graph's intermediate results, and the output."""
     process: int
     libraries: int
+    device: int = 0
+    """In a GPU's own memory; all the rest is in the machine's."""
 
     @property
     def private(self) -> int:
@@ -106,6 +113,8 @@ class Estimate(Struct, frozen=True):
 
 def estimate(shape: Shape, layout: Layout) -> Estimate:
     """What a worker with this model and layout holds."""
+    if layout.gpu_layers:
+        return _divided(shape, layout)
     warm_up = max(
         _graph_bytes(shape, layout, WARM_UP_TOKENS, PAD_CELLS, 1),
         _graph_bytes(shape, layout, layout.parallel, PAD_CELLS, layout.parallel),
@@ -166,6 +175,24 @@ def _parts(shape: Shape, layout: Layout, *, cells: int, compute: int, later: int
         compute=compute,
         process=PROCESS_BYTES + tables + len(shape.layers) * BYTES_PER_LAYER + later,
         libraries=LIBRARY_BYTES,
+    )
+
+
+def _divided(shape: Shape, layout: Layout) -> Estimate:
+    """A GPU's layers have weights, cells and graph there; what rests of sequences is here, of all layers."""
+    here, there = shape.divided(num_staying(len(shape.layers), layout.gpu_layers))
+    if not here.layers:
+        here = replace(here, feed_forward=0, num_heads=0)  # its graph looks up, and makes masks
+    found = estimate(here, replace(layout, gpu_layers=0))
+    cells = found.at_most.cells + _outside_bytes(there, layout)
+
+    def device(num_tokens: int, num_cells: int) -> int:
+        graph = _graph_bytes(shape, layout, num_tokens, num_cells, layout.parallel)
+        return there.bytes_weights + cell_bytes(there, layout, num_cells) + graph
+
+    return Estimate(
+        at_load=replace(found.at_load, device=device(WARM_UP_TOKENS, layout.first_cells)),
+        at_most=replace(found.at_most, cells=cells, device=device(layout.microbatch, layout.context)),
     )
 
 

@@ -18,10 +18,12 @@ from msgspec.structs import replace
 from pilotlight.core import Cost, Model, Size
 from pilotlight.registry import ladder
 from pilotlight.registry.formats import MARKS
+from pilotlight.registry.gpu import computing
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.records import Records
 from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL, default_context
+from pilotlight.runtimes.offload import Device
 
 # The arithmetic is imported with the first model that is loaded: a daemon that nobody asks starts sooner.
 if TYPE_CHECKING:
@@ -42,10 +44,18 @@ class Measured(Struct, frozen=True):
 class Costs:
     """Estimates and measurements. `estimate` and `record` block on files: call them from a thread."""
 
-    def __init__(self, state_dir: Path, modes: Ladder, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        modes: Ladder,
+        clock: Callable[[], float] = time.time,
+        devices: Callable[[Model], tuple[Device, ...]] = computing,
+    ) -> None:
+        """`devices` are the GPUs that compute a model."""
         self._records = Records(state_dir / "costs.json", Measured)
         self._modes = modes
         self._clock = clock
+        self._devices = devices
         self._lock = threading.Lock()
         self._shapes: dict[Path, tuple[str, Shape | FolderShape]] = {}
         self._known: dict[str, Cost] = {}
@@ -100,7 +110,7 @@ class Costs:
 
         shape = self._shape(model)
         if isinstance(shape, Shape):
-            return estimate(shape, layout(model, shape, mode))
+            return estimate(shape, layout(model, shape, mode, self._devices(model)))
         if isinstance(shape, FolderShape):
             context = min(model.context or DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
             parallel, bits = model.parallel or DEFAULT_PARALLEL, BITS.get(model.loading.kv_cache_type)
@@ -129,13 +139,13 @@ class Costs:
         return shape
 
 
-def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
-    """How a llama.cpp worker lays the model out in that mode of the crash ladder.
+def layout(model: Model, shape: "Shape", mode: str, devices: tuple[Device, ...] = ()) -> "Layout":
+    """How a llama.cpp worker lays the model out in that mode of the crash ladder, beside these GPUs.
 
     Reads the headers of its adapters. Raises `HeaderError` and `OSError`.
     """
     from pilotlight.registry import adapters
-    from pilotlight.registry.cost import Layout, repacked_kinds
+    from pilotlight.registry.cost import GPU_MICROBATCH, MICROBATCH, Layout, repacked_kinds
 
     is_full = mode == "full"
     kv = KvTypes.parse(model.loading.kv_cache_type) or KvTypes()
@@ -144,10 +154,14 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
         parallel=model.parallel or DEFAULT_PARALLEL,
         key_kind=kv.keys.upper(),
         value_kind=kv.values.upper(),
-        # As `runtimes.llamacpp.native` does it on a CPU.
-        flash_attention=mode != "plain" and (kv.has_quantized_values or not shape.has_plain_memory),
+        # As `runtimes.llamacpp.native` does it.
+        flash_attention=mode != "plain"
+        and (bool(devices) or kv.has_quantized_values or not shape.has_plain_memory),
+        microbatch=GPU_MICROBATCH if devices else MICROBATCH,
         mmap=not is_full if model.loading.mmap is None else model.loading.mmap,
-        repacked=repacked_kinds(ladder.features()) if is_full else frozenset(),
+        # Beside a GPU weights lie where it can fetch them, in their own order.
+        repacked=repacked_kinds(ladder.features()) if is_full and not devices else frozenset(),
+        gpu_layers=0 if all(device.is_integrated for device in devices) else model.loading.gpu_layers,
         bytes_adapters=sum(adapters.bytes_of(lora, shape.architecture) for lora in model.loading.lora),
     )
 
@@ -155,14 +169,15 @@ def layout(model: Model, shape: "Shape", mode: str) -> "Layout":
 def _corrected(found: "Estimate", measured: Measured | None) -> Cost:
     """What was measured holds for the load; what comes later comes on top of it."""
     estimated, most = _size(found.at_load), _size(found.at_most)
+    device = max(found.at_load.device, found.at_most.device)
     if measured is None:
-        return Cost(estimated, most, estimated, is_measured=False)
+        return Cost(estimated, most, estimated, is_measured=False, device=device)
     at_load = Size(measured.private, measured.shared)
     at_most = Size(
         at_load.private + max(0, most.private - estimated.private),
         at_load.shared + max(0, most.shared - estimated.shared),
     )
-    return Cost(at_load, at_most, estimated, is_measured=True)
+    return Cost(at_load, at_most, estimated, is_measured=True, device=device)
 
 
 def _size(parts: "Parts") -> Size:

@@ -96,11 +96,13 @@ def at_rest(model: Model) -> ModelStatus:
 
 
 def _cost(cost: Cost) -> dict[str, Any]:
-    """In bytes; `measured` is null until the model was loaded once on this machine with these settings."""
+    """In bytes; `measured` is null until the model was loaded once on this machine with these settings.
+    `device` is in a GPU's own memory, all else in the machine's."""
     return {
         "estimated": cost.estimated.total,
         "measured": cost.at_load.total if cost.is_measured else None,
         "private": cost.at_load.private,
         "shared": cost.at_load.shared,
         "at_most": cost.at_most.total,
+        "device": cost.device,
     }

@@ -31,8 +31,9 @@ class Estimates:
 
     def estimate(self, model: Model) -> int:
         """Bytes its worker may come to hold."""
-        guess = WORKER_BYTES + WEIGHTS_FACTOR * _bytes_of_files(model.path)
         cost = self._known(model)
+        elsewhere = cost.device if cost else 0
+        guess = WORKER_BYTES + WEIGHTS_FACTOR * max(0, _bytes_of_files(model.path) - elsewhere)
         if cost and model.memory is not None:
             guess = min(guess, model.memory)
         at_most = cost.at_most.total if cost else 0

@@ -3,6 +3,7 @@
 Pure arithmetic over an estimate: what the machine has comes in as values. Knows neither files nor terminals.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from pilotlight.registry.caps import largest_context
 from pilotlight.registry.cost import Estimate
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, default_context
+from pilotlight.runtimes.offload import Device
 
 CONTEXTS = (2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
@@ -47,8 +49,10 @@ class Subject(Struct, frozen=True):
     """That its own table gives it; 0: none."""
     memory: int | None = None
     """Bytes that its own table allows it."""
-    gpus: tuple[str, ...] = ()
-    """What computes it besides the CPU: its memory is not estimated."""
+    gpus: tuple[Device, ...] = ()
+    """What computes it besides the CPU."""
+    refusal: str | None = None
+    """Why it cannot be loaded with its settings, whatever there is room for."""
     projector: Path | None = None
     """A file beside it that makes tokens of images; nothing loads it yet."""
 
@@ -63,12 +67,14 @@ class Machine(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """One context and what it costs in bytes; `at_most_8_bits` with keys and values in 8 bits, if it can."""
+    """One context and what it costs in bytes; `at_most_8_bits` with keys and values in 8 bits, if it can.
+    `device` are in a GPU's own memory, the others in the machine's."""
 
     context: int
     at_load: int
     at_most: int
     at_most_8_bits: int | None
+    device: int
     fits: bool
 
 
@@ -95,7 +101,7 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
     contexts = sorted({wanted, trained, *(one for one in CONTEXTS if one < trained)})
     rows = tuple(_row(subject, machine, one) for one in contexts)
     (asked,) = (row for row in rows if row.context == wanted)
-    largest = largest_context(subject.at, max(wanted, trained), machine.bytes_available)
+    largest = largest_context(lambda one: _row(subject, machine, one).fits, max(wanted, trained))
     return Verdict(
         subject=subject,
         machine=machine,
@@ -112,11 +118,19 @@ def _row(subject: Subject, machine: Machine, context: int) -> Row:
     found = subject.at(context)
     at_most = found.most
     in_8_bits = subject.at_8_bits(context).at_most.total if subject.at_8_bits else None
-    return Row(context, found.at_load.total, at_most, in_8_bits, at_most <= machine.bytes_available)
+    device = max(found.at_load.device, found.at_most.device)
+    # What is free on a GPU may be less: that it says itself, at the load.
+    fits = at_most <= machine.bytes_available and device <= own_bytes(subject.gpus)
+    return Row(context, found.at_load.total, at_most, in_8_bits, device, fits and subject.refusal is None)
 
 
 def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> list[str]:
     """What would make it fit, the cheapest first."""
+    if subject.refusal is not None:
+        return [subject.refusal]
+    if asked.device > own_bytes(subject.gpus):
+        lacking = asked.device - own_bytes(subject.gpus)
+        return [f"fewer gpu_layers, or a shorter context: the GPU lacks {lacking / GB:.1f} GB"]
     lacking = asked.at_most - machine.bytes_available
     found = [f"context = {largest} in its [[model]] table: that fits"] if largest else []
     if asked.at_most_8_bits is not None and asked.at_most_8_bits <= machine.bytes_available:
@@ -137,3 +151,9 @@ def _smaller(subject: Subject, room: int) -> str | None:
         if size <= room and size < subject.bytes_weights:
             return f"a coarser quantization: {name} ({size / GB:.1f} GB of weights) fits with this context"
     return None
+
+
+def own_bytes(devices: tuple[Device, ...]) -> float:
+    """Of memory that is not the machine's; without limit where a GPU does not say."""
+    sizes = [device.bytes_total for device in devices if not device.is_integrated]
+    return sum(sizes) if all(sizes) else math.inf

@@ -1,8 +1,10 @@
 """The sizes of a GGUF model that decide what it costs, from its header."""
 
+import re
 from collections.abc import Container, Mapping
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from pilotlight.registry.gguf import Header, Tensor
 from pilotlight.registry.reader import HeaderError
@@ -25,6 +27,9 @@ RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
 
 BOTH = ("falcon-h1",)
 """Architectures whose layers have attention and a recurrent state."""
+
+BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")
+"""How the name of a layer's tensor begins."""
 
 DEFAULT_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 
@@ -74,6 +79,8 @@ class Shape(Struct, frozen=True):
     """Weights that one token passes through."""
     matrices: Mapping[str, Group] = field(default_factory=dict)
     """By their kind; under "" what is only looked up, or has one row."""
+    bytes_by_place: tuple[int, ...] = ()
+    """Weights of what is looked up, of each layer, and of the output."""
     is_sharded: bool = False
     tied: Tensor | None = None
     """The embedding, if it is the output matrix, too."""
@@ -96,6 +103,18 @@ class Shape(Struct, frozen=True):
         if not used or self.is_sharded:
             return self.bytes_weights
         return max(group.end for group in used) - min(group.start for group in used)
+
+    def divided(self, num_staying: int) -> tuple["Shape", "Shape"]:
+        """The first so many layers with what is looked up, and the others with the output.
+
+        An embedding that is the output, too, is in both.
+        """
+        split = 1 + num_staying
+        here = sum(self.bytes_by_place[:split])
+        there = self.bytes_weights - here + (self.tied.num_bytes if self.tied else 0)
+        stays = replace(self, layers=self.layers[:num_staying], bytes_weights=here, matrices={}, tied=None)
+        goes = replace(self, layers=self.layers[num_staying:], bytes_weights=there, matrices={}, tied=None)
+        return stays, goes
 
     @classmethod
     def of(cls, header: Header) -> "Shape":
@@ -120,6 +139,7 @@ class Shape(Struct, frozen=True):
             bytes_weights=header.bytes_weights,
             bytes_active=_bytes_active(header, facts, embedding),
             matrices=_matrices(header),
+            bytes_by_place=_bytes_by_place(header, facts.num_layers),
             is_sharded=(header.number("split.count") or 1) > 1,
             tied=None if "output.weight" in tensors else embedding,
         )
@@ -140,6 +160,21 @@ def _matrices(header: Header) -> dict[str, Group]:
         is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
         found.setdefault(tensor.kind if is_multiplied else "", []).append(tensor)
     return {kind: Group.of(tensors) for kind, tensors in found.items()}
+
+
+def _bytes_by_place(header: Header, num_layers: int) -> tuple[int, ...]:
+    found = [0] * (num_layers + 2)
+    for tensor in header.tensors:
+        found[_place(tensor.name, num_layers)] += tensor.num_bytes
+    return tuple(found)
+
+
+def _place(name: str, num_layers: int) -> int:
+    """As in `Shape.bytes_by_place`; what is beyond the last layer belongs to the output."""
+    block = BLOCK.match(name)
+    if block is None:
+        return num_layers + 1 if name.startswith("output") else 0
+    return min(int(block[1]), num_layers) + 1
 
 
 class _Facts:

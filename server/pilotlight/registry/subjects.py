@@ -13,11 +13,12 @@ from pilotlight.registry.fit import Subject
 from pilotlight.registry.folders import FolderShape, estimate_folder
 from pilotlight.registry.formats import MARKS, projector_of
 from pilotlight.registry.gguf import Header, read_header, read_shards
-from pilotlight.registry.gpu import backends
+from pilotlight.registry.gpu import computing
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
 from pilotlight.runtimes.limits import DEFAULT_PARALLEL
+from pilotlight.runtimes.offload import refusal
 
 IN_8_BITS = "q8_0"
 
@@ -45,14 +46,24 @@ def of_files(sizes: Mapping[str, int], header: Header, mode: str) -> Iterator[Su
     shape = Shape.of(header)
     for file, size in sizes.items():
         num_bytes = max(0, size - header.data_start)
-        active = shape.bytes_active * num_bytes // max(1, shape.bytes_weights)
-        one = replace(shape, bytes_weights=num_bytes, bytes_active=active, matrices={})
+        active, *places = (
+            part * num_bytes // max(1, shape.bytes_weights)
+            for part in (shape.bytes_active, *shape.bytes_by_place)
+        )
+        one = replace(
+            shape,
+            bytes_weights=num_bytes,
+            bytes_active=active,
+            matrices={},
+            bytes_by_place=tuple(places),
+        )
         yield _of_shape(one, Model(file, Path(file)), mode)
 
 
 def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:
     in_8_bits = replace(model, loading=replace(model.loading, kv_cache_type=IN_8_BITS))
     is_whole = shape.head_width % BLOCKS[IN_8_BITS] == 0
+    devices, asked = computing(model), model.loading.gpu_layers
     can_save = is_whole and mode != "plain" and model.loading.kv_cache_type in (AUTO, "f16", "f32", "bf16")
     return Subject(
         name=model.name,
@@ -61,9 +72,10 @@ def _of_shape(shape: Shape, model: Model, mode: str) -> Subject:
         bytes_weights=shape.bytes_weights,
         bytes_active=shape.bytes_active,
         context_trained=shape.context_trained,
-        at=_at(shape, layout(model, shape, mode)),
-        at_8_bits=_at(shape, layout(in_8_bits, shape, mode)) if can_save else None,
-        gpus=backends() if model.loading.gpu_layers else (),
+        at=_at(shape, layout(model, shape, mode, devices)),
+        at_8_bits=_at(shape, layout(in_8_bits, shape, mode, devices)) if can_save else None,
+        gpus=devices,
+        refusal=refusal(asked) if asked > 0 and not devices else None,
     )
 
 

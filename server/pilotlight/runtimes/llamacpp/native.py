@@ -25,6 +25,7 @@ from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
 from pilotlight.runtimes.llamacpp.rope import Rope
 from pilotlight.runtimes.llamacpp.state import SequenceState
+from pilotlight.runtimes.offload import refusal
 from pilotlight.runtimes.rows import DecodeError, Floats
 from pilotlight.worker.protocol import Load
 
@@ -106,10 +107,7 @@ class Llama:
         progress(0.0)
         has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), load.loading.gpu_layers
         if gpu_layers > 0 and not has_gpu:
-            raise LoadError(
-                f"gpu_layers is {gpu_layers}, and this build of llama.cpp computes on the CPU only; leave "
-                "it out, or install llama-cpp-python built for your GPU"
-            )
+            raise LoadError(refusal(gpu_layers))
         self._has_gpu = has_gpu and gpu_layers != 0
         self._errors: list[str] = []
         self._is_quiet = False
