@@ -37,6 +37,7 @@ BEFORE, AFTER = 110, 140
 """Tokens of an answer before the processors are slowed down, and after."""
 
 PART = 0.75
+"""Of the processors."""
 
 NOTICED_WITHIN = 64
 """Tokens."""
@@ -59,9 +60,14 @@ class Sight:
     load: float
 
     @property
+    def is_hot(self) -> bool:
+        """It takes itself for that."""
+        return self.level > 0
+
+    @property
     def is_alarm(self) -> bool:
-        """It takes itself for hot, or holds background work."""
-        return self.level > 0 or self.duty < 1
+        """So it does, or it holds background work, which goes on for minutes after."""
+        return self.is_hot or self.duty < 1
 
 
 @dataclass(slots=True)
@@ -80,9 +86,9 @@ class Watch:
                 self.sights.append(Sight(time.perf_counter(), *values))
                 await asyncio.sleep(EVERY_S)
 
-    def alarm(self, since: float, until: float) -> float | None:
-        """When the first one in this time began."""
-        return next((one.at for one in self.sights if since < one.at <= until and one.is_alarm), None)
+    def hot(self, since: float, until: float) -> float | None:
+        """When it first took itself for that in this time."""
+        return next((one.at for one in self.sights if since < one.at <= until and one.is_hot), None)
 
 
 NAMES = (
@@ -111,7 +117,7 @@ class Trial:
     tokens: float
     """Until it was noticed; infinite if it never was."""
     is_early: bool
-    """There was an alarm before."""
+    """It was, before it was so."""
 
 
 async def notice(load: Load, watch: Watch, args: argparse.Namespace) -> Figures:
@@ -148,12 +154,12 @@ async def _trial(client: Client, load: Load, watch: Watch, throttle: Throttle, r
     reply = await asking
     throttle.limit(1.0)
     times = [began + at for at in reply.times_s]
-    noticed = watch.alarm(slowed, times[-1])
+    noticed = watch.hot(slowed, times[-1])
     await client.chat(_prompt(load, "calm"), COLD_TOKENS)
     return Trial(
         slowdown=1 - _rate(times, slowed, times[-1]) / _rate(times, times[0], slowed),
         tokens=float("inf") if noticed is None else sum(slowed < at <= noticed for at in times),
-        is_early=watch.alarm(began, slowed) is not None,
+        is_early=watch.hot(began, slowed) is not None,
     )
 
 

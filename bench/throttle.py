@@ -1,7 +1,7 @@
 """Slows down running processes for real, as a governor does that lowers the clock.
 
 By a control group where this user may make one (Linux; `cpu.max` of version 2, `cpu.cfs_quota_us` of 1), else
-by stopping and continuing the processes a hundred times a second. It knows nothing about heat.
+by stopping and continuing the processes. It knows nothing about heat.
 """
 
 import signal
@@ -18,8 +18,9 @@ import psutil
 from processes import tree
 
 CGROUPS = Path("/sys/fs/cgroup")
-PERIOD_US = 10_000
-"""Shorter than most tokens take, so that it is slowness and no stutter."""
+PERIOD_US = 40_000
+"""Shorter than any speed is measured over, so that it is slowness and no stutter. Not much shorter: a kernel
+that counts time in ticks ends each run at one, and takes what is missing of it for other programs' work."""
 
 
 class Throttle(Protocol):
