@@ -7,7 +7,7 @@ import pytest
 
 from pilotlight import sources
 from pilotlight.config import Config, model_at, models, unpulled
-from pilotlight.core import Lora
+from pilotlight.core import Lora, RequestClass
 from pilotlight.errors import ConfigError
 from pilotlight.registry import memory
 from pilotlight.settings import Document, ServerSettings
@@ -331,6 +331,16 @@ def test_a_cap_may_be_a_part_of_the_machine(tmp_path: Path) -> None:
     """What is free of it does not matter."""
     table = "[[model]]\nname = 'm'\npath = 'm'\nmemory = '25%'"
     assert models(resolve(tmp_path, table))[-1].memory == memory.read().bytes_total // 4
+
+
+def test_a_model_has_limits_for_classes(tmp_path: Path) -> None:
+    """Each at least one; what has none is left out. Another limit needs no other worker."""
+    table = "[[model]]\nname = 'm'\npath = 'm'\n[model.concurrency]\n"
+    one, other = (models(resolve(tmp_path, table + most))[-1] for most in ("background = 1", "batch = 3"))
+    assert (one.concurrency, other.concurrency) == ({RequestClass.BACKGROUND: 1}, {RequestClass.BATCH: 3})
+    assert one.is_loaded_as(other)
+    with pytest.raises(ConfigError, match=r"concurrency\.batch .* must be greater than or equal to 1"):
+        resolve(tmp_path, table + "batch = 0")
 
 
 def test_all_models_may_have_the_same_cap(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from pilotlight.power.reading import Reading
 from pilotlight.registry.formats import MARKS
 from pilotlight.runtimes.capabilities import ALL_SAMPLING, CAPABILITIES
 from pilotlight.settings import (
+    ConcurrencySettings,
     DefaultsSettings,
     Document,
     MemorySettings,
@@ -45,6 +46,7 @@ EXAMPLES = {
     "catalog.model_dirs",
     "power.root",
     *(f"model.{key}" for key in ModelSettings.model_fields),
+    *(f"model.concurrency.{key}" for key in ConcurrencySettings.model_fields),
 }
 
 TABLES = {"model": ModelSettings, "model.sampling": SamplingSettings, "rule": RuleSettings}

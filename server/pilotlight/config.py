@@ -16,7 +16,7 @@ import platformdirs
 from msgspec.structs import replace
 
 from pilotlight import sources
-from pilotlight.core import Model
+from pilotlight.core import Model, RequestClass
 from pilotlight.errors import ConfigError
 from pilotlight.loading import changed, loading
 from pilotlight.policy.settings import PolicySettings, RuleSettings
@@ -283,6 +283,7 @@ def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
         memory=_bytes_of(entry.memory or config.memory.per_model),
         pin=entry.pin,
         small=entry.small,
+        concurrency={RequestClass(one): most for one, most in entry.concurrency if most is not None},
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=changed(path),

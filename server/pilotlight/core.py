@@ -103,6 +103,8 @@ class Request(Struct, frozen=True):
     """Its client wants it done whatever the policy says, short of what is critical."""
     app: str = ""
     """The program that asks, by the name it gives itself."""
+    side_by_side: int | None = None
+    """Answers of its class that its model generates side by side, at most; None for any number."""
 
     @property
     def rank(self) -> int:
@@ -207,6 +209,8 @@ class Model(Struct, frozen=True):
     """Seconds it stays loaded after its last request, if none asks for others."""
     small: str | None = None
     """The model that the policy may let answer instead of it."""
+    concurrency: Mapping[RequestClass, int] = field(default_factory=dict)
+    """Answers of a class that it generates side by side, at most, where the class has a limit."""
     created: int = 0
     """Unix seconds; the file's modification time."""
     store: str = "config"
@@ -216,7 +220,13 @@ class Model(Struct, frozen=True):
 
     def is_loaded_as(self, other: "Model") -> bool:
         """A worker that holds the other serves this one as well: they differ in what it is not told."""
-        untold: dict[str, Any] = {"aliases": (), "sampling": {}, "small": None, "is_efficient": False}
+        untold: dict[str, Any] = {
+            "aliases": (),
+            "sampling": {},
+            "small": None,
+            "concurrency": {},
+            "is_efficient": False,
+        }
         return replace(self, **untold) == replace(other, **untold)
 
     capabilities: Capabilities = Capabilities()

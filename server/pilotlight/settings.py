@@ -207,6 +207,14 @@ class SamplingSettings(_Section):
     repeat_penalty: float = Field(1.0, gt=0, le=10)
 
 
+class ConcurrencySettings(_Section):
+    """[model.concurrency]: answers of a class that a model generates side by side; see `core.Model`."""
+
+    interactive: int | None = Field(None, ge=1, le=64)
+    background: int | None = Field(None, ge=1, le=64)
+    batch: int | None = Field(None, ge=1, le=64)
+
+
 class ModelSettings(_Section, LoadingSettings):
     """[[model]]: one model to serve; a limit it leaves out comes from [defaults]."""
 
@@ -225,6 +233,7 @@ class ModelSettings(_Section, LoadingSettings):
     keep_alive: Duration | None = None
     small: Name | None = None
     sampling: SamplingSettings = SamplingSettings()
+    concurrency: ConcurrencySettings = ConcurrencySettings()
 
     @field_validator("source")
     @classmethod

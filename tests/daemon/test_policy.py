@@ -180,6 +180,19 @@ def test_fewer_run_side_by_side_while_a_rule_says_so(
             assert next(second)
 
 
+def test_a_model_s_own_limit_counts_for_its_class(serve: Callable[..., Daemon], tmp_path: Path) -> None:
+    """The second of the background waits; who asks interactively does not."""
+    limit = "[model.concurrency]\nbackground = 1\n"
+    daemon = serve(models="[server]\naccept_s = 0\n" + echo(tmp_path, tokens_per_s=20) + limit)
+    long = [{"role": "user", "content": "one " * 400}]
+    with daemon.stream("echo", messages=long, service_tier="flex") as first:
+        assert next(first)
+        with daemon.stream("echo", messages=long, service_tier="flex"):
+            assert until(lambda: background_of(daemon) == {"active": 1, "queued": 1})
+            assert daemon.post("echo", max_tokens=1).status_code == 200
+            assert background_of(daemon) == {"active": 1, "queued": 1}
+
+
 def test_an_idle_model_is_unloaded_sooner_on_battery(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:

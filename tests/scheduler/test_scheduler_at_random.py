@@ -106,13 +106,22 @@ class World(RuleBasedStateMachine):
         request_class=st.sampled_from(RequestClass),
         client=st.sampled_from("xyz"),
         is_overridden=st.booleans(),
+        side_by_side=st.none() | st.integers(1, PARALLEL),
     )
-    def ask(self, model: str, n: int, request_class: RequestClass, client: str, is_overridden: bool) -> None:
+    def ask(
+        self,
+        model: str,
+        n: int,
+        request_class: RequestClass,
+        client: str,
+        is_overridden: bool,
+        side_by_side: int | None,
+    ) -> None:
         self.num_asked += 1
         id = str(self.num_asked)
         request = Request(
             id, model, Prompt(text=""), Sampling(), n=n, request_class=request_class, client=client,
-            is_overridden=is_overridden and not request_class.yields,
+            is_overridden=is_overridden and not request_class.yields, side_by_side=side_by_side,
         )  # fmt: skip
         self.inside[request.id] = request
         self.scheduler.on_request(request)

@@ -72,6 +72,7 @@ def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any
             "provider": model.provider,
             **to_builtins(model.loading),
             "memory": model.memory,
+            "concurrency": dict(model.concurrency),
             "chat_template": model.chat_template,
             "sampling": dict(model.sampling),
         },

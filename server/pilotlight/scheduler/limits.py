@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from msgspec import Struct, field
 
 from pilotlight.core import Request, RequestClass
+from pilotlight.policy.limits import least
 
 
 class Limits(Struct, frozen=True):
@@ -17,8 +18,9 @@ class Limits(Struct, frozen=True):
     """By the class of the last request that it ran."""
 
     def side_by_side(self, request: Request) -> int | None:
-        """Sequences like the request's, its own included; None for any number."""
-        return self.concurrency.get((request.request_class, request.is_overridden))
+        """Sequences like the request's, its own included; None for any number. Its model has a say, too."""
+        ours = self.concurrency.get((request.request_class, request.is_overridden))
+        return least(ours, request.side_by_side)
 
     def stay_s(self, request_class: RequestClass) -> float:
         """Seconds."""

@@ -136,6 +136,8 @@ class Loop:
 
     def _submit(self, model: Model, request: Request) -> Answer:
         self._books[request.model].model = model
+        if model.concurrency:
+            request = replace(request, side_by_side=model.concurrency.get(request.request_class))
         answer = Answer(request.id, release=lambda: self._release(request.id))
         self._answers[request.id] = answer
         if self._scheduler.line(request.model).is_loaded:
