@@ -28,6 +28,7 @@ from pilotlight.registry.shape import Group, Shape
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.llamacpp.layout import UNIT, choose
+from pilotlight.runtimes.llamacpp.library import import_llama
 
 GB = 10**9
 
@@ -261,7 +262,7 @@ def test_llama_cpp_takes_what_was_said(tiny_gguf: Path, layout: Layout) -> None:
 
 def _taken(path: Path, layout: Layout) -> dict[str, float]:
     """Bytes by name, as llama.cpp logs them."""
-    lib = native.import_llama()
+    lib = import_llama()
     lines: list[str] = []
     callback = lib.llama_log_callback(lambda _level, line, _data: lines.append(line.decode()))
     lib.llama_log_set(callback, None)

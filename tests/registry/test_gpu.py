@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pilotlight.registry.gpu import backends
-from pilotlight.runtimes.llamacpp.native import import_llama
+from pilotlight.runtimes.llamacpp.library import import_llama
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from speaking import Bench, generate
 
 from pilotlight.core import Loading, Model
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.llamacpp.native import import_llama
+from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.worker.handle import Worker
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from pilotlight.registry.gpu import gpus
 from pilotlight.runtimes.llamacpp.devices import devices, library
-from pilotlight.runtimes.llamacpp.native import import_llama
+from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.offload import ALL, Device, num_staying, used
 
 DISCRETE = Device("CUDA0", "NVIDIA GeForce RTX 4050 Laptop GPU", False, 6 * 2**30, 5 * 2**30)

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from pilotlight.core import Sampling
-from pilotlight.runtimes.llamacpp.native import Llama, import_llama
+from pilotlight.runtimes.llamacpp.library import import_llama
+from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.llamacpp.sampler import Sampler
 
 NUM_VOCAB = 12

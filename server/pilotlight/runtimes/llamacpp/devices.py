@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from pilotlight.runtimes.llamacpp.native import import_llama
+from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.offload import Device
 
 GPU, INTEGRATED = 1, 2

@@ -1,28 +1,26 @@
 """llama.cpp's C API, as far as Pilotlight uses it, behind plain Python and numpy types.
 
-The only file that imports `llama_cpp`. It knows tokens, sequences and logits; nothing of requests or text
+It knows tokens, sequences and logits; nothing of requests or text
 streams. Not thread-safe, except `tokenize`, `piece` and the properties, which only read the vocabulary.
 """
 
 import ctypes
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from msgspec import Struct
 
-from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
 from pilotlight.runtimes.llamacpp.adapters import Adapters
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
+from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.llamacpp.rope import Rope
 from pilotlight.runtimes.llamacpp.state import SequenceState
 from pilotlight.runtimes.offload import refusal
@@ -55,26 +53,6 @@ TYPES = {
 
 TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 """`llama_token_data`: what samplers work on."""
-
-
-def import_llama() -> Any:
-    """The low-level module, without the high-level one its package pulls in (100 ms and 20 MB less)."""
-    spec = importlib.util.find_spec("llama_cpp")
-    if "llama_cpp" not in sys.modules and spec is not None:
-        package = ModuleType("llama_cpp")
-        package.__path__ = list(spec.submodule_search_locations or ())
-        package.__spec__ = spec
-        sys.modules["llama_cpp"] = package
-    try:
-        from llama_cpp import llama_cpp
-    except ImportError as exc:
-        raise MissingLibraryError(exc, "llama_cpp", "llama-cpp-python") from exc
-    return llama_cpp
-
-
-def library_version() -> str:
-    """Version of llama-cpp-python, which pins its llama.cpp."""
-    return version("llama-cpp-python")
 
 
 class Mode(Struct, frozen=True):

@@ -11,7 +11,8 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.limits import default_context, num_cores
 from pilotlight.runtimes.llamacpp.decoder import LlamaDecoder
-from pilotlight.runtimes.llamacpp.native import MODES, Llama, library_version
+from pilotlight.runtimes.llamacpp.library import library_version
+from pilotlight.runtimes.llamacpp.native import MODES, Llama
 from pilotlight.runtimes.llamacpp.sampler import Sampler
 from pilotlight.runtimes.stepping import Opened
 from pilotlight.worker.protocol import Load
