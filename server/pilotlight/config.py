@@ -73,6 +73,13 @@ class Config:
     def state_dir(self) -> Path:
         return self.server.state_dir
 
+    def environ(self) -> dict[str, str]:
+        """For another process of ours: our variables, with what flags have said of models and folders."""
+        given = {"STATE_DIR": self.server.state_dir, "STORE_DIR": self.server.store_dir, "CONFIG": self.file}
+        ours = {f"PILOTLIGHT_{key}": str(value) for key, value in given.items() if value is not None}
+        chosen = [str(one.path or one.name) for one in self.models if one.name in self.preload]
+        return os.environ | ours | {"PILOTLIGHT_MODEL": os.pathsep.join(chosen)}
+
     @classmethod
     def resolve(
         cls,

@@ -57,3 +57,18 @@ def test_a_model_keeps_to_its_own_cap(tmp_path: Path, tiny_gguf: Path) -> None:
         assert "with a context of 1048576, and may take 64 MiB (memory in its [[model]]" in error["message"]
         assert ": a context of" in error["message"]
         assert daemon.model("long")["state"] == "stopped"
+
+
+def test_a_daemon_judges_models_before_they_are_loaded(tmp_path: Path, tiny_gguf: Path) -> None:
+    """By its own settings, as the command does; what is no model is a 400 with the same words."""
+    with serving(tmp_path, models=table("short", tiny_gguf, context=1024)) as daemon:
+        verdict = daemon.admin("models/fit", model="short").json()
+        assert (verdict["context"], verdict["fits"]) == (1024, True)
+        asked = daemon.admin("models/fit", model=str(tiny_gguf), context=2048, within="1MB").json()
+        assert (asked["context"], asked["fits"], asked["machine"]["bytes_available"]) == (2048, False, 10**6)
+        unknown = daemon.admin("models/fit", model="shor")
+        error = unknown.json()["error"]
+        assert (unknown.status_code, error["param"]) == (400, "model")
+        assert error["message"] == "no model is named 'shor'; did you mean 'short'?"
+        assert daemon.admin("models/fit", model="--help").status_code == 400
+        assert daemon.model("short")["state"] == "stopped"

@@ -14,7 +14,7 @@ from pilotlight.api.framework import FastAPI
 from pilotlight.api.service import Service
 from pilotlight.errors import BadRequest, Error, MethodNotAllowed, NotFound
 
-FILES, BATCHES = "pilotlight.api.files", "pilotlight.api.batches"
+FILES, BATCHES, FIT = "pilotlight.api.files", "pilotlight.api.batches", "pilotlight.api.fit"
 
 ROUTES = (
     Route("/v1/chat/completions", chat.chat, chat.ChatBody),
@@ -40,6 +40,7 @@ ROUTES = (
     Route("/admin/models/prune", pulls.prune, pulls.PruneBody),
     Route("/admin/models/load", residency.load, residency.LoadBody),
     Route("/admin/models/unload", residency.unload, residency.UnloadBody),
+    Route("/admin/models/fit", Later(FIT, "fit"), Later(FIT, "FitBody")),
     Route("/admin/policy", policy.policy),
     Route("/admin/policy/override", policy.override, policy.OverrideBody),
     Route("/admin/energy", energy.energy),
