@@ -41,6 +41,14 @@ async def test_the_small_model_answers_with_its_own_name(
     assert request.prompt.template_kwargs == {"enable_thinking": False}
 
 
+async def test_the_small_model_answers_the_same_app(service: FakeService, client: httpx.AsyncClient) -> None:
+    """What it takes is that app's."""
+    service.readings.now = LOW
+    await client.post(PATH, json=BODY, headers={"User-Agent": "Notes/1.0"})
+    (request,) = service.requests
+    assert (request.model, request.app) == ("tiny", "Notes")
+
+
 async def test_a_stream_says_it_at_its_end(service: FakeService, client: httpx.AsyncClient) -> None:
     """In the last chunk, and no event is anything but a chunk."""
     service.readings.now = LOW

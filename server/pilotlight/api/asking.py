@@ -57,6 +57,8 @@ class Asking(Struct, frozen=True):
                 self.asked.request(request.id, model),
                 request_class=request.request_class,
                 client=request.client,
+                app=request.app,
+                is_overridden=request.is_overridden,
             )
         writer = Writer(
             self.shape,
