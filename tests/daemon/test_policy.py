@@ -98,6 +98,21 @@ def test_what_runs_in_the_background_rests_on_battery(
         assert list(stream)[-1] == {"done": True}
 
 
+def test_what_rests_for_too_long_ends(serve: Callable[..., Daemon], tmp_path: Path, laptop: Path) -> None:
+    """With an error that says so, after what has come of it."""
+    rule = "[[rule]]\nname = 'on battery'\nwhen = { supply = 'battery' }\n"
+    rule += "background = { admit = 'defer', max_wait = '1s' }\nbatch = { admit = 'defer' }\n"
+    models = "[policy.hysteresis]\nenter_after = 0\n" + rule + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), models=models)
+    with daemon.stream("echo", max_tokens=100_000, service_tier="flex") as stream:
+        assert next(stream)
+        write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+        error = list(stream)[-1]["error"]
+    assert (error["type"], error["code"]) == ("policy", "background_blocked")
+    assert error["message"].startswith("it was paused for 1 s, which is all it may be: on battery at 80 %")
+    assert until(lambda: daemon.model("echo")["active"] == 0)
+
+
 SPARE = """
 [policy.hysteresis]
 enter_after = 0

@@ -215,6 +215,31 @@ def test_what_runs_gets_its_orders() -> None:
     run_virtual(main)
 
 
+def test_what_is_paused_for_too_long_ends() -> None:
+    """After the time that the rule gives to what waits; a pause that was over in between does not count."""
+
+    async def main() -> None:
+        rule = {"name": "on battery", "when": {"supply": "battery"}}
+        waits = {
+            one: {"admit": "defer", "max_wait": wait} for one, wait in (("background", "1h"), ("batch", "3h"))
+        }
+        ordering = Gate(
+            Policy(rules_of("balanced", (RuleSettings.model_validate(rule | waits),))),
+            Machine(PLUGGED),
+            max_held=4,
+        )
+        ended = []
+        for reading in (ON_BATTERY, PLUGGED, ON_BATTERY, ON_BATTERY, ON_BATTERY, ON_BATTERY):
+            await anyio.sleep(3600)
+            orders = ordering.orders(replace(reading, at=anyio.current_time()))
+            ended.append([one.value for one in orders.refusals])
+        assert ended == [[], [], [], ["background"], ["background"], ["background", "batch"]]
+        refusal = orders.refusals[RequestClass.BACKGROUND]
+        assert refusal.message.startswith("it was paused for 3600 s, which is all it may be: on battery")
+
+    run_virtual(main)
+
+
 def test_how_many_run_side_by_side_is_an_order() -> None:
     """By class; for a request that overrides the policy only what is critical counts."""
 

@@ -38,6 +38,9 @@ RECHECK_S = 2.0
 PATIENCE_S = 0.25
 """A look takes milliseconds; a request does not wait for a driver that hangs."""
 
+LONGEST_PAUSE_S = 8 * 3600.0
+"""Of what runs in the background, where the rule that pauses it gives no `max_wait`."""
+
 STALE_S = 10.0
 """What is older says nothing any more, and what it said ends."""
 
@@ -117,6 +120,8 @@ class Gate:
         self._readings = readings
         self._max_held = max_held
         self._override_until = -math.inf
+        self._paused_at = math.inf
+        """When background work was told to rest; infinity while it may run."""
         self._is_closed = False
         self._changed = anyio.Event()
 
@@ -158,7 +163,7 @@ class Gate:
 
     def orders(self, reading: Reading) -> Orders:
         """What follows from a reading for what runs already: background work rests as long as none might
-        begin; only what is critical ends anything."""
+        begin, and ends when that was for too long; only what is critical ends anything else."""
         if not self._policy.rules:
             return Orders(gives_way=self._policy.gives_way)
         self._step(reading)
@@ -171,9 +176,10 @@ class Gate:
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
         overridden = self._decide(reading, Facts(is_overridden=True))
         eco = [one for one, decision in decisions.items() if decision.actions.is_eco]
+        self._paused_at = min(self._paused_at, anyio.current_time()) if all(waits) else math.inf
         return Orders(
             holds_yielding=all(waits),
-            refusals=ending,
+            refusals={**self._overdue(decisions), **ending},
             threads={one: decision.actions.threads for one, decision in decisions.items()},
             threads_overridden=overridden.actions.threads,
             limits=self._limits(reading),
@@ -234,7 +240,7 @@ class Gate:
 
     def follow(self, policy: Policy) -> None:
         """Other rules from now on; which of them hold is what the next reading says alone."""
-        self._policy, self.in_force = policy, InForce()
+        self._policy, self.in_force, self._paused_at = policy, InForce(), math.inf
         self._wake()
 
     def close(self) -> None:
@@ -248,6 +254,17 @@ class Gate:
         if self.override_left_s > 0:
             facts = replace(facts, is_overridden=True)
         return decide(reading, self._policy.rules, facts, self.in_force)
+
+    def _overdue(self, decisions: Mapping[RequestClass, Decision]) -> Mapping[RequestClass, Restricted]:
+        """Classes whose requests have rested for as long as they may."""
+        paused_s, overdue = anyio.current_time() - self._paused_at, {}
+        for one, decision in decisions.items():
+            limit = decision.actions.max_wait_s
+            limit = LONGEST_PAUSE_S if limit is None else limit
+            if one.yields and paused_s >= limit:
+                text = f"it was paused for {limit:.0f} s, which is all it may be: {decision.reason}"
+                overdue[one] = BackgroundBlocked(text)
+        return overdue
 
     def _limits(self, reading: Reading) -> Limits:
         actions = {
