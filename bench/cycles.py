@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from admin import Admin
 from processes import children_pss, rss_mb
-from servers import ServerFailed, admin_key, end_on_sigterm, find_pilotlight, pilotlight, running
-from table import Target, number, render
+from servers import ServerFailed, end_on_sigterm, find_pilotlight, pilotlight, running
+from table import Target, against
 
 NUM_WARM = 10
 """Cycles before the first look: what Python keeps for good is there then."""
@@ -41,15 +42,13 @@ class Look:
 
 async def cycles(command: str, num_cycles: int, state: Path) -> dict[str, float]:
     """Of the built-in model."""
-    async with running(pilotlight(command, state)) as server, httpx.AsyncClient(timeout=120) as client:
-        client.headers.update(admin_key(state))
+    async with running(pilotlight(command, state)) as server, Admin(server, state) as admin:
 
         async def cycle() -> tuple[float, int]:
             """Seconds until the worker's memory was free, and what it still held then."""
-            body = {"model": server.model}
-            (await client.post(f"{server.url}/admin/models/load", json=body)).raise_for_status()
+            await admin.load()
             started_s = time.perf_counter()
-            (await client.post(f"{server.url}/admin/models/unload", json=body)).raise_for_status()
+            await admin.unload()
             return time.perf_counter() - started_s, sum(children_pss(server.pid).values())
 
         for _ in range(NUM_WARM):
@@ -86,11 +85,7 @@ def main() -> None:
             figures = asyncio.run(cycles(find_pilotlight(args.pilotlight), args.cycles, Path(state)))
     except (ServerFailed, httpx.HTTPError) as error:
         sys.exit(f"error: {error}")
-    rows = [["figure", "value", "target", ""]]
-    for name, value in figures.items():
-        target = TARGETS.get(name)
-        rows.append([name, number(value), str(target or ""), target.verdict(value) if target else ""])
-    print(render(rows))
+    print(against(figures, TARGETS))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 
+from admin import Admin
 from client import CallFailed, Client
 from models import SHAPES, WORK, ensure_model
 from processes import MIB, children_pss
@@ -28,7 +29,6 @@ from servers import (
     Launch,
     Server,
     ServerFailed,
-    admin_key,
     end_on_sigterm,
     find_pilotlight,
     free_port,
@@ -161,10 +161,8 @@ def _router(binary: str, folder: Path, settings: dict[str, int]) -> Launch:
 
 async def _charge(launch: Launch, state_dir: Path) -> int:
     """What Pilotlight charges for one of the models."""
-    async with running(launch) as server, httpx.AsyncClient(timeout=120) as client:
-        client.headers.update(admin_key(state_dir))
-        answer = await client.post(f"{server.url}/admin/models/load", json={"model": NAMES[0]})
-        charged: int = answer.raise_for_status().json()["bytes_charged"]
+    async with running(launch) as server, Admin(server, state_dir) as admin:
+        charged: int = (await admin.load())["bytes_charged"]
         return charged
 
 

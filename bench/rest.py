@@ -16,7 +16,7 @@ from client import CallFailed, Client
 from load import Figures
 from processes import rss_mb, tree, voluntary_switches
 from servers import Launch, Server, ServerFailed, end_on_sigterm, find_pilotlight, pilotlight, running
-from table import Target, number, render
+from table import Target, against
 
 SETTLE_S = 5.0
 GREETING = [{"role": "user", "content": "Hello"}]
@@ -81,11 +81,7 @@ async def _switches(pids: list[int], idle_s: float) -> dict[int, float]:
 
 
 def _table(figures: Figures) -> str:
-    rows = [["figure", "value", "target", ""]]
-    for name, value in figures.items():
-        target = TARGETS.get(name)
-        rows.append([name, number(value), str(target or ""), target.verdict(value) if target else ""])
-    return render(rows)
+    return against(figures, TARGETS)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from load import REAL_PLAN, Figures, Load
 from models import SHAPES, ensure_model
 from saturation import NUM_PROMPT_WORDS, ask
 from servers import ServerFailed, Settings, end_on_sigterm, find_pilotlight, pilotlight, running
-from table import Target, number, render
+from table import Target, against
 from throttle import Throttle, throttling
 
 EVERY_S = 0.2
@@ -258,11 +258,7 @@ def main() -> None:
     except* KeyboardInterrupt:
         sys.exit(130)
     print(f"{args.model.name}, {args.threads} threads\n")
-    rows = [["figure", "value", "target", ""]]
-    for name, value in figures.items():
-        target = TARGETS.get(name)
-        rows.append([name, number(value), str(target or ""), target.verdict(value) if target else ""])
-    print(render(rows))
+    print(against(figures, TARGETS))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 
+from admin import Admin
 from client import CallFailed, Client, Message, Reply
 from load import NUM_TURN_WORDS, WORDS
 from models import SHAPES, ensure_model
@@ -24,7 +25,7 @@ from servers import (
     pilotlight,
     running,
 )
-from table import Target, number, render
+from table import Target, against
 
 NUM_ANSWERED = 16
 
@@ -62,20 +63,22 @@ class Conversation:
 async def measure(launch: Launch, num_words: int, state: Path) -> dict[str, float]:
     """Seconds until the first token, each time with the model loaded before."""
     conversation = Conversation(num_words)
-    async with running(launch) as server:
-        await _post(server, "load")
+    async with running(launch) as server, Admin(server, state) as admin:
+        await admin.load()
         await conversation.turn(server)
         at_once = await conversation.turn(server)
-        unload_s = await _post(server, "unload")
-        await _post(server, "load")
+        started_s = time.perf_counter()
+        await admin.unload()
+        unload_s = time.perf_counter() - started_s
+        await admin.load()
         unloaded = await conversation.turn(server)
-    async with running(launch) as server:
-        await _post(server, "load")
+    async with running(launch) as server, Admin(server, state) as admin:
+        await admin.load()
         restarted = await conversation.turn(server)
     size = max(file.stat().st_size for file in (state / "conversations").iterdir())
     off = replace(launch, command=("env", "PILOTLIGHT_MEMORY_CONVERSATIONS=0", *launch.command))
-    async with running(off) as server:
-        await _post(server, "load")
+    async with running(off) as server, Admin(server, state) as admin:
+        await admin.load()
         anew = await conversation.again(server)
     return {
         "tokens restored": restarted.num_cached,
@@ -88,15 +91,6 @@ async def measure(launch: Launch, num_words: int, state: Path) -> dict[str, floa
         "after an unload, ratio": unloaded.ttft_s / anew.ttft_s,
         "after a restart, ratio": restarted.ttft_s / anew.ttft_s,
     }
-
-
-async def _post(server: Server, what: str) -> float:
-    """Seconds it took."""
-    started_s = time.perf_counter()
-    async with httpx.AsyncClient(timeout=300) as client:
-        answer = await client.post(f"{server.url}/admin/models/{what}", json={"model": server.model})
-        answer.raise_for_status()
-    return time.perf_counter() - started_s
 
 
 def main() -> None:
@@ -115,11 +109,7 @@ def main() -> None:
             figures = asyncio.run(measure(launch, args.words, Path(state)))
     except (ServerFailed, CallFailed, httpx.HTTPError) as error:
         sys.exit(f"error: {error}")
-    rows = [["figure", "value", "target", ""]]
-    for name, value in figures.items():
-        target = TARGETS.get(name)
-        rows.append([name, number(value), str(target or ""), target.verdict(value) if target else ""])
-    print(render(rows))
+    print(against(figures, TARGETS))
 
 
 if __name__ == "__main__":

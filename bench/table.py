@@ -1,6 +1,6 @@
 """Lines up rows of text for the terminal, and words a verdict on a target."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +27,15 @@ def render(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     head, *body = [_line(row, widths) for row in rows]
     return "\n".join([head, "-" * len(head), *body])
+
+
+def against(figures: Mapping[str, float], targets: Mapping[str, Target]) -> str:
+    """A line per figure, with its target and verdict if it has one."""
+    rows = [["figure", "value", "target", ""]]
+    for name, value in figures.items():
+        target = targets.get(name)
+        rows.append([name, number(value), str(target or ""), target.verdict(value) if target else ""])
+    return render(rows)
 
 
 def number(value: float) -> str:
