@@ -112,6 +112,14 @@ def test_a_model_whose_heads_are_odd_has_no_8_bits(tiny_gguf: Path) -> None:
     assert subject(Model("x", tiny_gguf), "full").at_8_bits is None
 
 
+def test_who_has_a_limit_is_not_told_to_free_memory() -> None:
+    """There may be plenty that it may not have."""
+    limited = replace(LAPTOP, bytes_available=6 * GB, is_limited=True)
+    advice = judge(published("gpt-oss-20b"), limited).advice
+    assert "a limit that is 7.0 GB higher: it was given one" in advice
+    assert not any(line.startswith("free ") for line in advice)
+
+
 def test_what_fits_needs_no_advice() -> None:
     """Nobody wants to read it."""
     assert judge(published("Llama 3.2 1B"), LAPTOP).advice == ()

@@ -94,7 +94,8 @@ def _verdicts(
     for subject in subjects:
         available = min(found.bytes_available, subject.memory or found.bytes_available)
         most = within.of(found.bytes_total) if within else available
-        yield judge(subject, Machine(found.bytes_total, most, speed), context or 0)
+        is_limited = most < found.bytes_available
+        yield judge(subject, Machine(found.bytes_total, most, speed, is_limited), context or 0)
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:

@@ -64,6 +64,8 @@ class Machine(Struct, frozen=True):
     bytes_available: int
     bytes_per_s: float
     """Read from memory."""
+    is_limited: bool = False
+    """More is available, and the model may not have it."""
 
 
 class Row(Struct, frozen=True):
@@ -135,7 +137,9 @@ def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> lis
     found = [f"context = {largest} in its [[model]] table: that fits"] if largest else []
     if asked.at_most_8_bits is not None and asked.at_most_8_bits <= machine.bytes_available:
         found.append('kv_cache_type = "q8_0" there: that fits with this context; prompts take longer')
-    if asked.at_most <= machine.bytes_total:
+    if machine.is_limited:
+        found.append(f"a limit that is {lacking / GB:.1f} GB higher: it was given one")
+    elif asked.at_most <= machine.bytes_total:
         found.append(f"free {lacking / GB:.1f} GB of memory: close what holds it")
     if smaller := _smaller(subject, subject.bytes_weights - lacking):
         found.append(smaller)
