@@ -1,6 +1,7 @@
 """`pilotlight simulate`: tables, figures and plots of machines that do not exist."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -89,3 +90,19 @@ def test_a_plot_is_drawn(run: Run, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out.svg").read_text().startswith("<?xml")
     assert run(*SHORT, "--policy", "race", "--plot", str(tmp_path / "no" / "out.svg")).returncode == 1
+
+
+def test_what_is_impossible_is_no_fault_of_a_policy(run: Run) -> None:
+    """Of machines that vary it is told how many could keep most of racing's work, and did."""
+    result = run(
+        *("simulate", "--hours", "0.2", "--platform", "phone", "--vary", "30", "--machines", "8"),
+        *("--policy", "race", "--policy", "none", "--policy", "pilotlight"),
+    )
+    verdicts = [line for line in result.stdout.splitlines() if line.startswith("phone cliff")]
+    first, second = verdicts
+    assert re.fullmatch(
+        r"phone cliff pilotlight: 60% of race's background work is done on \d of the \d machines \(of 8\)"
+        r" where it is possible",
+        first,
+    )
+    assert second == "phone cliff pilotlight: 2 have no room for any beside answers at cold speed"

@@ -5,6 +5,7 @@ import pytest
 from pilotlight.policy.thermal import (
     LEAST_DUTY,
     LESSON,
+    LESSON_S,
     SETTLE_S,
     Thermal,
 )
@@ -77,15 +78,26 @@ def test_a_limit_on_a_cool_machine_is_not_heat(time: Time) -> None:
     assert time.go(60, headroom=0.2, is_throttled=True) == 1.0
 
 
-def test_after_throttling_it_stays_further_away_for_hours(time: Time) -> None:
+def test_after_throttling_it_stays_further_away_for_a_while(time: Time) -> None:
     """And forgets it by and by."""
     time.go(headroom=0.3)
     before = time.thermal.target
     time.go(headroom=1.0, is_throttled=True)
     time.go(headroom=0.3, is_throttled=False)
     assert time.thermal.target == pytest.approx(before - LESSON, abs=0.01)
-    time.go(100_000, headroom=0.3, is_throttled=False)
+    time.go(int(LESSON_S / 2), headroom=0.3, is_throttled=False)
+    assert time.thermal.target == pytest.approx(before - LESSON / 2, abs=0.01)
+    time.go(int(LESSON_S / 2), headroom=0.3, is_throttled=False)
     assert time.thermal.target == pytest.approx(before, abs=0.005)
+
+
+def test_the_longer_it_throttled_the_longer_that_is_remembered(time: Time) -> None:
+    """A minute of it is dear."""
+    time.go(headroom=0.3)
+    before = time.thermal.target
+    time.go(60, headroom=1.0, is_throttled=True)
+    time.go(int(LESSON_S), headroom=0.3, is_throttled=False)
+    assert time.thermal.target < before - LESSON / 2
 
 
 def test_where_the_system_throttles_early_is_learned_at_once(time: Time) -> None:

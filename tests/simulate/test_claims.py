@@ -62,6 +62,14 @@ def test_a_machine_whose_constants_are_off_is_learned(platform: Platform, least:
     assert ours.record.background >= least * ours.possible
 
 
+def test_what_a_new_machine_taught_in_minutes_is_not_believed_for_hours() -> None:
+    """This one throttles four times before what its answers add is known: 0.59 once remembered that."""
+    ours = outcome(PI_5, ["race", "pilotlight"], hours=2.0, vary=0.3, num_machines=2, seed=15)["pilotlight"]
+    assert holds(ours.figures)
+    assert ours.kept is not None
+    assert ours.kept >= 0.60
+
+
 @pytest.mark.parametrize("platform", [PHONE, FANLESS_LAPTOP], ids=lambda one: one.name)
 def test_a_governor_that_falls_off_a_cliff_is_kept_away_from(platform: Platform) -> None:
     """It gives no second chance within an answer."""

@@ -15,6 +15,12 @@ WARNING = "Simulated, not measured: no figure is one of a device."
 FEWEST_FOR_5_PERCENT = 20
 """With fewer machines the worst in twenty is the worst."""
 
+MOST = 0.60
+"""Of the background work that racing does: what a policy is to keep where heat lets it."""
+
+UNCOMPARED = ("race", "none")
+"""Policies that keep all of it or nothing by themselves."""
+
 BEGINNING = ("platform", "governor", "policy")
 MACHINES = "of machines"
 
@@ -73,6 +79,25 @@ def show(runs: Sequence[Run], is_on_battery: bool) -> None:
             shown = [_shown(value, column) for value, column in zip(values, columns, strict=True)]
             lines.append([*key, *([name] if has_several else []), *shown])
     print_table(names, lines)
+    if has_several and not is_on_battery:
+        for key, group in _groups(runs):
+            for verdict in _verdicts(" ".join(key), group):
+                click.echo(verdict)
+
+
+def _verdicts(name: str, runs: Sequence[Run]) -> Iterator[str]:
+    """What means hide: how many of several machines kept `MOST`, and how many could not."""
+    compared = [run for run in runs if run.kept is not None and run.policy not in UNCOMPARED]
+    if not compared:
+        return
+    able = [run for run in compared if (run.kept_at_most or 0) >= MOST]
+    num_kept = sum((run.kept or 0) >= MOST for run in able)
+    yield (
+        f"{name}: {MOST:.0%} of race's background work is done on {num_kept} of the {len(able)} machines"
+        f" (of {len(compared)}) where it is possible"
+    )
+    if num_full := sum(run.possible == 0 for run in compared):
+        yield f"{name}: {num_full} have no room for any beside answers at cold speed"
 
 
 def _groups(runs: Sequence[Run]) -> Iterator[tuple[tuple[str, ...], list[Run]]]:

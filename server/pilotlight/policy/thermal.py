@@ -35,8 +35,14 @@ LESSON = 0.04
 answer heats more than was thought, or the governor slows down well below where it is said to
 (`power_allocator` does)."""
 
-LESSON_S = 20_000.0
-"""Over which a lesson is forgotten, by and by."""
+LESSON_S = 1800.0
+"""Over which a lesson is forgotten at least: so there are two an hour at most, in the long run."""
+
+PRICE = 200.0
+"""Seconds over which it is forgotten, for each that the system throttled then: in the long run it does for a
+two hundredth of the time at most, and a governor that throttles for minutes is kept away from for hours."""
+
+LONGEST_LESSON_S = 20_000.0
 
 SETTLE_S = 30.0
 """After an answer, until the forecast no longer continues its rise."""
@@ -81,6 +87,8 @@ class Thermal:
     _is_stopped: bool = False
     _was_throttled: bool = False
     _throttled_at: float = -math.inf
+    _throttled_s: float = 0.0
+    """How long it was throttled, the last time."""
     _headroom: float | None = None
     _forecast: float | None = None
     """Both without the sensor's noise."""
@@ -142,13 +150,20 @@ class Thermal:
         return self._throttled_at >= answer.began
 
     def _watch_throttling(self, reading: Reading, headroom: float) -> None:
-        self._margin -= (self._margin - MARGIN) * self._passed(reading.at) / LESSON_S
+        passed = self._passed(reading.at)
+        self._margin = max(MARGIN, self._margin - LESSON * passed / self._remembered_s)
         is_throttled = bool(reading.is_throttled) and headroom >= WARM
         if is_throttled:
             self._throttled_at = reading.at
             if not self._was_throttled:
                 self._margin = min(MOST_MARGIN, max(self._margin + LESSON, 1 - headroom))
+                self._throttled_s = 0.0
+            self._throttled_s += passed
         self._was_throttled = is_throttled
+
+    @property
+    def _remembered_s(self) -> float:
+        return min(LONGEST_LESSON_S, max(LESSON_S, PRICE * self._throttled_s))
 
     # --- what background work may ---
 
