@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from serving import Daemon, echo, serving
+from serving import Daemon, echo, serving, until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -104,3 +104,17 @@ def test_without_a_daemon_there_are_no_batches(run: Run) -> None:
         1,
         "pilotlight: no daemon is running; `pilotlight serve` starts one\n",
     )
+
+
+def test_one_that_waits_for_the_policy_says_why(run: Run, tmp_path: Path) -> None:
+    """On battery, for instance."""
+    supply = tmp_path / "machine/sys/class/power_supply/BAT0"
+    supply.mkdir(parents=True)
+    (supply / "type").write_text("Battery")
+    (supply / "status").write_text("Discharging")
+    with serving(tmp_path, "--power-root", str(tmp_path / "machine"), models=echo(tmp_path)) as daemon:
+        state = {"PILOTLIGHT_STATE_DIR": str(daemon.state_dir)}
+        file = write(tmp_path / "in.jsonl", "echo")
+        batch_id = json.loads(run("batch", "submit", file, "--json", **state).stdout)["id"]
+        assert until(lambda: "waits" in run("batch", "ls", **state).stdout)
+        assert "on battery: batch requests wait; plug in" in run("batch", "show", batch_id, **state).stdout

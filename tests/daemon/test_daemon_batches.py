@@ -71,7 +71,7 @@ def answered(daemon: Daemon, batch_id: str) -> int:
 
 
 def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: Path) -> None:
-    """Not one line runs; plugged in, all do."""
+    """And says so; not one line runs, and plugged in, all do."""
     supply = tmp_path / "machine" / "sys/class/power_supply" / "BAT0"
     supply.mkdir(parents=True)
     (supply / "type").write_text("Battery")
@@ -81,8 +81,10 @@ def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: P
     waiting = submit(daemon, line("a", "echo") + line("b", "echo"))
     until(lambda: "on battery" in daemon.get("/admin/policy").text)
     assert (answered(daemon, waiting), daemon.model("echo")["state"]) == (0, "stopped")
+    assert batch(daemon, waiting)["policy"]["reason"] == "on battery: batch requests wait; plug in"
     (supply / "status").write_text("Charging")
-    assert over(daemon, waiting)["request_counts"]["completed"] == 2
+    done = over(daemon, waiting)
+    assert (done["request_counts"]["completed"], "policy" in done) == (2, False)
 
 
 def kill_at(daemon: Daemon, batch_id: str, num_answered: int) -> None:

@@ -2,13 +2,14 @@
 
 import re
 import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from pilotlight.api import page
+from pilotlight.api import page, said
 from pilotlight.api.body import Dialect, read
 from pilotlight.api.edge import json_response
 from pilotlight.api.files import MIN_KEEP_S
@@ -16,7 +17,10 @@ from pilotlight.api.offline import ENDPOINTS
 from pilotlight.api.schema import Strict, invalid, unsupported
 from pilotlight.api.service import Service
 from pilotlight.batch.files import KEEP_S
-from pilotlight.batch.records import Batch, Usage, new_id
+from pilotlight.batch.records import Batch, State, Usage, new_id
+from pilotlight.core import RequestClass
+from pilotlight.policy.actions import Admit
+from pilotlight.policy.facts import Facts
 
 MAX_WINDOW_S = 30 * 86400
 _UNITS = {"h": 3600, "d": 86400}
@@ -84,24 +88,25 @@ async def create(http: HttpRequest, service: Service) -> Response:
         output_keep_s=KEEP_S if keep is None else keep.seconds,
         metadata=asked.metadata,
     )
-    return json_response(body(await service.batches.create(batch)))
+    return await _response(await service.batches.create(batch), service)
 
 
 async def batches(http: HttpRequest, service: Service) -> Response:
     """The batches there are."""
     query = page.parse(http.query_params, BatchQuery)
     found = await service.batches.all()
-    return json_response(page.page(found[::-1], query, body))
+    waits = await _waits(found, service)
+    return json_response(page.page(found[::-1], query, lambda one: body(one, waits)))
 
 
 async def batch(http: HttpRequest, service: Service) -> Response:
     """A batch as it stands."""
-    return json_response(body(await service.batches.get(http.path_params["id"])))
+    return await _response(await service.batches.get(http.path_params["id"]), service)
 
 
 async def cancel(http: HttpRequest, service: Service) -> Response:
     """Stop a batch; what it has answered is kept."""
-    return json_response(body(await service.batches.cancel(http.path_params["id"])))
+    return await _response(await service.batches.cancel(http.path_params["id"]), service)
 
 
 async def delete(http: HttpRequest, service: Service) -> Response:
@@ -116,8 +121,21 @@ def window_s(window: str) -> int:
     return int(window[:-1]) * _UNITS[window[-1]]
 
 
-def body(batch: Batch) -> dict[str, Any]:
-    """OpenAI's batch object."""
+async def _response(batch: Batch, service: Service) -> Response:
+    return json_response(body(batch, await _waits([batch], service)))
+
+
+async def _waits(found: Iterable[Batch], service: Service) -> dict[str, Any] | None:
+    """What the policy says to batches at work, if it has them wait."""
+    if not any(batch.status is State.IN_PROGRESS for batch in found):
+        return None
+    decision = await service.gate.judge(Facts(RequestClass.BATCH))
+    return None if decision.actions.admit is Admit.NOW else said.body(decision)
+
+
+def body(batch: Batch, waits: dict[str, Any] | None) -> dict[str, Any]:
+    """OpenAI's batch object, and why one at work waits."""
+    policy = {"policy": waits} if waits and batch.status is State.IN_PROGRESS else {}
     faults = [{"code": f.code, "line": f.line, "message": f.message, "param": f.param} for f in batch.faults]
     return {
         "id": batch.id,
@@ -146,6 +164,7 @@ def body(batch: Batch) -> dict[str, Any]:
         },
         "usage": _usage(batch.usage),
         "metadata": batch.metadata,
+        **policy,
     }
 
 

@@ -159,6 +159,8 @@ def _print(batch: dict[str, Any], as_json: bool) -> None:
         click.echo(json.dumps(batch, indent=2))
         return
     click.echo(f"{batch['id']}: {_summary(batch)}")
+    if "policy" in batch:
+        click.echo(f"  {batch['policy']['reason']}")
     for error in (batch["errors"] or {"data": []})["data"]:
         where = f"line {error['line']}: " if error["line"] is not None else ""
         click.echo(f"  {where}{error['message']}")
@@ -177,7 +179,7 @@ def _row(batch: dict[str, Any]) -> tuple[str, ...]:
     counts = batch["request_counts"]
     return (
         batch["id"],
-        batch["status"],
+        "waits" if "policy" in batch else batch["status"],
         f"{counts['completed']} of {counts['total']}",
         str(counts["failed"]),
         batch["model"] or "-",
