@@ -86,16 +86,19 @@ def test_what_waits_begins_when_the_plug_is_back(
 def test_what_runs_in_the_background_rests_on_battery(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
-    """In place, and goes on where it was when the plug is back."""
-    models = "[policy.hysteresis]\nenter_after = 0\nleave_after = 0\n" + echo(tmp_path, tokens_per_s=20)
-    daemon = serve("--power-root", str(laptop), models=models)
+    """In place; it says why, and goes on where it was when the plug is back."""
+    settings = "[server]\nkeepalive_s = 0.05\n[policy.hysteresis]\nenter_after = 0\nleave_after = 0\n"
+    daemon = serve("--power-root", str(laptop), models=settings + echo(tmp_path, tokens_per_s=20))
     long = [{"role": "user", "content": "one " * 60}]
-    with daemon.stream("echo", messages=long, service_tier="flex") as stream:
-        assert next(stream)
-        write(laptop, AC_online="0", BAT0_status="Discharging")
-        assert until(lambda: daemon.model("echo")["paused"] == 1)
+    body = chat("echo", stream=True, messages=long, service_tier="flex")
+    with httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=body, timeout=20) as response:
+        lines = response.iter_lines()
+        assert any("one" in line for line in lines)
+        write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
+        assert any(": resting: on battery at 80 %: background requests wait" in line for line in lines)
+        assert daemon.model("echo")["paused"] == 1
         write(laptop, AC_online="1", BAT0_status="Charging")
-        assert list(stream)[-1] == {"done": True}
+        assert "data: [DONE]" in list(lines)
 
 
 def test_what_rests_for_too_long_ends(serve: Callable[..., Daemon], tmp_path: Path, laptop: Path) -> None:

@@ -366,7 +366,7 @@ async def test_pressure_is_a_notice_as_long_as_it_lasts(bench: Bench) -> None:
 async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
     """On whatever worker it runs; a worker that is loaded meanwhile is told, too."""
     await bench.running("r1", request_class=RequestClass.BATCH)
-    bench.loop.obey(Orders(holds_yielding=True))
+    bench.loop.obey(Orders(held_because="on battery"))
     await settle()
     bench.loop.obey(Orders())
     await settle()

@@ -85,7 +85,8 @@ class Orders(Struct, frozen=True):
     """What is done with requests that run: those that yield are held; those of some classes end; and so many
     threads compute them. And what bounds the scheduler has."""
 
-    holds_yielding: bool = False
+    held_because: str = ""
+    """Why none of those that yield is computed; empty if they are."""
     refusals: Mapping[RequestClass, Restricted] = field(default_factory=dict)
     threads: Mapping[RequestClass, Threads] = field(default_factory=dict)
     threads_overridden: Threads = ALL_THREADS
@@ -178,7 +179,7 @@ class Gate:
         eco = [one for one, decision in decisions.items() if decision.actions.is_eco]
         self._paused_at = min(self._paused_at, anyio.current_time()) if all(waits) else math.inf
         return Orders(
-            holds_yielding=all(waits),
+            held_because=decisions[RequestClass.BACKGROUND].reason if all(waits) else "",
             refusals={**self._overdue(decisions), **ending},
             threads={one: decision.actions.threads for one, decision in decisions.items()},
             threads_overridden=overridden.actions.threads,

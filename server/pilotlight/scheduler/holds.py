@@ -23,7 +23,7 @@ class Holds:
     def is_held(self, model: str, urgent_models: set[str]) -> bool:
         """Its worker is to compute nothing that yields: in a rest, or if the policy says so, none does, and
         while another has interactive requests, that has the machine for itself."""
-        return self.is_resting or self.orders.holds_yielding or bool(urgent_models - {model})
+        return self.is_resting or bool(self.orders.held_because) or bool(urgent_models - {model})
 
     def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:
         """That are to compute what a worker runs, of its `own`; None if it runs nothing.
@@ -47,7 +47,7 @@ class Holds:
 
     def clocks(self, classes: Collection[RequestClass]) -> Wish:
         """That are wanted while requests of these classes are in workers."""
-        if all(one.yields for one in classes) and (self.orders.holds_yielding or not classes):
+        if all(one.yields for one in classes) and (self.orders.held_because or not classes):
             return Wish.REST
         return Wish.HOLD if self.orders.eco.issuperset(classes) else Wish.RELEASE
 
@@ -58,7 +58,7 @@ class Holds:
 
     def reason(self, urgent_models: set[str]) -> str:
         """Why what yields is paused, for a person."""
-        if self.orders.holds_yielding:
-            return "resting, as the policy says"
+        if self.orders.held_because:
+            return f"resting: {self.orders.held_because}"
         is_cooling = self.is_resting and not urgent_models
         return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"
