@@ -11,19 +11,25 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import httpx
 import psutil
+
+from prepared import Prepared
 
 T = TypeVar("T")
 
 PROGRAM = "from pilotlight.__main__ import main; main()"
 
 MARK = "SERVED_FOR_TEST"
+
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
+"""The environment of a process whose files cannot grow: of a compiled module Python would keep the half that
+it could write, and no process could import that any more."""
 
 END_S = 20
 """For a process to end or a condition to come true on a busy machine."""
@@ -39,13 +45,14 @@ class Daemon:
         folder: Path,
         *arguments: str,
         models: str = "",
-        program: str = PROGRAM,
+        program: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
         """Start it; `models` is the text of models.toml. It may not be ready yet: see `wait_ready`.
 
         A `program` that breaks something and then does what `PROGRAM` does is a daemon with a fault.
-        `environ` is what it and its workers have besides our environment.
+        `environ` is what it and its workers have besides our environment. With a program, or modules of its
+        own to find, it is started as users start it; others are `Prepared`.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / "state"
@@ -56,19 +63,11 @@ class Daemon:
         config = folder / "models.toml"
         config.write_text(models)
         options = ["--port", "0", "--config", str(config), "--state-dir", str(self.state_dir)]
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", program, "serve", *options, *arguments],
-                # Nor the models that the person who runs the tests has pulled.
-                env=clean_environ()
-                | {MARK: self._mark, "XDG_DATA_HOME": str(folder / "data")}
-                | dict(environ or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                start_new_session=True,
-            )
+        # Nor the models that the person who runs the tests has pulled.
+        known = clean_environ() | {MARK: self._mark, "XDG_DATA_HOME": str(folder / "data")}
+        self._stdout, self.process = _started(
+            ["serve", *options, *arguments], known | dict(environ or {}), self._log, program
+        )
 
     @property
     def pid(self) -> int:
@@ -85,8 +84,7 @@ class Daemon:
 
     def wait_ready(self) -> None:
         """Until it has printed the ready line, which ends with the URL."""
-        assert self.process.stdout is not None
-        self.ready_line = self.process.stdout.readline()
+        self.ready_line = self._stdout.readline()
         assert self.ready_line, f"no ready line; the daemon's log:\n{self.log}"
         self.url = self.ready_line.split()[-1]
 
@@ -143,11 +141,11 @@ class Daemon:
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
+        if process.pid == self.pid:
+            return self.process.poll() is None
         try:
-            if process.status() == psutil.STATUS_ZOMBIE:
-                return False
             return process.environ().get(MARK) == self._mark
-        except (psutil.Error, OSError):
+        except (psutil.Error, OSError):  # it has ended, or is somebody else's
             return False
 
     def signal(self, number: signal.Signals) -> None:
@@ -163,21 +161,37 @@ class Daemon:
         """Ask it to end, which must succeed; returns what it printed after the ready line."""
         self.signal(signal.SIGTERM)
         assert self.ended() == 0, f"not a clean end; the daemon's log:\n{self.log}"
-        assert self.process.stdout is not None
-        return self.process.stdout.read()
+        return self._stdout.read()
 
     def close(self) -> None:
         """Stop it if it runs; whatever happens, leave no process."""
         try:
             if self.process.poll() is None:
                 self.stop()
-            self.ended()
+            else:
+                self.ended()
         finally:
             for process in self.processes():
                 process.kill()
             self.process.wait(END_S)
-            assert self.process.stdout is not None
-            self.process.stdout.close()
+            self._stdout.close()
+
+
+def _started(
+    command: Sequence[str], environ: Mapping[str, str], log: Path, program: str | None
+) -> tuple[TextIO, Prepared | subprocess.Popen[bytes]]:
+    """What it prints, and the process."""
+    read, write = os.pipe()
+    with open(os.devnull) as nothing, open(write, "w") as out, log.open("a") as words:
+        streams = (nothing.fileno(), out.fileno(), words.fileno())
+        if program is None and "PYTHONPATH" not in environ:
+            return open(read), Prepared(command, environ, streams)
+        fresh = [sys.executable, "-c", program or PROGRAM, *command]
+        stdin, stdout, stderr = streams
+        process = subprocess.Popen(
+            fresh, env=environ, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+        return open(read), process
 
 
 @contextmanager
@@ -195,8 +209,9 @@ def clean_environ() -> dict[str, str]:
     """Ours without the settings of the person who runs the tests, and without their models."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PILOTLIGHT_")}
     ours |= {"PILOTLIGHT_STORES": ",", "PILOTLIGHT_MODEL_DIRS": ","}
-    # On a machine that is busy with other tests, what makes way for others may wait for ever.
-    return ours | {"PILOTLIGHT_POLICY_BACKGROUND_PRIORITY": "normal"}
+    # On a machine that is busy with other tests, what makes way for others may wait for ever, and threads
+    # that wait for each other at every layer are much slower than one.
+    return ours | {"PILOTLIGHT_POLICY_BACKGROUND_PRIORITY": "normal", "PILOTLIGHT_THREADS": "1"}
 
 
 def on_path(folder: Path, **files: str) -> dict[str, str]:

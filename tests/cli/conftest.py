@@ -5,9 +5,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 from fake_daemon import FakeDaemon, serving
+
+from prepared import Prepared
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+LIMIT_S = 50
 
 
 @pytest.fixture
@@ -31,13 +38,35 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def run(environ: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run(environ: dict[str, str], tmp_path: Path) -> Run:
     """Run `pilotlight` with these arguments to its end."""
 
     def run(*arguments: str, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pilotlight", *arguments]
-        return subprocess.run(
-            command, input=stdin, env=environ | env, cwd=tmp_path, capture_output=True, text=True, timeout=50
-        )
+        with TemporaryFile("w+") as given, TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+            given.write(stdin)
+            given.seek(0)
+            streams = (given.fileno(), out.fileno(), err.fileno())
+            code = Prepared(arguments, environ | env, streams, tmp_path).wait(LIMIT_S)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
 
     return run
+
+
+@pytest.fixture
+def run_afresh(environ: dict[str, str], tmp_path: Path) -> Run:
+    """The same, started as a person does it: nothing is imported yet."""
+
+    def run_afresh(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pilotlight", *arguments],
+            stdin=subprocess.DEVNULL,
+            env=environ | env,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+        )
+
+    return run_afresh

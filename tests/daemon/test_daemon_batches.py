@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import END_S, PROGRAM, Daemon, echo, until
+from serving import END_S, NO_BYTECODE, PROGRAM, Daemon, echo, until
 
 Serve = Callable[..., Daemon]
 
@@ -99,12 +99,11 @@ def test_killed_in_the_middle_every_line_is_answered_once(serve: Serve) -> None:
     """Twice, by the built-in model; a line that cannot be answered is an error once."""
     texts = [line(f"r{number}", "pilot", max_tokens=4) for number in range(60)]
     texts[30] = line("r30", "pilot", temperature=99)
-    models = "[defaults]\nthreads = 1\n"  # two that wait for each other are slow where much else runs
-    daemon = serve(models=models)
+    daemon = serve()
     batch_id = submit(daemon, "".join(texts))
     for share in (1, 25):
         kill_at(daemon, batch_id, share)
-        daemon = serve(models=models)
+        daemon = serve()
     done = over(daemon, batch_id)
     good, bad = (answers(daemon, done[f"{kind}_file_id"]) for kind in ("output", "error"))
     assert sorted(answer["custom_id"] for answer in good) == sorted({f"r{n}" for n in range(60)} - {"r30"})
@@ -153,7 +152,7 @@ def test_no_prompt_and_no_answer_is_logged(serve: Serve, tmp_path: Path) -> None
 
 def test_an_upload_that_does_not_fit_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
     """The error says why; a smaller one fits."""
-    daemon = serve(program=FILES_OF % (65536, 65536) + PROGRAM, models=echo(tmp_path))
+    daemon = serve(program=FILES_OF % (65536, 65536) + PROGRAM, environ=NO_BYTECODE, models=echo(tmp_path))
     response = upload(daemon, b"x" * 2_000_000)
     assert (response.status_code, response.json()["error"]["code"]) == (507, "disk_full")
     assert "File too large" in response.json()["error"]["message"]
@@ -165,7 +164,7 @@ def test_an_upload_that_does_not_fit_leaves_nothing(serve: Serve, tmp_path: Path
 def test_answers_that_do_not_fit_wait_for_room(serve: Serve, tmp_path: Path) -> None:
     """A notice says so; what is written is whole, and the next daemon has room."""
     models = echo(tmp_path)
-    daemon = serve(program=FILES_OF % (8192, 8192) + PROGRAM, models=models)
+    daemon = serve(program=FILES_OF % (8192, 8192) + PROGRAM, environ=NO_BYTECODE, models=models)
     batch_id = submit(daemon, "".join(line(f"r{number}", "echo") for number in range(40)))
     until(lambda: "batch_not_written" in daemon.notices())
     assert 0 < answered(daemon, batch_id) < 40

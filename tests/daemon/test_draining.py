@@ -107,7 +107,7 @@ def test_a_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path) -> None:
         assert daemon.process.wait(END_S) == 4
         with pytest.raises(httpx.RemoteProtocolError):
             list(stream)
-    until(lambda: not daemon.processes(), within_s=1)
+    until(lambda: not daemon.processes())
     assert not (daemon.state_dir / "daemon.json").exists()
 
 

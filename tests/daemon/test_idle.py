@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import Daemon, echo, table, text_of
+from serving import PROGRAM, Daemon, echo, table, text_of
 
 SETTLE_S = 15
 
@@ -40,7 +40,7 @@ def test_nothing_wakes_when_nobody_asks(
     serve: Callable[..., Daemon], tmp_path: Path, tiny_gguf: Path
 ) -> None:
     """After a look for models and streamed answers of every kind of worker: not the daemon, not they."""
-    daemon = serve(models=echo(tmp_path) + table("tiny", tiny_gguf))
+    daemon = serve(models=echo(tmp_path) + table("tiny", tiny_gguf), program=PROGRAM)
     assert daemon.get("/v1/models").status_code == 200
     for model in ("echo", "tiny", "pilot-onnx", "pilot-mlx"):
         with daemon.stream(model, max_tokens=20) as stream:

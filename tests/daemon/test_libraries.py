@@ -44,7 +44,7 @@ def test_an_import_that_crashes_costs_its_models(
 ) -> None:
     """In one try: every mode would import the same, and nothing is remembered against the file or a mode."""
     module, harmed, other, _ = library
-    daemon = serve("--threads", "1", environ=on_path(tmp_path / "path", **{module: DEADLY}))
+    daemon = serve(environ=on_path(tmp_path / "path", **{module: DEADLY}))
     message = error_of(daemon, harmed)
     assert "importing its library crashed (SIGSEGV); `pilotlight doctor`" in message
     assert daemon.post(other, max_tokens=2).status_code == 200
@@ -57,7 +57,7 @@ def test_a_broken_import_costs_its_models(
     """Its own words are told: a library it needs is not there, say."""
     module, harmed, other, _ = library
     broken = "raise ImportError('libgpu.so.1: cannot open shared object file')"
-    daemon = serve("--threads", "1", environ=on_path(tmp_path / "path", **{module: broken}))
+    daemon = serve(environ=on_path(tmp_path / "path", **{module: broken}))
     message = error_of(daemon, harmed)
     assert "cannot be imported: libgpu.so.1: cannot open" in message
     assert daemon.post(other, max_tokens=2).status_code == 200
@@ -70,7 +70,7 @@ def test_a_missing_library_costs_its_models(
     module, harmed, other, install = library
     name = module.partition(".")[0]
     gone = on_path(tmp_path / "path", sitecustomize=f"import sys; sys.modules['{name}'] = None")
-    daemon = serve("--model", str(FOLDER / BUILTIN[harmed]), "--threads", "1", environ=gone)
+    daemon = serve("--model", str(FOLDER / BUILTIN[harmed]), environ=gone)
     message = error_of(daemon, harmed)
     assert f"{name} is not installed; pip install '{install}'" in message
     assert daemon.post(other, max_tokens=2).status_code == 200
@@ -83,7 +83,7 @@ def test_a_provider_that_is_not_there_is_told(serve: Serve) -> None:
         f"[[model]]\nname = '{provider}'\npath = '{path}'\nprovider = '{provider}'\n"
         for provider in ("qnn", "cpu")
     )
-    daemon = serve("--threads", "1", models=models)
+    daemon = serve(models=models)
     error = daemon.post("qnn").json()["error"]
     assert error["code"] == "worker_failed"
     assert "qnn: onnxruntime has no execution provider qnn here; there is: cpu" in error["message"]

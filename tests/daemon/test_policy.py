@@ -133,7 +133,9 @@ def test_threads_change_in_the_middle_of_an_answer(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
     """And are as many as before when the plug is back."""
-    daemon = serve("--power-root", str(laptop), models=SPARE + echo(tmp_path, tokens_per_s=20))
+    daemon = serve(
+        "--power-root", str(laptop), "--threads", "2", models=SPARE + echo(tmp_path, tokens_per_s=20)
+    )
     with daemon.stream("echo", max_tokens=10_000) as stream:
         assert next(stream)
         assert daemon.model("echo")["threads"] == 2
@@ -170,7 +172,7 @@ def test_on_battery_no_more_threads_compute_than_are_enough(
 
 def test_llamacpp_computes_with_so_many(serve: Callable[..., Daemon], laptop: Path) -> None:
     """As it says itself."""
-    daemon = serve("--power-root", str(laptop), models=SPARE)
+    daemon = serve("--power-root", str(laptop), "--threads", "2", models=SPARE)
     assert daemon.post("pilot", max_tokens=1).status_code == 200
     assert daemon.model("pilot")["threads"] == 2
     write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")

@@ -44,5 +44,5 @@ def test_the_power_saver_is_held_while_only_background_work_runs(
             assert daemon.get("/admin/policy").json()["saver_held"] is True
             with daemon.stream("echo", max_tokens=100_000) as answer:
                 assert next(answer)
-                assert profiles.num_held == 0
+                assert until(lambda: profiles.num_held == 0)
             assert until(lambda: profiles.num_held == 1)

@@ -18,9 +18,6 @@ MODELS = {"pilot": "llamacpp", "pilot-onnx": "onnx", "pilot-mlx": "mlx"}
 
 QUESTION = [{"role": "user", "content": "What can you do?"}]
 
-LIGHTLY = ("--threads", "1")
-"""Two threads that wait for each other on a busy machine take longer than one."""
-
 ENDLESS = {"ignore_eos": True, "max_tokens": 1900}
 
 Serve = Callable[..., Daemon]
@@ -29,7 +26,7 @@ Serve = Callable[..., Daemon]
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One that serves all."""
-    with serving(tmp_path_factory.mktemp("runtimes"), *LIGHTLY) as daemon:
+    with serving(tmp_path_factory.mktemp("runtimes")) as daemon:
         yield daemon
 
 
@@ -128,7 +125,7 @@ def test_what_the_model_cannot_do_is_refused(daemon: Daemon, model: str) -> None
 
 def test_a_killed_worker_ends_its_stream_and_is_replaced(serve: Serve, model: str) -> None:
     """Its memory is given back, and no process is left."""
-    daemon = serve(*LIGHTLY)
+    daemon = serve()
     with daemon.stream(model, messages=QUESTION, **ENDLESS) as stream:
         next(stream)
         worker = daemon.worker(model)
@@ -154,7 +151,7 @@ def test_a_damaged_folder_is_an_error_for_who_asks(
     """Others are served as before."""
     damaged = Path(shutil.copytree(BUILTIN / model, tmp_path / "damaged"))
     (damaged / weights).write_bytes(b"")
-    daemon = serve("--model", str(damaged), *LIGHTLY)
+    daemon = serve("--model", str(damaged))
     error = daemon.post("damaged").json()["error"]
     assert error["code"] == "worker_failed"
     assert reason in error["message"]

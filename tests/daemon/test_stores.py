@@ -47,7 +47,7 @@ def test_models_of_every_kind_answer_where_they_are(serve: Serve, stores: Stores
     for name in ("pilot-onnx", "pilot-mlx"):
         files = {file.name: file.read_bytes() for file in (BUILTIN / name).iterdir()}
         stores.hub.add(f"pilotlight/{name}", files)
-    daemon = serve("--threads", "1", environ=stores.environ)
+    daemon = serve(environ=stores.environ)
     for name in ("ollama/tiny:latest", "pilotlight/pilot-onnx", "pilotlight/pilot-mlx"):
         answer = daemon.post(name, max_tokens=4).json()
         assert (answer.get("model"), answer) == (name, answer)

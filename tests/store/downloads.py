@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from pilotlight.store.events import Job
+from serving import NO_BYTECODE
 
 Event = dict[str, Any]
 
@@ -39,7 +40,7 @@ class Download:
             command = [*NAMESPACE, "sh", "-c", mount, job.store_dir, *command]
         self.process = subprocess.Popen(
             command,
-            env=environ,
+            env=environ | (NO_BYTECODE if limit_bytes else {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
