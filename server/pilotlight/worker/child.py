@@ -96,6 +96,7 @@ def main() -> None:
     if load.measures_threads:
         send(Progress(1.0, is_measuring=True))
         info = replace(info, enough_threads=runtime.enough_threads(lambda: False))
+    heap.give_back()  # what was only needed to load
     intake.runtime = runtime
     send(Ready(info))
     serve(runtime, intake, send)
