@@ -3,10 +3,11 @@
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from serving import Daemon, chat
+from serving import Daemon, chat, echo
 
 Curl = Callable[..., subprocess.Popen[str]]
 
@@ -84,3 +85,19 @@ def test_head_and_options_are_answered(served: Daemon) -> None:
     assert "HTTP/1.1 200" in curl(served, "--head", path="/ready")
     preflight = ("-H", "Origin: http://localhost:3000", "-H", "Access-Control-Request-Method: POST")
     assert "HTTP/1.1 204" in curl(served, "-i", "-X", "OPTIONS", *preflight)
+
+
+def test_who_is_refused_reads_why(serve: Callable[..., Daemon], tmp_path: Path) -> None:
+    """And what to do about it: on a laptop whose battery is low."""
+    battery = tmp_path / "machine/sys/class/power_supply/BAT0"
+    battery.mkdir(parents=True)
+    for name, text in (("type", "Battery"), ("status", "Discharging"), ("capacity", "14")):
+        (battery / name).write_text(text)
+    large = echo(tmp_path, "large").replace("[[model]]", '[[model]]\nsmall = "echo"')
+    models = "[policy.hysteresis]\nenter_after = 0\n" + large + echo(tmp_path)
+    daemon = serve("--power-root", str(tmp_path / "machine"), models=models)
+    said = curl(daemon, *JSON, "--include", "-H", "X-Policy: strict", "-d", json.dumps(chat("large")))
+    assert "on battery at 14 %: refused, because with X-Policy: strict nothing less will do" in said
+    assert "plug in, or send X-Policy-Override: 1" in said
+    assert " 503 " in said.splitlines()[0] and "x-should-retry: false" in said
+    assert json.loads(curl(daemon, *JSON, "-d", json.dumps(chat("large"))))["model"] == "echo"
