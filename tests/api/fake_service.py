@@ -202,7 +202,7 @@ class FakeService:
         return MemoryStatus(budget=2**30, charged=2**20)
 
     async def until_released(self) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await self.released.wait()
 
     def status(self) -> Sequence[ModelStatus]:

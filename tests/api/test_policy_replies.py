@@ -120,7 +120,7 @@ async def while_held(service: FakeService, client: httpx.AsyncClient, body: dict
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not condition():
             await anyio.lowlevel.checkpoint()
 

@@ -66,7 +66,7 @@ async def test_as_many_lines_run_as_there_are_places(tmp_path: Path) -> None:
     inference = FakeInference(places=3, hold=anyio.Event())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(Bench(tmp_path, 20, inference).run)
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await inference.until(3)
         assert inference.hold is not None
         inference.hold.set()

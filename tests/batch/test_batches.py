@@ -77,7 +77,7 @@ class Owner:
 
 async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
     """Ask as people do, again and again."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(20):
         while not await condition():  # noqa: ASYNC110  # people are given no event either
             await anyio.sleep(0.005)
 
@@ -176,7 +176,7 @@ async def test_what_was_not_over_goes_on_after_a_restart(start: Start) -> None:
     first = FakeInference(hold=anyio.Event())
     async with start(first) as owner:
         batches = [await owner.submit(requests(3)) for _ in range(2)]
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await first.until(1)
     second = FakeInference()
     async with start(second) as owner:
@@ -215,7 +215,7 @@ async def test_a_cancelled_batch_keeps_what_is_answered(start: Start) -> None:
     inference.fate = lambda question: setattr(inference, "hold", anyio.Event())  # type: ignore[func-returns-value]
     async with start(inference) as owner:
         batch = await owner.submit(requests(3))
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await inference.until_asked(2)
         assert (await owner.batches.cancel(batch.id)).status is State.CANCELLING
         done = await owner.until(batch.id, State.CANCELLED)
@@ -230,7 +230,7 @@ async def test_a_batch_that_waits_is_cancelled_at_once(start: Start) -> None:
     inference = FakeInference(hold=anyio.Event())
     async with start(inference) as owner:
         first = await owner.submit(requests(1))
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await inference.until(1)
         second = await owner.submit(requests(2))
         await owner.batches.cancel(second.id)
@@ -270,7 +270,7 @@ async def test_a_batch_expires_while_no_daemon_runs(start: Start) -> None:
     inference.fate = lambda question: setattr(inference, "hold", anyio.Event())  # type: ignore[func-returns-value]
     async with start(inference) as owner:
         batch = await owner.submit(requests(2))
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await inference.until_asked(2)
     change(owner.state_dir / "batches" / f"{batch.id}.json", expires_at=batch.created_at)
     inference = FakeInference()

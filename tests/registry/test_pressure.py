@@ -56,7 +56,7 @@ async def told(triggers: dict[Level, Trigger], fired: list[Level], number: int) 
                 triggers[following].fire()
 
         triggers[next(left)].fire()
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             sources = [pressure.Trigger(trigger.file, level) for level, trigger in triggers.items()]
             await watch(sources, tell, calm_s=0.05)
     return heard
@@ -138,7 +138,7 @@ async def test_counters_are_heard_like_triggers(triggers: dict[Level, Trigger]) 
             heard.append(level)
             tasks.cancel_scope.cancel()
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await watch([pressure.Counters(wake.file, read, has_stalls=True)], tell)
     assert heard == [Level.CRITICAL]
 

@@ -44,7 +44,7 @@ async def followed(levels: list[Level], num_told: int) -> Script:
             if len(system.told) == num_told:
                 tasks.cancel_scope.cancel()
 
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await follow(system, tell, calm_s=0.01)
     return system
 
@@ -67,7 +67,7 @@ async def test_a_false_alarm_is_not_told() -> None:
                 tasks.cancel_scope.cancel()
 
         heard = SimpleNamespace(arm=arm, level=system.level, close=system.close)
-        with anyio.fail_after(10):
+        with anyio.fail_after(20):
             await follow(heard, system.told.append, calm_s=0.01)
     assert (system.told, system.levels, system.is_closed) == ([], [], True)
 

@@ -87,14 +87,15 @@ def test_pieces_are_asked_for_where_the_hub_led_to(hub: Hub, repo: str, download
 def test_a_piece_whose_connection_is_lost_goes_on_where_it_was(
     hub: Hub, store: Store, repo: str, download: Start, kind: str
 ) -> None:
-    """However often, and whichever piece it is; nothing is asked for twice."""
+    """However often, and whichever piece it is, perhaps one that goes on; nothing is asked for twice."""
     came = PIECE_BYTES // 3
     hub.fail(FILE, HEAD, Fault(kind, came), Fault(kind, came), HEAD, Fault(kind, came))
-    assert end(download(REPO))["event"] == "installed"
+    assert end(download(REPO, stall_s=1.0 if kind == "stall" else 30.0))["event"] == "installed"
     assert installed(store)
     resumed = sorted(set(map(str, ranges(hub)[1:])) - set(PIECES))
     assert len(resumed) == 3
-    assert all((int(one[6:].split("-")[0]) - came) % PIECE_BYTES == 0 for one in resumed)
+    begun_in = {int(one[6:].split("-")[0]) % PIECE_BYTES for one in resumed}
+    assert begun_in <= {came, 2 * came, 3 * came}
 
 
 @pytest.mark.parametrize(
