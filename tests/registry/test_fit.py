@@ -185,6 +185,7 @@ def test_what_a_gpu_holds_has_a_column_of_its_own() -> None:
     assert "ON GPU" in said
     assert "CUDA0 (RTX 4050) computes it, too: 5.00 GB of 6.00 GB are free there now" in said
     assert "speed: not estimated where a GPU computes" in said
+    assert verdict.tokens_per_s == 0
 
 
 def test_a_gpu_that_is_too_small_is_told() -> None:

@@ -84,7 +84,7 @@ def _gpu(subject: Subject) -> Iterator[str]:
 
 def _speed_line(verdict: Verdict) -> str:
     subject = verdict.subject
-    if subject.gpus:
+    if not verdict.tokens_per_s:
         return "speed: not estimated where a GPU computes"
     return (
         f"speed: at most {_speed(verdict.tokens_per_s)} tokens/s for one answer: each token reads "
@@ -105,4 +105,6 @@ def _count(number: int) -> str:
 
 
 def _speed(tokens_per_s: float) -> str:
+    if not tokens_per_s:
+        return "-"
     return f"{tokens_per_s:.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.1f}"

@@ -92,7 +92,8 @@ class Verdict(Struct, frozen=True):
     largest_context: int
     """That fits; 0 for none."""
     tokens_per_s: float
-    """At most, of one answer with a short context: each token passes through all active weights."""
+    """At most, of one answer with a short context: each token passes through all active weights. 0 where a
+    GPU computes: not estimated."""
     advice: tuple[str, ...]
 
 
@@ -111,7 +112,7 @@ def judge(subject: Subject, machine: Machine, context: int = 0) -> Verdict:
         context=wanted,
         fits=asked.fits,
         largest_context=largest,
-        tokens_per_s=machine.bytes_per_s / max(1, subject.bytes_active),
+        tokens_per_s=0.0 if subject.gpus else machine.bytes_per_s / max(1, subject.bytes_active),
         advice=() if asked.fits else tuple(_advice(subject, machine, asked, largest)),
     )
 
