@@ -12,12 +12,15 @@ from serving import END_S, Daemon, echo, table, until
 
 Serve = Callable[..., Daemon]
 
+GONE_S = 1.0
+"""What is promised. They need milliseconds."""
+
 
 def kill(daemon: Daemon) -> None:
     """As the kernel does it when memory is out; then everything of it must be gone."""
     daemon.signal(signal.SIGKILL)
     assert daemon.process.wait(END_S) == -signal.SIGKILL
-    until(lambda: not daemon.processes())
+    until(lambda: not daemon.processes(), within_s=GONE_S)
 
 
 def test_an_idle_worker_ends(serve: Serve, tmp_path: Path, tiny_gguf: Path) -> None:
