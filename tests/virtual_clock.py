@@ -7,19 +7,21 @@ from typing import Any
 
 import anyio
 
-GRACE_S = 0.02
-"""Real seconds that threads get to report before the clock jumps."""
+GRACE_S = 0.1
+"""Real seconds that a thread at work gets to report before the clock jumps."""
 
 
 class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Instead of waiting it lets the time pass."""
 
     now = 0.0
+    threads: anyio.CapacityLimiter | None = None
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             return super().select(5)
-        found = super().select(min(timeout, GRACE_S))
+        is_at_work = self.threads is not None and self.threads.borrowed_tokens
+        found = super().select(min(timeout, GRACE_S if is_at_work else 0))
         if not found and timeout > 0:
             self.now += timeout
         return found
@@ -27,13 +29,19 @@ class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
 class _Loop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
-        self._jumping = _Jumping()
-        super().__init__(self._jumping)
+        self.jumping = _Jumping()
+        super().__init__(self.jumping)
 
     def time(self) -> float:
-        return self._jumping.now
+        return self.jumping.now
 
 
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
     """Run it to its end; sleeping takes no time."""
-    anyio.run(main, backend_options={"loop_factory": _Loop})
+    loop = _Loop()
+
+    async def run() -> None:
+        loop.jumping.threads = anyio.to_thread.current_default_thread_limiter()
+        await main()
+
+    anyio.run(run, backend_options={"loop_factory": lambda: loop})
