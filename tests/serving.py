@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -33,6 +34,9 @@ it could write, and no process could import that any more."""
 
 END_S = 20
 """For a process to end or a condition to come true on a busy machine."""
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For `httpx`, which otherwise reads all certificates of the world for each request."""
 
 HELLO = [{"role": "user", "content": "one two three"}]
 
@@ -94,20 +98,24 @@ class Daemon:
         self, model: str, *, path: str = "chat/completions", patience_s: float = END_S, **fields: Any
     ) -> httpx.Response:
         """One request, not streamed."""
-        return httpx.post(f"{self.url}/v1/{path}", json=chat(model, **fields), timeout=patience_s)
+        return httpx.post(
+            f"{self.url}/v1/{path}", json=chat(model, **fields), timeout=patience_s, verify=NO_TLS
+        )
 
     @contextmanager
     def stream(self, model: str, **fields: Any) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of a streamed chat: parsed, and the last one `{"done": True}` if it was `[DONE]`."""
         body = chat(model, stream=True, **fields)
         url = f"{self.url}/v1/chat/completions"
-        with httpx.stream("POST", url, json=body, timeout=END_S) as response:
+        with httpx.stream("POST", url, json=body, timeout=END_S, verify=NO_TLS) as response:
             assert response.status_code == 200, response.read()
             yield events(response)
 
     def admin(self, what: str, **body: Any) -> httpx.Response:
         """POST to /admin, with the key that the daemon says."""
-        return httpx.post(f"{self.url}/admin/{what}", json=body, headers=self.key, timeout=3 * END_S)
+        return httpx.post(
+            f"{self.url}/admin/{what}", json=body, headers=self.key, timeout=3 * END_S, verify=NO_TLS
+        )
 
     @property
     def key(self) -> dict[str, str]:
@@ -118,7 +126,7 @@ class Daemon:
     def get(self, path: str) -> httpx.Response:
         """With the admin key where it needs one."""
         headers = self.key if path.startswith("/admin") else None
-        return httpx.get(self.url + path, headers=headers, timeout=END_S)
+        return httpx.get(self.url + path, headers=headers, timeout=END_S, verify=NO_TLS)
 
     def model(self, name: str) -> dict[str, Any]:
         """What /v1/models says of it."""
