@@ -1,6 +1,7 @@
 """Bodies that mean nothing are a 4xx that says why; no body is a 5xx."""
 
 import json
+import re
 from typing import Any, Literal
 
 import httpx
@@ -120,6 +121,17 @@ def test_unknown_fields_may_be_warned_about_instead() -> None:
     asked, warnings = body.parse(raw, chat.DIALECT, "warn")
     assert sorted(warnings) == ["messages[0].y", "x"]
     assert asked.messages[0].content == "hi"
+
+
+@pytest.mark.parametrize("name", ["<", "<array>", "array"])
+def test_an_unknown_field_may_have_any_name(name: str) -> None:
+    """Also one that looks like what is left out of places."""
+    part = {"type": "text", "text": "Hi", name: 1}
+    raw = json.dumps(CHAT | {"messages": [{"role": "user", "content": [part]}]}).encode()
+    _, warnings = body.parse(raw, chat.DIALECT, "warn")
+    assert warnings == (f"messages[0].content[0].{name}",)
+    with pytest.raises(UnknownField, match=re.escape(warnings[0])):
+        body.parse(raw, chat.DIALECT, "refuse")
 
 
 def test_a_warned_body_is_still_checked() -> None:

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from pilotlight.api import body, fields
 from pilotlight.api.asking import Asking
+from pilotlight.api.problems import MEMBER
 from pilotlight.api.reply import Reply
-from pilotlight.api.schema import MAX_COUNT, GenerateBody, invalid, unsupported
+from pilotlight.api.schema import ARRAY, MAX_COUNT, TEXT, GenerateBody, invalid, unsupported
 from pilotlight.api.service import Service
 from pilotlight.api.writer import Shape
 from pilotlight.core import Model, Prompt, Request
@@ -20,14 +21,17 @@ DEFAULT_MAX_TOKENS = 16
 _Token = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 
 
+TEXTS, BATCHES = f"{MEMBER}texts", f"{MEMBER}batches"
+
+
 def _kind(value: Any) -> str | None:
     if isinstance(value, str):
-        return "<text>"
+        return TEXT
     if not isinstance(value, list):
         return None
     if value and isinstance(value[0], str | list):
-        return "<texts>" if isinstance(value[0], str) else "<batches>"
-    return "<tokens>"
+        return TEXTS if isinstance(value[0], str) else BATCHES
+    return ARRAY
 
 
 def _one(prompts: list[Any]) -> list[Any]:
@@ -44,10 +48,10 @@ def _not_empty(tokens: list[int]) -> list[int]:
 
 _Tokens = Annotated[list[_Token], AfterValidator(_not_empty)]
 _Prompt = Annotated[
-    Annotated[str, Tag("<text>")]
-    | Annotated[_Tokens, Tag("<tokens>")]
-    | Annotated[list[str], AfterValidator(_one), Tag("<texts>")]
-    | Annotated[list[_Tokens], AfterValidator(_one), Tag("<batches>")],
+    Annotated[str, Tag(TEXT)]
+    | Annotated[_Tokens, Tag(ARRAY)]
+    | Annotated[list[str], AfterValidator(_one), Tag(TEXTS)]
+    | Annotated[list[_Tokens], AfterValidator(_one), Tag(BATCHES)],
     Discriminator(_kind, "invalid", "must be a string or an array of token ids"),
 ]
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from pilotlight.api.schema import Strict, check_free, either, invalid, unsupported
+from pilotlight.api.schema import ARRAY, TEXT, Strict, check_free, either, invalid, unsupported
 
 _OTHER_PARTS = frozenset(
     ("image_url", "image", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file",
@@ -54,8 +54,8 @@ class Message(Strict):
     tool_calls: list[ToolCall] | None = None
     content: (
         Annotated[
-            Annotated[str, Tag("<string>")] | Annotated[list[Part], Field(min_length=1), Tag("<array>")],
-            either("<string>", "<array>", "must be a string or an array of text parts"),
+            Annotated[str, Tag(TEXT)] | Annotated[list[Part], Field(min_length=1), Tag(ARRAY)],
+            either("must be a string or an array of text parts"),
         ]
         | None
     ) = Field(None, validate_default=True)

@@ -35,6 +35,10 @@ _EXPECTED = {
     "none_required": "null",
     "finite_number": "a finite number",
 }
+MEMBER = "\0"
+"""How the tag of a union's member begins, which pydantic puts into locations. No name in a body has it, see
+`body`."""
+
 _BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 
 
@@ -44,12 +48,12 @@ def kind(value: Any) -> str:
 
 
 def path(location: Location) -> str:
-    """`messages[0].role`; steps in `<>` are pydantic's names for union members and are left out."""
+    """`messages[0].role`; members of unions are left out."""
     text = ""
     for step in location:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif not step.startswith("<"):
+        elif not step.startswith(MEMBER):
             text += f".{step[:80]}" if text else step[:80]
     return text
 
@@ -57,7 +61,7 @@ def path(location: Location) -> str:
 def unknown_locations(exc: ValidationError) -> list[Location]:
     """Where fields stand that nobody knows."""
     return [
-        tuple(step for step in error["loc"] if isinstance(step, int) or not step.startswith("<"))
+        tuple(step for step in error["loc"] if isinstance(step, int) or not step.startswith(MEMBER))
         for error in exc.errors(include_url=False, include_context=False, include_input=False)
         if error["type"] == "extra_forbidden"
     ]

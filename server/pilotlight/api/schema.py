@@ -21,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from pilotlight.api.problems import MEMBER
 from pilotlight.core import Model, Request, Sampling
 from pilotlight.errors import Unsupported
 from pilotlight.registry import keep_alive
@@ -70,9 +71,9 @@ def check_free(value: T, depth: int = MAX_DEPTH) -> T:
     return value
 
 
-def either(text: str, array: str, message: str) -> Discriminator:
-    """Tells a string from an array, so that an error names the field and not pydantic's union members."""
-    tags: dict[type, str] = {str: text, list: array}
+def either(message: str) -> Discriminator:
+    """Tells a `TEXT` from an `ARRAY`, so that an error names the field and not pydantic's union members."""
+    tags: dict[type, str] = {str: TEXT, list: ARRAY}
     return Discriminator(lambda value: tags.get(type(value)), "invalid", message)
 
 
@@ -98,6 +99,8 @@ def _keep_alive(value: Any) -> float:
 FreeForm = Annotated[dict[str, Any], AfterValidator(check_free)]
 KeepAlive = Annotated[float, PlainValidator(_keep_alive, json_schema_input_type=float | str)]
 """Seconds, or a duration in words; comes out as seconds, infinite for never."""
+TEXT, ARRAY = f"{MEMBER}string", f"{MEMBER}array"
+"""Tags of members of unions."""
 Tier = Literal["auto", "default", "flex", "priority", "fast"]
 """OpenAI's classes of requests."""
 _Stop = Annotated[str, StringConstraints(min_length=1)]
@@ -120,8 +123,8 @@ class GenerateBody(Strict):
     n: int | None = Field(None, ge=1, le=16)
     stop: (
         Annotated[
-            Annotated[_Stop, Tag("<string>")] | Annotated[list[_Stop], Field(max_length=16), Tag("<array>")],
-            either("<string>", "<array>", "must be a string or an array of strings"),
+            Annotated[_Stop, Tag(TEXT)] | Annotated[list[_Stop], Field(max_length=16), Tag(ARRAY)],
+            either("must be a string or an array of strings"),
         ]
         | None
     ) = None
