@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import openai
@@ -117,8 +118,9 @@ def test_answers_side_by_side_share_what_was_counted(
     """Together with what is nobody's it is all that was counted."""
     machine.has_counter()
     daemon = started()
-    with ThreadPoolExecutor() as threads:
-        asked = [threads.submit(energy_of, daemon, lambda: machine.count(5)) for _ in range(3)]
+    all_speak = Barrier(3, lambda: machine.count(15), timeout=60)
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(energy_of, daemon, all_speak.wait) for _ in range(3)]
         energies = [one.result() for one in asked]
     (meter,) = (one for one in daemon.get("/admin/energy").json()["meters"] if one["method"] == "rapl")
     shared = sum(energy["joules"] for energy in energies)
