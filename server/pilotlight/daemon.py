@@ -5,8 +5,6 @@ Start: socket, parts, scheduler, HTTP, the ready line. Stop: no new requests, dr
 A part that fails takes everything down with exit code 1; a service manager starts it again.
 """
 
-import errno
-import ipaddress
 import os
 import signal
 import socket
@@ -25,6 +23,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pilotlight import __version__
+from pilotlight.address import bind, url_of, why_not_bound
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
@@ -49,7 +48,7 @@ from pilotlight.registry.archive import archive_of, tidy
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
-from pilotlight.registry.discovery import Discovery, holder
+from pilotlight.registry.discovery import Discovery
 from pilotlight.registry.enough import Enough
 from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
@@ -104,9 +103,9 @@ def main(config: Config) -> int:
         print(f"pilotlight: state_dir {config.state_dir} cannot be used: {exc.strerror}", file=sys.stderr)
         return ExitCode.BAD_CONFIG
     try:
-        sock = _bind(config)
+        sock = bind(config)
     except OSError as exc:
-        print(f"pilotlight: {_why_not_bound(config, exc)}", file=sys.stderr)
+        print(f"pilotlight: {why_not_bound(config, exc)}", file=sys.stderr)
         return ExitCode.ADDRESS_IN_USE
     daemon = Daemon(config, sock, admin_key)  # a setting that no runtime honours is told by who called us
     try:
@@ -291,7 +290,7 @@ class Daemon:
 
     def _announce(self) -> None:
         """Say where we are. The socket listens already: who connects now is served in a moment."""
-        url = _url(self._sock)
+        url = url_of(self._sock)
         self._discovery.write(url)
         self.is_ready = True
         print(f"pilotlight {__version__} ready at {url}", flush=True)
@@ -366,45 +365,3 @@ def _policy(config: Config) -> Policy:
     rules = rules_of(config.policy.preset, config.rules)
     gives_way = config.policy.background_priority == "low"
     return Policy(rules, hysteresis_of(config.policy.hysteresis), gives_way)
-
-
-def _bind(config: Config) -> socket.socket:
-    """A listening socket, before anything is loaded: a taken port must cost nothing. Raises `OSError`."""
-    host, port = config.server.host, config.server.port
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        if sys.platform != "win32":
-            # On Windows this option would let two servers share the port.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(2048)
-    except OSError:
-        sock.close()
-        raise
-    sock.setblocking(False)
-    return sock
-
-
-def _why_not_bound(config: Config, exc: OSError) -> str:
-    """One line; names who holds the port when that can be known."""
-    host, port = config.server.host, config.server.port
-    running = Discovery(config.state_dir).read()
-    if running is not None and running.url == _format_url(host, port):
-        by = f"by another Pilotlight (pid {running.pid}, version {running.version})"
-    else:
-        by = f"by {found}" if (found := holder(port)) else "by another program"
-    held = f"is in use {by}" if exc.errno == errno.EADDRINUSE else f"cannot be bound: {exc.strerror}"
-    return f"{host}:{port} {held}; choose another with --port, or --port 0 for any free one"
-
-
-def _url(sock: socket.socket) -> str:
-    """For programs on this machine."""
-    host, port = sock.getsockname()[:2]
-    if ipaddress.ip_address(host).is_unspecified:  # it listens on all addresses, and that one is none
-        host = "::1" if sock.family == socket.AF_INET6 else "127.0.0.1"
-    return _format_url(host, port)
-
-
-def _format_url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -2,7 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -26,23 +26,21 @@ rows = st.lists(st.integers(-60, 60), min_size=NUM_VOCAB, max_size=NUM_VOCAB, un
 shares = st.floats(0.05, 0.95)
 
 
-@dataclass
 class FakeLlama:
     """As much of `Llama` as a sampler uses, without a model."""
 
-    num_vocab: int = NUM_VOCAB
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
         self.library: Any = import_llama()
+        self.vocabulary = SimpleNamespace(num_vocab=NUM_VOCAB)
         self.left: dict[int, float] = {}
         """The tokens that were left to draw from at the last draw, and their probabilities."""
 
     def sample(self, chain: Any, row: Row) -> int:
         lib = self.library
-        data = (lib.llama_token_data * self.num_vocab)()
+        data = (lib.llama_token_data * NUM_VOCAB)()
         for token, logit in enumerate(row):
             data[token].id, data[token].logit = token, logit
-        array = lib.llama_token_data_array(data=data, size=self.num_vocab, selected=-1, sorted=False)
+        array = lib.llama_token_data_array(data=data, size=NUM_VOCAB, selected=-1, sorted=False)
         lib.llama_sampler_apply(chain, ctypes.byref(array))
         chosen = int(array.data[array.selected].id)
         self.left = {array.data[i].id: array.data[i].p for i in range(array.size)}

@@ -7,15 +7,11 @@ a row of the input cannot be shorter than another. Knows no library.
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
-from typing import Protocol
 
-from msgspec import Struct
-
-from pilotlight.chat.template import ChatTemplate
-from pilotlight.core import FinishReason, Sampling, WorkerInfo
+from pilotlight.core import FinishReason, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.archive.keeper import Keeper
@@ -25,10 +21,10 @@ from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
 from pilotlight.runtimes.efficient import Efficiency
 from pilotlight.runtimes.limits import BUSY_STEP_S, CROWD_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
+from pilotlight.runtimes.opened import Open, Opened, Sampler
 from pilotlight.runtimes.prompts import Prompts
-from pilotlight.runtimes.rows import DecodeError, Decoder, Floats, Interrupted, Memory, Source
+from pilotlight.runtimes.rows import DecodeError, Interrupted, Memory, Source
 from pilotlight.runtimes.running import Prepared, Running
-from pilotlight.runtimes.vocabulary import Vocabulary
 from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, Saved, State
 
 TRIM_SAVE_S = 1.0
@@ -38,41 +34,7 @@ WARM_UP_TOKEN = 0
 """Every vocabulary has it."""
 
 
-class Sampler(Protocol):
-    """Chooses the tokens of one sequence."""
-
-    def pick(self, row: Floats, /) -> int:
-        """The next token, from logits that may be changed on the way."""
-
-
-MakeSampler = Callable[[Sampling, int, Sequence[int], Sequence[int]], Sampler]
-"""For a sequence: its request's sampling, which answer it is, its prompt, tokens never to pick."""
-
 RowSequence = Running[Sampler]
-
-
-class Opened(Struct, frozen=True):
-    """A model that its library has loaded, and what there is to say of it."""
-
-    decoder: Decoder
-    vocabulary: Vocabulary
-    template: ChatTemplate | None
-    context: int
-    """Tokens it gets."""
-    context_trained: int
-    threads: int
-    version: str
-    description: str
-    bytes_model: int
-    make_sampler: MakeSampler
-    num_parameters: int = 0
-    """0: nobody counted."""
-    variant: str = ""
-    """Of how it is computed, where settings that do not count otherwise decide that."""
-
-
-Open = Callable[[Load, Callable[[float], None]], Opened]
-"""Loads a model with one library and says how far it is, up to 0.9. Raises `LoadError`."""
 
 
 class RowRuntime:

@@ -7,11 +7,11 @@ loaded together, and who goes for another, is `Residency`'s arithmetic.
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
 from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded, retry_after
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.effects import Effects
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.line import Line
 from pilotlight.scheduler.residency import Needs, Plan, Reason, Residency, Resident
@@ -19,31 +19,6 @@ from pilotlight.scheduler.standing import Standing
 
 TRIM_S = 1.0
 """What it brings to forget shows by then: the next word on pressure says that it was not enough."""
-
-
-class Effects(Protocol):
-    """What the scheduler can do. None of these may call back into it before it returns."""
-
-    def start(self, model: str) -> None:
-        """Begin loading; `on_worker_ready` or `on_worker_gone` follows."""
-
-    def stop(self, model: str, reason: Reason) -> None:
-        """End its worker, loaded or loading; `on_worker_gone` follows once the process is no more."""
-
-    def dispatch(self, request: Request) -> None:
-        """Hand the request to its ready worker; `on_request_done` follows unless it is cancelled."""
-
-    def cancel(self, request: Request) -> None:
-        """Free a dispatched request's sequences; nothing follows."""
-
-    def fail(self, request: Request, error: Error) -> None:
-        """Tell the client; nothing follows."""
-
-    def idle(self, model: str) -> None:
-        """The model's last request has ended."""
-
-    def trim(self, model: str) -> None:
-        """Have its worker forget what it keeps for later requests."""
 
 
 class Scheduler:

@@ -34,7 +34,7 @@ class LlamaDecoder:
         self._llama = llama
         self._threads = threads
         self._kv = kv
-        self._filler = llama.filler()
+        self._filler = llama.vocabulary.filler()
 
     def open(self, *, num_rows: int, context: int) -> None:
         self._num_rows = num_rows

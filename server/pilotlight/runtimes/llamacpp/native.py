@@ -1,7 +1,7 @@
 """llama.cpp's C API, as far as Pilotlight uses it, behind plain Python and numpy types.
 
-It knows tokens, sequences and logits; nothing of requests or text
-streams. Not thread-safe, except `tokenize`, `piece` and the properties, which only read the vocabulary.
+It knows tokens, sequences and logits; nothing of requests or text streams. Not thread-safe, except the
+vocabulary, which is only read.
 """
 
 import ctypes
@@ -23,6 +23,7 @@ from pilotlight.runtimes.llamacpp.layout import Layout
 from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.llamacpp.rope import Rope
 from pilotlight.runtimes.llamacpp.state import SequenceState
+from pilotlight.runtimes.llamacpp.vocabulary import LlamaVocabulary
 from pilotlight.runtimes.offload import refusal
 from pilotlight.runtimes.rows import DecodeError, Floats
 from pilotlight.worker.protocol import Load
@@ -107,16 +108,12 @@ class Llama:
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
         self._adapters = Adapters(lib, self._model, load.loading.lora, self.said)
-        self._vocab = lib.llama_model_get_vocab(self._model)
-        self.num_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
+        self.vocabulary = LlamaVocabulary(lib, self._model)
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
         self.num_parameters: int = lib.llama_model_n_params(self._model)
         self.bytes_model: int = lib.llama_model_size(self._model)
-        is_end = lib.llama_vocab_is_eog
-        self.end_tokens = frozenset(token for token in range(self.num_vocab) if is_end(self._vocab, token))
-        self._pieces: dict[int, bytes] = {}
-        self._ids = np.arange(self.num_vocab, dtype=np.int32)
-        self._candidates = np.zeros(self.num_vocab, TOKEN_DATA)
+        self._ids = np.arange(self.vocabulary.num_vocab, dtype=np.int32)
+        self._candidates = np.zeros(self.vocabulary.num_vocab, TOKEN_DATA)
         self._context: Any = None
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""
@@ -197,7 +194,7 @@ class Llama:
         wants_flash = self._has_gpu or self._needs_flash or layout.is_short or not self.has_plain_memory
         return self.can_flash and wants_flash
 
-    # --- vocabulary ---
+    # --- what the file says ---
 
     @property
     def rope_variant(self) -> str:
@@ -214,52 +211,6 @@ class Llama:
     def chat_template(self) -> str | None:
         raw: bytes | None = self._lib.llama_model_chat_template(self._model, None)
         return raw.decode(errors="replace") if raw else None
-
-    @property
-    def adds_bos(self) -> bool:
-        return bool(self._lib.llama_vocab_get_add_bos(self._vocab))
-
-    def special_text(self, name: str) -> str:
-        """Text of the `bos` or `eos` token, "" if the vocabulary has none."""
-        token = getattr(self._lib, f"llama_vocab_{name}")(self._vocab)
-        if token < 0:
-            return ""
-        return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
-
-    def is_control(self, token: int) -> bool:
-        """It marks structure (a turn's end, a role) and stands for no text."""
-        return bool(self._lib.llama_vocab_is_control(self._vocab, token))
-
-    def filler(self) -> int:
-        """A token every vocabulary has, to compute where it does not matter which."""
-        bos = self._lib.llama_vocab_bos(self._vocab)
-        return int(bos) if bos >= 0 else 0
-
-    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids; text of special tokens becomes those tokens."""
-        raw = text.encode()
-        size = len(raw) + 8
-        tokens = (self._lib.llama_token * size)()
-        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), tokens, size, add_special, True)
-        if count < 0:
-            raise DecodeError(f"cannot tokenize {len(raw)} bytes of text")
-        return list(tokens[:count])
-
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens."""
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
-
-    def _read_piece(self, token: int) -> bytes:
-        size = 64
-        while True:
-            buffer = ctypes.create_string_buffer(size)
-            count = self._lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
-            if count >= 0:
-                return buffer.raw[:count]
-            size = -count
 
     # --- computing ---
 
@@ -292,7 +243,7 @@ class Llama:
     def logits(self, num_outputs: int) -> Floats:
         """The last batch's logits, a row for each that was wanted, in order; valid until the next decode."""
         pointer = self._lib.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (num_outputs, self.num_vocab))
+        return np.ctypeslib.as_array(pointer, (num_outputs, self.vocabulary.num_vocab))
 
     def warm_up(self, token: int) -> None:
         """Touch every weight once, also of experts seldom asked; the first row holds a token then."""

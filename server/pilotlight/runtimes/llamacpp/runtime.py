@@ -14,7 +14,7 @@ from pilotlight.runtimes.llamacpp.decoder import LlamaDecoder
 from pilotlight.runtimes.llamacpp.library import library_version
 from pilotlight.runtimes.llamacpp.native import MODES, Llama
 from pilotlight.runtimes.llamacpp.sampler import Sampler
-from pilotlight.runtimes.stepping import Opened
+from pilotlight.runtimes.opened import Opened
 from pilotlight.worker.protocol import Load
 
 
@@ -29,7 +29,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     threads = load.threads or num_cores()
     return Opened(
         decoder=LlamaDecoder(llama, threads, KvTypes.parse(load.loading.kv_cache_type) or KvTypes()),
-        vocabulary=llama,
+        vocabulary=llama.vocabulary,
         template=_template(llama, load.chat_template),
         # More than it was trained for is its owner's choice: positions are computed, not looked up.
         context=load.context or default_context(llama.context_trained),
@@ -64,4 +64,5 @@ def _template(llama: Llama, override: str | None) -> ChatTemplate | None:
     source = override or llama.chat_template
     if source is None:
         return None
-    return ChatTemplate(source, bos=llama.special_text("bos"), eos=llama.special_text("eos"))
+    special = llama.vocabulary.special_text
+    return ChatTemplate(source, bos=special("bos"), eos=special("eos"))

@@ -97,7 +97,7 @@ def _penalties(
     llama: Llama, last_n: int, *, repeat: float = 1.0, frequency: float = 0.0, presence: float = 0.0
 ) -> Any:
     init = llama.library.llama_sampler_init_penalties
-    return init(llama.num_vocab, last_n, repeat, frequency, presence)
+    return init(llama.vocabulary.num_vocab, last_n, repeat, frequency, presence)
 
 
 def _seed(seed: int | None, index: int) -> int:

@@ -9,8 +9,8 @@ from pilotlight.runtimes.folder import Folder
 from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT
 from pilotlight.runtimes.mlx.checkpoint import Checkpoint
+from pilotlight.runtimes.opened import Opened
 from pilotlight.runtimes.sampling import Sampler
-from pilotlight.runtimes.stepping import Opened
 from pilotlight.worker.protocol import Load
 
 if TYPE_CHECKING:

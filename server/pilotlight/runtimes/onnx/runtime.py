@@ -7,8 +7,8 @@ from pilotlight.runtimes.folder import Folder
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, num_cores
 from pilotlight.runtimes.onnx.export import Export
 from pilotlight.runtimes.onnx.native import Graph, import_onnxruntime
+from pilotlight.runtimes.opened import Opened
 from pilotlight.runtimes.sampling import Sampler
-from pilotlight.runtimes.stepping import Opened
 from pilotlight.worker.protocol import Load
 
 

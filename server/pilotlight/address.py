@@ -1,0 +1,51 @@
+"""Where the daemon listens."""
+
+import errno
+import ipaddress
+import socket
+import sys
+
+from pilotlight.config import Config
+from pilotlight.registry.discovery import Discovery, holder
+
+
+def bind(config: Config) -> socket.socket:
+    """A listening socket, before anything is loaded: a taken port must cost nothing. Raises `OSError`."""
+    host, port = config.server.host, config.server.port
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if sys.platform != "win32":
+            # On Windows this option would let two servers share the port.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(2048)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def why_not_bound(config: Config, exc: OSError) -> str:
+    """One line; names who holds the port when that can be known."""
+    host, port = config.server.host, config.server.port
+    running = Discovery(config.state_dir).read()
+    if running is not None and running.url == _format_url(host, port):
+        by = f"by another Pilotlight (pid {running.pid}, version {running.version})"
+    else:
+        by = f"by {found}" if (found := holder(port)) else "by another program"
+    held = f"is in use {by}" if exc.errno == errno.EADDRINUSE else f"cannot be bound: {exc.strerror}"
+    return f"{host}:{port} {held}; choose another with --port, or --port 0 for any free one"
+
+
+def url_of(sock: socket.socket) -> str:
+    """For programs on this machine."""
+    host, port = sock.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:  # it listens on all addresses, and that one is none
+        host = "::1" if sock.family == socket.AF_INET6 else "127.0.0.1"
+    return _format_url(host, port)
+
+
+def _format_url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,64 @@
+"""The tokens of a model that llama.cpp has loaded."""
+
+import ctypes
+from typing import Any
+
+from pilotlight.runtimes.rows import DecodeError
+
+
+class LlamaVocabulary:
+    """The `Vocabulary` of a `llama_model`, which it must not outlive."""
+
+    def __init__(self, lib: Any, model: Any) -> None:
+        self._lib = lib
+        self._vocab = vocab = lib.llama_model_get_vocab(model)
+        self.num_vocab: int = lib.llama_vocab_n_tokens(vocab)
+        is_end = lib.llama_vocab_is_eog
+        self.end_tokens = frozenset(token for token in range(self.num_vocab) if is_end(vocab, token))
+        self._pieces: dict[int, bytes] = {}
+
+    @property
+    def adds_bos(self) -> bool:
+        return bool(self._lib.llama_vocab_get_add_bos(self._vocab))
+
+    def special_text(self, name: str) -> str:
+        """Text of the `bos` or `eos` token, "" if the vocabulary has none."""
+        token = getattr(self._lib, f"llama_vocab_{name}")(self._vocab)
+        if token < 0:
+            return ""
+        return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
+
+    def is_control(self, token: int) -> bool:
+        """It marks structure (a turn's end, a role) and stands for no text."""
+        return bool(self._lib.llama_vocab_is_control(self._vocab, token))
+
+    def filler(self) -> int:
+        """A token every vocabulary has, to compute where it does not matter which."""
+        bos = self._lib.llama_vocab_bos(self._vocab)
+        return int(bos) if bos >= 0 else 0
+
+    def tokenize(self, text: str, *, add_special: bool) -> list[int]:
+        """Token ids; text of special tokens becomes those tokens."""
+        raw = text.encode()
+        size = len(raw) + 8
+        tokens = (self._lib.llama_token * size)()
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), tokens, size, add_special, True)
+        if count < 0:
+            raise DecodeError(f"cannot tokenize {len(raw)} bytes of text")
+        return list(tokens[:count])
+
+    def piece(self, token: int) -> bytes:
+        """The bytes a token stands for; none for control tokens."""
+        found = self._pieces.get(token)
+        if found is None:
+            found = self._pieces[token] = self._read_piece(token)
+        return found
+
+    def _read_piece(self, token: int) -> bytes:
+        size = 64
+        while True:
+            buffer = ctypes.create_string_buffer(size)
+            count = self._lib.llama_token_to_piece(self._vocab, token, buffer, size, 0, False)
+            if count >= 0:
+                return buffer.raw[:count]
+            size = -count
