@@ -10,7 +10,7 @@ import re
 import threading
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -140,6 +140,13 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
+def _next(faults: deque[Fault]) -> Fault | None:
+    """The next one, if one is left. Several threads take from the same, so it is not looked for before."""
+    with suppress(IndexError):
+        return faults.popleft()
+    return None
+
+
 def _hub_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
     class Handler(_Handler):
         def do_GET(self) -> None:
@@ -154,8 +161,7 @@ def _hub_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
                 self.say(404)
 
         def _list(self, repo: str, revision: str) -> None:
-            if hub.listing_faults:
-                fault = hub.listing_faults.popleft()
+            if (fault := _next(hub.listing_faults)) is not None:
                 self.say(fault.status, b"{}", **fault.headers)
             elif repo not in hub.repos:
                 self.say(401, b'{"error":"Repository not found"}', X_Error_Code="RepoNotFound")
@@ -175,10 +181,9 @@ def _cdn_handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             prefix, _, name = path.partition("/cdn/")
             repo, _, sha = prefix.strip("/").rpartition("/")
             data = hub.repos[repo][sha][name]
-            faults = hub.faults[name]
             etag = hub.etags.get(name)
             is_same = self.headers.get("If-Range") in (None, etag)
-            self._serve(data, faults.popleft() if faults else Fault("none" if is_same else "no ranges"), etag)
+            self._serve(data, _next(hub.faults[name]) or Fault("none" if is_same else "no ranges"), etag)
 
         def _serve(self, data: bytes, fault: Fault, etag: str | None) -> None:
             first, _, last = (self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")

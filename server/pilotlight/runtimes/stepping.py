@@ -33,7 +33,6 @@ TRIM_SAVE_S = 1.0
 WARM_UP_TOKEN = 0
 """Every vocabulary has it."""
 
-
 RowSequence = Running[Sampler]
 
 
