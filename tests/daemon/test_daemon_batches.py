@@ -79,9 +79,9 @@ def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: P
     models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path)
     daemon = serve("--power-root", str(tmp_path / "machine"), models=models)
     waiting = submit(daemon, line("a", "echo") + line("b", "echo"))
-    until(lambda: "on battery" in daemon.get("/admin/policy").text)
+    policy = until(lambda: batch(daemon, waiting).get("policy"))
+    assert policy["reason"] == "on battery: batch requests wait; plug in"
     assert (answered(daemon, waiting), daemon.model("echo")["state"]) == (0, "stopped")
-    assert batch(daemon, waiting)["policy"]["reason"] == "on battery: batch requests wait; plug in"
     (supply / "status").write_text("Charging")
     done = over(daemon, waiting)
     assert (done["request_counts"]["completed"], "policy" in done) == (2, False)
