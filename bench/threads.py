@@ -94,6 +94,7 @@ class Bench:
     def _step(self) -> float:
         started_s = time.perf_counter()
         self.runtime.step()
+        self.runtime.settle()
         return time.perf_counter() - started_s
 
 

@@ -85,6 +85,7 @@ class Bench:
     def step(self, is_wanted: Callable[[], bool] | None = None) -> list[Event]:
         """One step, and whether it left everything in order."""
         events = self.runtime.step(is_wanted)
+        self.runtime.settle()
         for event in events:
             speech = self.speeches[event.id, getattr(event, "index", 0)]
             assert not speech.done, "nothing comes after the end"

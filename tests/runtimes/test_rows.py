@@ -9,6 +9,7 @@ from speaking import Bench, builtin, generate
 
 from pilotlight.runtimes.batching import JUST_BEGUN, NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
+from pilotlight.worker.protocol import Done, Event
 
 LONG = [5, 6, 7, 8] * 60
 
@@ -134,6 +135,23 @@ def test_who_stays_is_moved_when_others_leave(bench: Bench) -> None:
     assert [sequence.row for sequence in bench.runtime._sequences] == [0]
     bench.finish()
     assert bench.speech(stays).text[:20] == alone[:20]
+
+
+def test_what_ended_is_put_away_once_that_is_told(bench: Bench) -> None:
+    """Until then it has its row."""
+    ends, stays = (
+        generate([token] * 20, max_tokens=count, ignore_eos=True) for token, count in ((5, 2), (9, 9))
+    )
+    bench.start(ends)
+    bench.start(stays)
+    told: list[Event] = []
+    while not any(isinstance(event, Done) for event in told):
+        bench.runtime.settle()
+        told = bench.runtime.step()
+    assert (bench.runtime.state().active, bench.runtime.state().cached) == (2, 0)
+    bench.runtime.settle()
+    assert (bench.runtime.state().active, bench.runtime.state().cached) == (1, 1)
+    bench.finish()
 
 
 def test_who_is_moved_in_a_step_takes_its_newest_token_along(bench: Bench) -> None:

@@ -82,6 +82,9 @@ class Script:
             raise EOFError
         return [Delta(id, 0, "x", 1) for id in self.running]
 
+    def settle(self) -> None:
+        self.did.append("settle")
+
     def send(self, message: ToDaemon) -> None:
         if self.replies:
             self.tasks.put(self.replies.pop())
@@ -102,6 +105,13 @@ def test_an_admission_is_sent_before_the_first_step() -> None:
     """A long prompt must not hold it back."""
     script = Script()
     assert script.serve(lambda _: script.start(1))[:4] == ["start 1", "send Admitted", "step", "send Delta"]
+
+
+def test_what_a_step_brought_is_sent_before_what_ended_is_put_away() -> None:
+    """Copying a long conversation takes a while."""
+    script = Script()
+    did = script.serve(lambda _: script.start(1))
+    assert did[2:] == ["step", "send Delta", "settle", "step", "settle", "step"]
 
 
 def test_requests_that_wait_are_started_together() -> None:

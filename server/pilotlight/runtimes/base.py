@@ -53,6 +53,9 @@ class Runtime(Protocol):
         Of what yields it is broken off, without loss but of time, when an interactive request `is_wanted`.
         """
 
+    def settle(self) -> None:
+        """Put away what the step ended: after every step, once what it brought is sent."""
+
     def take_computed(self) -> tuple[Computed, ...]:
         """For whom was computed since this was last called, in no order."""
 

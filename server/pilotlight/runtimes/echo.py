@@ -164,6 +164,9 @@ class Echo:
         self._computing.decode([one.generate.id for one in shift], time.perf_counter() - started)
         return events
 
+    def settle(self) -> None:
+        """It keeps nothing of what ended."""
+
     def take_computed(self) -> tuple[Computed, ...]:
         return self._computing.take()
 

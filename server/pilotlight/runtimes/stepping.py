@@ -61,6 +61,8 @@ class RowRuntime:
         self._ahead = Ahead(self._decoder, self._memory, self._prompts, opened.template)
         self._pace = Pace(STEP_S, BUSY_STEP_S, CROWD_STEP_S, self._decoder.largest_run)
         self._sequences: list[RowSequence] = []
+        self._ended: list[RowSequence] = []
+        """By themselves, in this step."""
         self._computing = Computing()
         self.take_computed = self._computing.take
         self._work_done = 0
@@ -207,6 +209,15 @@ class RowRuntime:
                 self._begin_round(shift, generating)
         return events
 
+    def settle(self) -> None:
+        # What they computed and said may be of use. Copying it takes milliseconds for each hundred tokens.
+        # The last row first: if all end now, none is moved.
+        while self._ended:
+            sequence = self._ended.pop()
+            if self._prompts.remember(sequence):
+                self._ahead.note(sequence)
+            self._end(sequence)
+
     def _begin_round(self, shift: list[RowSequence], generating: list[RowSequence]) -> None:
         """From now on, so many tokens of prompts until the next token of everyone who generates."""
         longest_s = YIELDING_STEP_S if self._yields else math.inf
@@ -215,23 +226,19 @@ class RowRuntime:
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
         """One token for each, computed together where their rows are side by side."""
         started = time.perf_counter()
-        tokens: list[tuple[RowSequence, int]] = []
-        # All before any is taken: who ends makes room by moving another, with all that is computed of it.
+        is_wanted = self._is_wanted
         for _, neighbours in groupby(enumerate(generating), key=lambda pair: (pair[1].row or 0) - pair[0]):
             rows = [sequence for _, sequence in neighbours]
-            newest = [[sequence.tokens[-1]] for sequence in rows]
             assert rows[0].row is not None
-            starts = [s.num_computed for s in rows]
-            # All or nothing: what is drawn cannot be put back.
-            is_wanted = None if tokens else self._is_wanted
+            newest = [[sequence.tokens[-1]] for sequence in rows]
+            starts = [sequence.num_computed for sequence in rows]
             logits = self._decoder.compute(rows[0].row, newest, starts, is_wanted)
-            tokens += [(s, s.sampler.pick(row)) for s, row in zip(rows, logits, strict=True)]
+            # All or nothing: what is drawn cannot be put back.
+            is_wanted = None
+            for sequence, row in zip(rows, logits, strict=True):
+                sequence.num_computed += 1
+                self._take(sequence, sequence.sampler.pick(row), events)
         self._computing.decode([s.id for s in generating], time.perf_counter() - started)
-        for sequence, _ in tokens:
-            sequence.num_computed += 1
-        # The last row first: if all end now, none is moved.
-        for sequence, token in reversed(tokens):
-            self._take(sequence, token, events)
 
     def _read_prompt(self, shift: list[RowSequence], events: list[Event]) -> bool:
         """The next piece of a prompt; False if there is none, or tokens are due first."""
@@ -264,7 +271,7 @@ class RowRuntime:
 
     def _take(self, sequence: RowSequence, token: int, events: list[Event]) -> None:
         if sequence.take(token, self._vocabulary, events):
-            self._leave(sequence)
+            self._ended.append(sequence)
 
     # --- rows ---
 
@@ -318,18 +325,12 @@ class RowRuntime:
             self._is_full = True
         else:
             newest.finish(FinishReason.LENGTH, events)
-            self._leave(newest)
+            self._ended.append(newest)
 
     def _set_aside(self, sequence: RowSequence) -> None:
         """It loses its row, and goes on later. Nothing is lost but time."""
         self._memory.leave(sequence, keeps=sequence.keeps)
         sequence.num_computed = 0
-
-    def _leave(self, sequence: RowSequence) -> None:
-        """It has ended by itself: what it computed and said may be of use."""
-        if self._prompts.remember(sequence):
-            self._ahead.note(sequence)
-        self._end(sequence)
 
     def _end(self, sequence: RowSequence) -> None:
         """The one place a sequence leaves for good."""

@@ -128,6 +128,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         outbox.tell_paused(runtime.num_paused)
         if runtime.has_work:
             outbox.add(runtime.step(intake.is_urgent))
+            runtime.settle()
 
 
 def _next_task(runtime: Runtime, intake: "Intake") -> Task:
