@@ -91,6 +91,16 @@ def test_sequences_that_generate_are_computed_together(bench: Bench, runs: list[
     bench.finish()
 
 
+def test_the_first_of_a_crowd_waits_for_the_others(bench: Bench, runs: list[tuple[int, int]]) -> None:
+    """A step for one costs nearly as much as one for all."""
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 1.0)
+    for token in range(5, 9):
+        bench.start(generate([token] * 40, max_tokens=5, ignore_eos=True))
+    bench.finish()
+    assert runs == [(1, 40)] * 4 + [(4, 1)] * 4
+
+
 def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: list[tuple[int, int]]) -> None:
     """Nobody waits for all of it."""
     for _ in range(NUM_COSTS):

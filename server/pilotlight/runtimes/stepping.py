@@ -68,6 +68,8 @@ class RowRuntime:
         self._work_done = 0
         self._room = self._chunk = 0
         """Prompt tokens of this round: left to compute, and in all."""
+        self._is_due = False
+        """Somebody has waited for a token since this round began."""
         self._is_held = False
         self._yields = False
         """Nothing interactive is computed in this step."""
@@ -201,8 +203,8 @@ class RowRuntime:
         self._is_wanted = is_wanted if self._yields else None
         # In the order of their rows.
         generating = [s for s in self._memory.running if s.is_generating and s in shift]
-        if not generating:
-            self._begin_round(shift, [])
+        if not (generating and self._is_due):
+            self._begin_round(shift, generating)
         with suppress(Interrupted):
             if not self._read_prompt(shift, events):
                 self._decode(generating, events)
@@ -222,6 +224,7 @@ class RowRuntime:
         """From now on, so many tokens of prompts until the next token of everyone who generates."""
         longest_s = YIELDING_STEP_S if self._yields else math.inf
         self._room = self._chunk = self._pace.chunk(generating, len(shift) - len(generating), longest_s)
+        self._is_due = bool(generating)
 
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
         """One token for each, computed together where their rows are side by side."""
