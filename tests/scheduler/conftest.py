@@ -1,7 +1,11 @@
 """What is alike in all tests of the scheduler."""
 
+from collections.abc import AsyncIterator
+
+import anyio
 import pytest
 from hypothesis import settings
+from loop_bench import Bench
 
 # Times tell nothing on a busy machine, and no files are left behind.
 settings.register_profile("quiet", deadline=None, database=None)
@@ -11,3 +15,15 @@ settings.load_profile("quiet")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+async def bench(anyio_backend: str) -> AsyncIterator[Bench]:
+    """Every worker is stopped in the end."""
+    bench = Bench()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(bench.loop.run)
+        yield bench
+        await bench.loop.stop_workers()
+        tasks.cancel_scope.cancel()
+    assert all(worker.is_stopped for worker in bench.loader.workers)

@@ -1,134 +1,19 @@
 """The task between API, scheduler and workers."""
 
-from collections.abc import AsyncIterator, Callable
-from typing import Any, cast
+from collections.abc import Callable
 
 import anyio
 import pytest
 from anyio import wait_all_tasks_blocked as settle
 from anyio.lowlevel import checkpoint
 from fake_effects import request
-from fake_worker import FakeLoader, FakeWorker, model
+from fake_worker import model
+from loop_bench import Bench, done, read
 from msgspec.structs import replace
 
-from pilotlight.core import (
-    Accepted,
-    Chunk,
-    Finished,
-    FinishReason,
-    Model,
-    Prompt,
-    RequestClass,
-    WorkerState,
-)
-from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ThermalCritical, WorkerFailed
-from pilotlight.notices import Notices
-from pilotlight.policy.limits import EFFICIENT, Threads
-from pilotlight.power.saver import Wish
-from pilotlight.power.slowdown import Slowdown
-from pilotlight.registry.budget import Budget
-from pilotlight.registry.catalog import Catalog
-from pilotlight.registry.estimate import Estimates
-from pilotlight.registry.finder import Finder
-from pilotlight.registry.loader import Loader
-from pilotlight.registry.pressure import Level
-from pilotlight.scheduler import books, scheduler
-from pilotlight.scheduler.answer import Answer, Item
-from pilotlight.scheduler.books import Books
-from pilotlight.scheduler.gate import Orders
-from pilotlight.scheduler.loop import Loop
-from pilotlight.worker.priority import Priority
-from pilotlight.worker.protocol import (
-    Admitted,
-    Delta,
-    Done,
-    Hold,
-    Measured,
-    MeasureThreads,
-    Refused,
-    SetThreads,
-    State,
-    Trim,
-)
-from pilotlight.worker.protocol import Threads as SaidThreads
-
-
-class FakeSenses:
-    """Remembers when there was work."""
-
-    def __init__(self) -> None:
-        self.told: list[bool] = []
-
-    async def begin(self) -> None:
-        self._tell(True)
-
-    def end(self) -> None:
-        self._tell(False)
-
-    def _tell(self, is_work: bool) -> None:
-        if self.told[-1:] != [is_work]:
-            self.told.append(is_work)
-
-
-class Bench:
-    """A loop over fake workers."""
-
-    def __init__(self) -> None:
-        self.loader = FakeLoader()
-        self.notices = Notices(clock=lambda: 0.0)
-        self.catalog = Catalog([model("a"), model("b")])
-        # Fake workers are as large as this process, in which many tests have run.
-        self.books = Books(Estimates(), Budget.parse("64GiB"))
-        self.senses = FakeSenses()
-        loader = cast(Loader, self.loader)
-        self.slowdown = Slowdown()
-        ledger = Ledger()
-        self.wishes: list[Wish] = []
-        hear = self.wishes.append
-        self.loop = Loop(
-            self.catalog, loader, self.notices, self.books, 4, self.slowdown, ledger, self.senses, hear
-        )
-
-    @property
-    def worker(self) -> FakeWorker:
-        """The latest."""
-        return self.loader.workers[-1]
-
-    async def running(self, id: str, **changes: Any) -> tuple[Answer, int]:
-        """A request in its worker, and its number there."""
-        answer = self.loop.submit(replace(request(id), **changes))
-        await settle()
-        return answer, self.worker.generates[-1].id
-
-    async def replace(self, *models: Model) -> None:
-        """Read other settings."""
-        await self.catalog.replace(models, Finder())
-        await settle()
-
-    def codes(self) -> list[str]:
-        return [notice.code for notice in self.notices]
-
-
-@pytest.fixture
-async def bench(anyio_backend: str) -> AsyncIterator[Bench]:
-    """Every worker is stopped in the end."""
-    bench = Bench()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(bench.loop.run)
-        yield bench
-        await bench.loop.stop_workers()
-        tasks.cancel_scope.cancel()
-    assert all(worker.is_stopped for worker in bench.loader.workers)
-
-
-async def read(answer: Answer) -> list[Item]:
-    async with answer:
-        return [item async for item in answer]
-
-
-def done(number: int, index: int = 0) -> Done:
-    return Done(number, index, FinishReason.STOP, 2, 1)
+from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, WorkerState
+from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
+from pilotlight.worker.protocol import Admitted, Delta, Refused, State
 
 
 async def test_what_a_worker_says_reaches_the_answer(bench: Bench) -> None:
@@ -347,114 +232,6 @@ async def test_a_notice_of_a_removed_model_goes_with_it(bench: Bench) -> None:
     await bench.replace(model("b"))
 
 
-async def test_pressure_is_a_notice_as_long_as_it_lasts(bench: Bench) -> None:
-    """Workers are told to forget; when it is critical, idle ones go."""
-    await bench.loop.load("b")
-    bench.loop.press(Level.WARN)
-    assert bench.codes() == ["memory_pressure"]
-    await settle()
-    assert Trim() in bench.worker.sent
-    assert bench.loop.status()[1].state is WorkerState.READY
-    bench.loop.press(Level.CRITICAL)
-    await settle()
-    assert bench.loop.status()[1].evictions == {"pressure": 1}
-    assert bench.loop.status()[1].state is WorkerState.STOPPED
-    bench.loop.press(Level.NONE)
-    assert bench.codes() == []
-
-
-async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
-    """On whatever worker it runs; a worker that is loaded meanwhile is told, too."""
-    await bench.running("r1", request_class=RequestClass.BATCH)
-    bench.loop.obey(Orders(held_because="on battery"))
-    await settle()
-    bench.loop.obey(Orders())
-    await settle()
-    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
-
-
-def threads_sent(bench: Bench) -> list[int]:
-    return [one.threads for one in bench.worker.sent if isinstance(one, SetThreads)]
-
-
-async def test_threads_are_those_that_the_policy_leaves_to_what_runs(bench: Bench) -> None:
-    """Also for answers that run already, and all of them once it limits no more; what waits has no say."""
-    orders = Orders(threads={RequestClass.INTERACTIVE: Threads(4), RequestClass.BATCH: Threads(part=0.25)})
-    batch, _ = await bench.running("r1", request_class=RequestClass.BATCH)
-    bench.loop.obey(orders)
-    await settle()
-    answer, _ = await bench.running("r2")
-    await bench.running("r3", is_overridden=True)
-    bench.loop.obey(Orders())
-    await settle()
-    assert threads_sent(bench) == [2, 4, 8]
-    bench.loop.obey(replace(orders, threads_overridden=Threads(3)))
-    await settle()
-    assert threads_sent(bench)[3:] == [4]
-    batch.close()
-    answer.close()
-    await settle()
-    assert threads_sent(bench)[4:] == [3]
-
-
-async def test_an_answer_alone_gets_as_many_threads_as_are_enough(bench: Bench) -> None:
-    """If its model says so, or a rule; prompts get all."""
-    await bench.replace(replace(model("a"), is_efficient=True))
-    bench.loader.enough = 3
-    await bench.running("r1", is_overridden=True)
-    assert bench.loader.measured_at_load == [True]
-    assert bench.worker.sent[-1] == SetThreads(3, 8)
-    await bench.replace(model("a"))
-    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
-    await bench.running("r2")
-    assert bench.worker.sent[-1] == SetThreads(8, 8), "the one that overrides is limited least"
-    bench.loop.obey(Orders(threads_overridden=Threads(5)))
-    await settle()
-    assert bench.worker.sent[-1] == SetThreads(8, 8)
-
-
-async def test_what_is_enough_is_found_out_when_a_rule_wants_to_know(bench: Bench) -> None:
-    """While its worker runs nothing."""
-    answer, number = await bench.running("r1")
-    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
-    await settle()
-    assert MeasureThreads() not in bench.worker.sent
-    bench.worker.say(Admitted(number, 3), done(number))
-    await read(answer)
-    await settle()
-    assert bench.worker.sent[-1] == MeasureThreads()
-    bench.worker.tell(Measured(3))
-    await settle()
-    assert bench.loop.status()[0].enough_threads == 3
-    await bench.running("r2")
-    assert bench.worker.sent[-1] == SetThreads(3, 8)
-
-
-async def test_what_a_worker_computes_with_is_what_it_says(bench: Bench) -> None:
-    """Not what it was told."""
-    await bench.running("r1")
-    assert bench.loop.status()[0].threads == 8
-    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: Threads(2)}))
-    await settle()
-    assert bench.loop.status()[0].threads == 8
-    bench.worker.tell(SaidThreads(2))
-    assert bench.loop.status()[0].threads == 2
-
-
-async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench) -> None:
-    """After what it has said already; requests of other classes go on."""
-    answer, number = await bench.running("r1")
-    other, _ = await bench.running("r2", request_class=RequestClass.BATCH)
-    bench.worker.say(Admitted(number, 3), Delta(number, 0, "so far", 2))
-    bench.loop.obey(Orders(refusals={RequestClass.INTERACTIVE: ThermalCritical("too hot")}))
-    await settle()
-    assert answer.queued() == [Accepted(3), Chunk(0, "so far", 2)]
-    with pytest.raises(ThermalCritical):
-        await read(answer)
-    assert bench.worker.cancels == [number]
-    other.close()
-
-
 async def test_after_the_shutdown_what_runs_goes_on(bench: Bench) -> None:
     """To its end."""
     answer, number = await bench.running("1")
@@ -498,60 +275,6 @@ async def test_nothing_is_kept_of_a_request_that_is_over(bench: Bench, leave_fir
     assert not bench.loop._dispatches.requests
 
 
-async def evicted(bench: Bench, level: Level = Level.NONE) -> None:
-    """A worker that has something to save is told to go."""
-    await bench.loop.load("a")
-    await settle()
-    bench.worker.can_save = True
-    if level is Level.NONE:
-        bench.loop._unload("a")
-    else:
-        bench.loop.press(level)
-    await settle()
-
-
-async def test_a_worker_that_goes_saves_its_conversations_first(bench: Bench) -> None:
-    """Then its end is no failure, and the next one may come."""
-    await evicted(bench)
-    assert not bench.worker.is_stopped
-    assert bench.loop.status()[0].state is WorkerState.STOPPING
-    bench.worker.save(2)
-    await settle()
-    status = bench.loop.status()[0]
-    assert bench.worker.is_stopped
-    assert (status.state, status.saved, status.restarts, bench.codes()) == (WorkerState.STOPPED, 2, 0, [])
-
-
-async def test_one_that_does_not_end_is_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Others wait for its memory."""
-    monkeypatch.setattr(books, "SAVE_S", 0.0)
-    monkeypatch.setattr(books, "SAVE_LATE_S", 0.0)
-    await bench.loop.load("a")
-    bench.worker.can_save = True
-    await bench.loop.unload("a")
-    assert bench.worker.is_finishing
-    assert bench.worker.is_stopped
-    assert bench.loop.status()[0].state is WorkerState.STOPPED
-
-
-async def test_when_memory_is_short_it_saves_and_when_there_is_none_it_goes(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A critical machine gets its memory back at once."""
-    monkeypatch.setattr(scheduler, "TRIM_S", 0.0)
-    await evicted(bench, Level.WARN)
-    assert not bench.worker.is_finishing, "at first it only forgets"
-    bench.loop.press(Level.WARN)
-    await settle()
-    assert bench.worker.is_finishing
-    bench.worker.save(1)
-    bench.loop.press(Level.NONE)
-    await settle()
-    await evicted(bench, Level.CRITICAL)
-    assert not bench.worker.is_finishing
-    assert bench.worker.is_stopped
-
-
 async def test_what_was_restored_is_counted(bench: Bench) -> None:
     """By request."""
     answer, number = await bench.running("1")
@@ -574,53 +297,3 @@ async def test_a_model_that_was_tried_is_forgotten(bench: Bench, is_answered: bo
     assert all(worker.is_stopped for worker in bench.loader.workers)
     assert dict(bench.books.items()) == {}
     assert bench.loader.forgotten == ["new"]
-
-
-async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:
-    """And is told once, not with every reading."""
-    _, number = await bench.running("1", request_class=RequestClass.BACKGROUND)
-    for is_resting in (True, True, False):
-        bench.loop.rest(is_resting)
-        await settle()
-    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
-    bench.worker.say(Delta(number, 0, "a", 3))
-    assert (bench.loop.has_yielding, bench.loop.is_answering) == (True, False)
-    assert bench.loop.num_yielding_tokens == 3
-
-
-async def test_a_worker_gives_way_while_it_only_has_what_yields(bench: Bench) -> None:
-    """Until somebody waits for it; and not when it has nothing."""
-    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
-    assert bench.worker.priorities == [Priority.LOW]
-    _, second = await bench.running("2")
-    assert bench.worker.priorities == [Priority.LOW, Priority.NORMAL]
-    bench.worker.say(done(second))
-    await settle()
-    assert bench.worker.priorities[2:] == [Priority.LOW]
-    bench.worker.say(done(first))
-    await settle()
-    assert bench.worker.priorities[3:] == [Priority.NORMAL]
-    assert bench.loop.status()[0].priority == "normal"
-
-
-async def test_low_clocks_are_for_what_a_rule_says_and_nothing_beside_it(bench: Bench) -> None:
-    """A worker that has it is told to save energy, and the machine; not with other classes at work."""
-    bench.loop.obey(Orders(eco=frozenset({RequestClass.BACKGROUND})))
-    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
-    assert (bench.worker.priorities, bench.wishes[-1]) == ([Priority.ECO], Wish.HOLD)
-    _, second = await bench.running("2", request_class=RequestClass.BATCH)
-    assert (bench.worker.priorities[1:], bench.wishes[-1]) == ([Priority.LOW], Wish.RELEASE)
-    bench.worker.say(done(second))
-    await settle()
-    assert bench.wishes[-1] is Wish.HOLD
-    bench.worker.say(done(first))
-    await settle()
-    assert (bench.worker.priorities[-1], bench.wishes[-1]) == (Priority.NORMAL, Wish.REST)
-
-
-async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:
-    """Its tokens are not counted, and a rest is none of its business."""
-    _, number = await bench.running("1")
-    bench.worker.say(Delta(number, 0, "a", 3))
-    assert (bench.loop.has_yielding, bench.loop.is_answering) == (False, True)
-    assert bench.loop.num_yielding_tokens == 0

@@ -1,0 +1,158 @@
+"""What the policy orders, carried out on workers."""
+
+import pytest
+from anyio import wait_all_tasks_blocked as settle
+from fake_worker import model
+from loop_bench import Bench, done, read
+from msgspec.structs import replace
+
+from pilotlight.core import Accepted, Chunk, RequestClass
+from pilotlight.errors import ThermalCritical
+from pilotlight.policy.limits import EFFICIENT, Threads
+from pilotlight.power.saver import Wish
+from pilotlight.scheduler.gate import Orders
+from pilotlight.worker.priority import Priority
+from pilotlight.worker.protocol import Admitted, Delta, Hold, Measured, MeasureThreads, SetThreads
+from pilotlight.worker.protocol import Threads as SaidThreads
+
+
+async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
+    """On whatever worker it runs; a worker that is loaded meanwhile is told, too."""
+    await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(Orders(held_because="on battery"))
+    await settle()
+    bench.loop.obey(Orders())
+    await settle()
+    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+
+
+def threads_sent(bench: Bench) -> list[int]:
+    return [one.threads for one in bench.worker.sent if isinstance(one, SetThreads)]
+
+
+async def test_threads_are_those_that_the_policy_leaves_to_what_runs(bench: Bench) -> None:
+    """Also for answers that run already, and all of them once it limits no more; what waits has no say."""
+    orders = Orders(threads={RequestClass.INTERACTIVE: Threads(4), RequestClass.BATCH: Threads(part=0.25)})
+    batch, _ = await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(orders)
+    await settle()
+    answer, _ = await bench.running("r2")
+    await bench.running("r3", is_overridden=True)
+    bench.loop.obey(Orders())
+    await settle()
+    assert threads_sent(bench) == [2, 4, 8]
+    bench.loop.obey(replace(orders, threads_overridden=Threads(3)))
+    await settle()
+    assert threads_sent(bench)[3:] == [4]
+    batch.close()
+    answer.close()
+    await settle()
+    assert threads_sent(bench)[4:] == [3]
+
+
+async def test_an_answer_alone_gets_as_many_threads_as_are_enough(bench: Bench) -> None:
+    """If its model says so, or a rule; prompts get all."""
+    await bench.replace(replace(model("a"), is_efficient=True))
+    bench.loader.enough = 3
+    await bench.running("r1", is_overridden=True)
+    assert bench.loader.measured_at_load == [True]
+    assert bench.worker.sent[-1] == SetThreads(3, 8)
+    await bench.replace(model("a"))
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
+    await bench.running("r2")
+    assert bench.worker.sent[-1] == SetThreads(8, 8), "the one that overrides is limited least"
+    bench.loop.obey(Orders(threads_overridden=Threads(5)))
+    await settle()
+    assert bench.worker.sent[-1] == SetThreads(8, 8)
+
+
+async def test_what_is_enough_is_found_out_when_a_rule_wants_to_know(bench: Bench) -> None:
+    """While its worker runs nothing."""
+    answer, number = await bench.running("r1")
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: EFFICIENT}))
+    await settle()
+    assert MeasureThreads() not in bench.worker.sent
+    bench.worker.say(Admitted(number, 3), done(number))
+    await read(answer)
+    await settle()
+    assert bench.worker.sent[-1] == MeasureThreads()
+    bench.worker.tell(Measured(3))
+    await settle()
+    assert bench.loop.status()[0].enough_threads == 3
+    await bench.running("r2")
+    assert bench.worker.sent[-1] == SetThreads(3, 8)
+
+
+async def test_what_a_worker_computes_with_is_what_it_says(bench: Bench) -> None:
+    """Not what it was told."""
+    await bench.running("r1")
+    assert bench.loop.status()[0].threads == 8
+    bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: Threads(2)}))
+    await settle()
+    assert bench.loop.status()[0].threads == 8
+    bench.worker.tell(SaidThreads(2))
+    assert bench.loop.status()[0].threads == 2
+
+
+async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench) -> None:
+    """After what it has said already; requests of other classes go on."""
+    answer, number = await bench.running("r1")
+    other, _ = await bench.running("r2", request_class=RequestClass.BATCH)
+    bench.worker.say(Admitted(number, 3), Delta(number, 0, "so far", 2))
+    bench.loop.obey(Orders(refusals={RequestClass.INTERACTIVE: ThermalCritical("too hot")}))
+    await settle()
+    assert answer.queued() == [Accepted(3), Chunk(0, "so far", 2)]
+    with pytest.raises(ThermalCritical):
+        await read(answer)
+    assert bench.worker.cancels == [number]
+    other.close()
+
+
+async def test_a_rest_holds_what_yields_in_every_worker(bench: Bench) -> None:
+    """And is told once, not with every reading."""
+    _, number = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    for is_resting in (True, True, False):
+        bench.loop.rest(is_resting)
+        await settle()
+    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (True, False)
+    assert bench.loop.num_yielding_tokens == 3
+
+
+async def test_a_worker_gives_way_while_it_only_has_what_yields(bench: Bench) -> None:
+    """Until somebody waits for it; and not when it has nothing."""
+    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    assert bench.worker.priorities == [Priority.LOW]
+    _, second = await bench.running("2")
+    assert bench.worker.priorities == [Priority.LOW, Priority.NORMAL]
+    bench.worker.say(done(second))
+    await settle()
+    assert bench.worker.priorities[2:] == [Priority.LOW]
+    bench.worker.say(done(first))
+    await settle()
+    assert bench.worker.priorities[3:] == [Priority.NORMAL]
+    assert bench.loop.status()[0].priority == "normal"
+
+
+async def test_low_clocks_are_for_what_a_rule_says_and_nothing_beside_it(bench: Bench) -> None:
+    """A worker that has it is told to save energy, and the machine; not with other classes at work."""
+    bench.loop.obey(Orders(eco=frozenset({RequestClass.BACKGROUND})))
+    _, first = await bench.running("1", request_class=RequestClass.BACKGROUND)
+    assert (bench.worker.priorities, bench.wishes[-1]) == ([Priority.ECO], Wish.HOLD)
+    _, second = await bench.running("2", request_class=RequestClass.BATCH)
+    assert (bench.worker.priorities[1:], bench.wishes[-1]) == ([Priority.LOW], Wish.RELEASE)
+    bench.worker.say(done(second))
+    await settle()
+    assert bench.wishes[-1] is Wish.HOLD
+    bench.worker.say(done(first))
+    await settle()
+    assert (bench.worker.priorities[-1], bench.wishes[-1]) == (Priority.NORMAL, Wish.REST)
+
+
+async def test_interactive_work_is_no_work_that_yields(bench: Bench) -> None:
+    """Its tokens are not counted, and a rest is none of its business."""
+    _, number = await bench.running("1")
+    bench.worker.say(Delta(number, 0, "a", 3))
+    assert (bench.loop.has_yielding, bench.loop.is_answering) == (False, True)
+    assert bench.loop.num_yielding_tokens == 0
