@@ -1,11 +1,12 @@
 """What is alike in all tests of the scheduler."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
 from hypothesis import settings
 from loop_bench import Bench
+from stage import Stage
 
 # Times tell nothing on a busy machine, and no files are left behind.
 settings.register_profile("quiet", deadline=None, database=None)
@@ -27,3 +28,10 @@ async def bench(anyio_backend: str) -> AsyncIterator[Bench]:
         await bench.loop.stop_workers()
         tasks.cancel_scope.cancel()
     assert all(worker.is_stopped for worker in bench.loader.workers)
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.scheduler.check()

@@ -1,0 +1,130 @@
+"""How long models stay, and those that are asked to go."""
+
+import math
+
+from stage import Stage, ask, behind, done, gone, leave, load, ready, unload, used, wait
+
+from pilotlight.core import RequestClass
+from pilotlight.scheduler.limits import Limits
+
+# --- time ---
+
+
+def test_a_limit_of_the_policy_counts_at_once_and_only_while_it_stands(stage: Stage) -> None:
+    """Also for a model that nobody asks anything; its own keep_alive is not forgotten."""
+    stage.play(ask("1", "a", keep_alive_s=500), ready("a"), done("1"))
+    stage.scheduler.on_limits(keep_alive(RequestClass.INTERACTIVE, 60))
+    assert stage.scheduler.next_due == stage.now + 60
+    stage.scheduler.on_limits(keep_alive(RequestClass.BACKGROUND, 60))
+    assert stage.scheduler.next_due == stage.now + 500
+    assert stage.play(wait(400)) == ""
+    stage.scheduler.on_limits(keep_alive(RequestClass.INTERACTIVE, 300))
+    assert stage.play(wait(1)) == "stop a expired"
+
+
+def test_who_asked_last_decides_how_long_a_model_stays(stage: Stage) -> None:
+    """By the class of the request."""
+    stage.scheduler.on_limits(keep_alive(RequestClass.BACKGROUND, 60))
+    stage.play(ask("1", "a"), ready("a"), done("1"))
+    assert stage.scheduler.next_due == stage.now + 1000
+    stage.play(behind("2", "a"), done("2"))
+    assert stage.scheduler.next_due == stage.now + 60
+
+
+def keep_alive(request_class: RequestClass, seconds: float) -> Limits:
+    return Limits(keep_alive_s={request_class: seconds})
+
+
+def test_a_model_goes_after_its_keep_alive(stage: Stage) -> None:
+    """Counted from the end of its last request; until then nothing is due."""
+    stage.needs("a", 6, keep_alive_s=60)
+    stage.play(ask("1", "a"), ready("a"))
+    assert stage.scheduler.next_due == math.inf
+    stage.play(wait(100), done("1"))
+    assert stage.scheduler.next_due == stage.now + 60
+    assert stage.play(wait(59)) == ""
+    assert stage.play(wait(1)) == "stop a expired"
+    assert stage.scheduler.next_due == math.inf
+
+
+def test_a_request_says_how_long_its_model_stays(stage: Stage) -> None:
+    """Until another says otherwise; one that says nothing changes nothing."""
+    stage.play(ask("1", "a", 5.0), ready("a"), ask("2", "a"), done("1"), done("2"))
+    assert stage.scheduler.next_due == stage.now + 5
+    stage.play(ask("3", "a", math.inf), done("3"))
+    assert stage.scheduler.next_due == math.inf
+    stage.play(ask("4", "a", 0.0), done("4"))
+    assert stage.play(wait(0)) == "stop a expired"
+
+
+def test_a_model_loaded_for_nobody_expires_too(stage: Stage) -> None:
+    """From when it was loaded."""
+    stage.play(load("a"), ready("a"), done("load a"))
+    assert stage.scheduler.next_due == stage.now + 1000
+
+
+def test_nothing_is_due_in_a_daemon_without_models(stage: Stage) -> None:
+    """No timer."""
+    assert stage.scheduler.next_due == math.inf
+    stage.play(*used("a"), unload("a"), gone("a"))
+    assert stage.scheduler.next_due == math.inf
+
+
+def test_nothing_is_due_after_the_shutdown(stage: Stage) -> None:
+    """The workers are ended by others then."""
+    stage.play(*used("a"))
+    stage.scheduler.on_shutdown()
+    assert stage.scheduler.next_due == math.inf
+
+
+# --- on demand ---
+
+
+def test_an_idle_model_is_unloaded_at_once(stage: Stage) -> None:
+    """Pinned or not."""
+    stage.needs("a", 6, is_pinned=True)
+    assert stage.play(*used("a"), unload("a")) == "stop a asked"
+
+
+def test_a_busy_model_is_unloaded_when_its_requests_have_ended(stage: Stage) -> None:
+    """Those who come meanwhile get it loaded again."""
+    assert stage.play(ask("1", "a"), ready("a"), unload("a")) == ""
+    assert stage.play(ask("2", "a")) == ""
+    assert stage.play(done("1")) == "idle a, stop a asked"
+    assert stage.play(gone("a")) == "start a"
+
+
+def test_a_load_that_nobody_waits_for_is_broken_off(stage: Stage) -> None:
+    """One that somebody waits for is not."""
+    assert stage.play(ask("1", "a"), unload("a")) == ""
+    assert stage.play(leave("1"), unload("a")) == "stop a asked"
+    assert stage.play(ready("a")) == ""
+    assert stage.play(gone("a")) == ""
+
+
+def test_who_asked_for_a_load_hears_that_it_was_broken_off(stage: Stage) -> None:
+    """While it loads, and while it waits for room."""
+    assert stage.play(load("a"), unload("a")) == "fail load a, stop a asked"
+    assert stage.play(gone("a")) == ""
+    stage.play(ask("1", "a"), ready("a"), load("b"))
+    assert stage.play(unload("b")) == "fail load b"
+    assert stage.scheduler.next_due == math.inf
+
+
+def test_a_model_whose_unloading_waits_serves_those_who_waited_for_its_load(stage: Stage) -> None:
+    """They asked before."""
+    assert stage.play(ask("1", "a"), unload("a"), ready("a")) == "dispatch 1"
+    assert stage.play(done("1")) == "idle a, stop a asked"
+
+
+def test_a_model_is_unloaded_during_the_shutdown_too(stage: Stage) -> None:
+    """Who waits for it must not hold up the end."""
+    stage.play(ask("1", "a"), ready("a"), unload("a"))
+    stage.scheduler.on_shutdown()
+    assert stage.play(done("1")) == "idle a, stop a asked"
+
+
+def test_there_is_nothing_to_unload(stage: Stage) -> None:
+    """And it is not remembered."""
+    assert stage.play(unload("a")) == ""
+    assert stage.play(*used("a")) == "idle a"
