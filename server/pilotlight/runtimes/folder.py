@@ -6,6 +6,7 @@ What every runtime that loads folders needs besides weights. Knows neither a run
 import json
 import os
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ class Folder:
         layout = read_json(path / TOKENIZER)
         self._added = {int(token["id"]): token for token in layout.get("added_tokens", ())}
         self._bytes_of = _byte_alphabet() if '"ByteLevel"' in json.dumps(layout.get("decoder")) else None
-        self._pieces: dict[int, bytes] = {}
+        self.piece = cache(self._read_piece)
         self.num_vocab = num_vocab
         eos = self._tokenizer.token_to_id(self.special_text("eos"))
         self.end_tokens = frozenset((*end_tokens, *(() if eos is None else (eos,))))
@@ -52,14 +53,8 @@ class Folder:
         """Token ids; text of special tokens becomes those tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
 
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens, and for those that no text has."""
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
-
     def _read_piece(self, token: int) -> bytes:
+        """The bytes a token stands for; none for control tokens, and for those that no text has."""
         text = self._tokenizer.id_to_token(token)
         if text is None or self.is_control(token):
             return b""

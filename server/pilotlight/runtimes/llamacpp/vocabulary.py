@@ -1,6 +1,7 @@
 """The tokens of a model that llama.cpp has loaded."""
 
 import ctypes
+from functools import cache
 from typing import Any
 
 from pilotlight.runtimes.rows import DecodeError
@@ -15,7 +16,7 @@ class LlamaVocabulary:
         self.num_vocab: int = lib.llama_vocab_n_tokens(vocab)
         is_end = lib.llama_vocab_is_eog
         self.end_tokens = frozenset(token for token in range(self.num_vocab) if is_end(vocab, token))
-        self._pieces: dict[int, bytes] = {}
+        self.piece = cache(self._read_piece)
 
     @property
     def adds_bos(self) -> bool:
@@ -47,14 +48,8 @@ class LlamaVocabulary:
             raise DecodeError(f"cannot tokenize {len(raw)} bytes of text")
         return list(tokens[:count])
 
-    def piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens."""
-        found = self._pieces.get(token)
-        if found is None:
-            found = self._pieces[token] = self._read_piece(token)
-        return found
-
     def _read_piece(self, token: int) -> bytes:
+        """The bytes a token stands for; none for control tokens."""
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)
