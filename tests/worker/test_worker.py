@@ -1,150 +1,31 @@
 """The daemon's end of a worker, against real child processes."""
 
-import asyncio
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
 
 import anyio
 import psutil
 import pytest
+from talking import LOAD_S, Heard, Spawn, ask, ends, load, talk
 
-from pilotlight.core import Archive, FinishReason, Model, Prompt, RequestClass, Sampling
+from pilotlight.core import Archive, FinishReason, RequestClass
 from pilotlight.worker import handle
-from pilotlight.worker.handle import CRASH_SIGNALS, LoadRefusedError, Said, Worker, WorkerEndedError
 from pilotlight.worker.protocol import (
-    PROTOCOL_VERSION,
     Admitted,
     Cancel,
     Delta,
     Done,
-    Event,
-    Generate,
     Hello,
     Hold,
     Inspect,
-    Measured,
     MeasureThreads,
-    Paused,
     Progress,
     Refused,
     Saved,
     SetThreads,
-    State,
-    Step,
-    Threads,
     Trim,
-    encode,
 )
 
-LOAD_S = 20.0
-
-Spawn = Callable[..., Any]
-
-
-@pytest.fixture
-async def workers(anyio_backend: str) -> AsyncIterator[list[Worker]]:
-    """Whatever a test starts is stopped, and is gone then."""
-    workers: list[Worker] = []
-    yield workers
-    for worker in workers:
-        await worker.stop()
-    assert not any(psutil.pid_exists(worker.pid) for worker in workers)
-
-
-@pytest.fixture
-def spawn(tmp_path: Path, workers: list[Worker]) -> Spawn:
-    """A worker of an echo model that behaves like this, not loaded yet."""
-
-    async def spawn(**knobs: object) -> Worker:
-        path = tmp_path / "echo.toml"
-        path.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in knobs.items()))
-        workers.append(
-            await Worker.spawn(Model("echo", path, runtime="echo", context=9, parallel=3, threads=2))
-        )
-        return workers[-1]
-
-    return spawn
-
-
-@pytest.fixture
-def stand_in(workers: list[Worker]) -> Spawn:
-    """A child that runs this code instead of a worker's."""
-
-    async def stand_in(code: str) -> Worker:
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, stdin=pipe, stdout=pipe, stderr=pipe
-        )
-        workers.append(Worker(Model("stand-in", Path("/none")), process))
-        return workers[-1]
-
-    return stand_in
-
-
-def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-async def load(worker: Worker, mode: str = "full") -> Worker:
-    await worker.load(mode, lambda _: None, LOAD_S)
-    return worker
-
-
-def ask(
-    id: int = 1,
-    text: str = "one two",
-    max_tokens: int | None = None,
-    request_class: RequestClass = RequestClass.INTERACTIVE,
-) -> Generate:
-    return Generate(id, Prompt(text=text), Sampling(), max_tokens, (), 1, False, True, request_class)
-
-
-class Heard:
-    """What a running worker says."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.states: list[State] = []
-        self.saved: list[Saved] = []
-        self.pauses: list[int] = []
-        self.threads: list[int] = []
-        self.measured: list[int] = []
-        self._news = anyio.Event()
-
-    def __call__(self, message: Said) -> None:
-        if isinstance(message, Step):
-            self.events += message.events
-        elif isinstance(message, Saved):
-            self.saved.append(message)
-        elif isinstance(message, Paused):
-            self.pauses.append(message.num_sequences)
-        elif isinstance(message, Threads):
-            self.threads.append(message.threads)
-        elif isinstance(message, Measured):
-            self.measured.append(message.threads)
-        else:
-            self.states.append(message)
-        self._news.set()
-        self._news = anyio.Event()
-
-    async def until(self, is_enough: Callable[[], bool]) -> None:
-        while not is_enough():
-            await self._news.wait()
-
-
-async def talk(worker: Worker, heard: Heard, is_enough: Callable[[], bool]) -> None:
-    """Listen until it is enough."""
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(worker.run, heard)
-        await heard.until(is_enough)
-        tasks.cancel_scope.cancel()
-
-
-def ends(heard: Heard) -> list[int]:
-    return [event.id for event in heard.events if isinstance(event, Done)]
+ARCHIVE = Archive("/nowhere", max_bytes=1, max_age_s=1.0)
 
 
 async def test_what_yields_is_paused_and_says_so(spawn: Spawn) -> None:
@@ -176,83 +57,6 @@ async def test_a_held_worker_computes_nothing_that_yields(spawn: Spawn) -> None:
         worker.send(Hold(False))
         await heard.until(lambda: 1 in ends(heard))
         tasks.cancel_scope.cancel()
-
-
-async def test_a_loaded_worker_says_what_it_is(spawn: Spawn) -> None:
-    """And what it was told."""
-    worker = await load(await spawn(), mode="plain")
-    info = worker.info
-    assert info is not None
-    assert (info.pid, info.mode, info.context, info.parallel, info.threads) == (worker.pid, "plain", 9, 3, 2)
-
-
-async def test_progress_comes_while_loading(spawn: Spawn) -> None:
-    """Growing, up to the whole."""
-    told: list[Progress] = []
-    await (await spawn()).load("full", told.append, LOAD_S)
-    heard = [one.fraction for one in told]
-    assert heard == sorted(heard)
-    assert (heard[0], heard[-1]) == (0, 1)
-
-
-async def test_a_worker_says_why_it_cannot_load(spawn: Spawn) -> None:
-    """In the runtime's words."""
-    with pytest.raises(LoadRefusedError, match="no weights here") as caught:
-        await load(await spawn(load_error="no weights here"))
-    assert not caught.value.missing
-
-
-@pytest.mark.parametrize("name", sorted(number.name for number in CRASH_SIGNALS))
-async def test_a_native_crash_while_loading_is_told_by_its_signal(spawn: Spawn, name: str) -> None:
-    """So that a safer mode is tried."""
-    with pytest.raises(WorkerEndedError, match=f"died of {name}") as caught:
-        await load(await spawn(crash_modes=["full"], crash_signal=name))
-    assert caught.value.crash == name
-
-
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
-async def test_a_worker_killed_by_others_has_not_crashed(spawn: Spawn, name: str) -> None:
-    """A safer mode would not help."""
-    with pytest.raises(WorkerEndedError, match=f"died of {name}") as caught:
-        await load(await spawn(crash_modes=["full"], crash_signal=name))
-    assert caught.value.crash is None
-
-
-async def test_a_load_that_never_ends_is_given_up(spawn: Spawn) -> None:
-    """After the time it has."""
-    worker = await spawn(load_s=1000.0)
-    with pytest.raises(TimeoutError):
-        await worker.load("full", lambda _: None, load_s=0.01)
-
-
-async def test_a_child_that_says_nothing_is_given_up(
-    stand_in: Spawn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It may be anything."""
-    monkeypatch.setattr(handle, "HELLO_S", 0.01)
-    with pytest.raises(TimeoutError):
-        await load(await stand_in("import sys; sys.stdin.read()"))
-
-
-@pytest.mark.parametrize("hello", [Hello(PROTOCOL_VERSION + 1, 1), State(0, 0, 0, 0, 1)])
-async def test_another_protocol_is_refused(stand_in: Spawn, hello: Hello | State) -> None:
-    """Before a model is sent."""
-    code = f"import sys; sys.stdout.buffer.write({encode(hello)!r}); sys.stdout.flush(); sys.stdin.read()"
-    with pytest.raises(WorkerEndedError, match=f"expected protocol {PROTOCOL_VERSION}"):
-        await load(await stand_in(code))
-
-
-async def test_a_child_that_speaks_no_protocol_is_killed(stand_in: Spawn) -> None:
-    """It would go on for ever."""
-    code = "import sys; sys.stdout.write('Welcome!'); sys.stdout.flush(); sys.stdin.read()"
-    with pytest.raises(WorkerEndedError, match="frame of 1668048215 bytes"):
-        await load(await stand_in(code))
-
-
-async def test_the_last_words_of_a_child_are_told(stand_in: Spawn) -> None:
-    """They are the reason, most often."""
-    with pytest.raises(WorkerEndedError, match=r"worker exited with 3: disk is gone"):
-        await load(await stand_in("import sys; print('a\\ndisk is gone', file=sys.stderr); sys.exit(3)"))
 
 
 async def test_an_answer_comes_in_order(spawn: Spawn) -> None:
@@ -362,15 +166,6 @@ async def test_a_worker_ends_when_its_stdin_closes(spawn: Spawn) -> None:
     assert worker._process.returncode == 0
 
 
-async def test_a_worker_ends_when_its_stdin_closes_while_it_loads(spawn: Spawn) -> None:
-    """Native code may load for minutes."""
-    worker = await spawn(load_s=1000.0)
-    with pytest.raises(TimeoutError):
-        await worker.load("full", lambda _: None, load_s=0.01)
-    await worker.stop()
-    assert worker._process.returncode == 0
-
-
 async def test_a_child_that_does_not_end_is_killed(stand_in: Spawn, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ignores everything it is asked."""
     monkeypatch.setattr(handle, "STOP_S", 0.01)
@@ -398,9 +193,6 @@ async def test_what_native_code_prints_is_no_message(spawn: Spawn) -> None:
     worker, heard = await load(await spawn(stdout_noise=True)), Heard()
     worker.send(ask())
     await talk(worker, heard, lambda: len(heard.events) == 4)
-
-
-ARCHIVE = Archive("/nowhere", max_bytes=1, max_age_s=1.0)
 
 
 async def test_a_worker_says_what_it_saved_and_ends(spawn: Spawn) -> None:

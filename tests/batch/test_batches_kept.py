@@ -1,0 +1,153 @@
+"""What becomes of files and records of batches: deleted, too old, damaged, asked for by strangers."""
+
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+from fake_inference import FakeInference, line
+from filelock import FileLock
+from owner import Start, change, left, requests
+
+from pilotlight.batch import batches as owning
+from pilotlight.batch.records import State, new_id
+from pilotlight.errors import BadRequest, Conflict, NotFound
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_file_that_a_batch_needs_is_not_deleted(start: Start) -> None:
+    """Nor is a batch that is not over; afterwards both are, and nothing is left."""
+    inference = FakeInference(hold=anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(2))
+        files = await owner.batches.files()
+        with pytest.raises(Conflict, match="cancel the batch first"):
+            await files.remove(batch.input_file_id)
+        with pytest.raises(Conflict, match="cancel it first"):
+            await owner.batches.remove(batch.id)
+        assert inference.hold is not None
+        inference.hold.set()
+        done = await owner.until(batch.id, State.COMPLETED)
+        await owner.batches.remove(batch.id)
+        await files.remove(batch.input_file_id)
+        for gone in (files.get(done.output_file_id or ""), owner.batches.get(batch.id)):
+            with pytest.raises(NotFound):
+                await gone
+    assert left(owner.state_dir) == ["lock"]
+
+
+async def test_two_may_delete_the_same(start: Start) -> None:
+    """At the same time; it is gone for both."""
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(owner.batches.remove, done.id)
+        assert await owner.batches.all() == []
+        assert [file.id for file in await (await owner.batches.files()).all()] == [done.input_file_id]
+
+
+async def test_what_is_over_age_goes(start: Start) -> None:
+    """Files by their own time, batches when their files are long gone."""
+    async with start() as owner:
+        batch = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+    for record in sorted(owner.state_dir.glob("*/*.json")):
+        change(record, expires_at=batch.created_at - 4000)
+    async with start() as owner:
+        assert await (await owner.batches.files()).all() == []
+        with pytest.raises(NotFound):
+            await owner.batches.get(batch.id)
+    assert left(owner.state_dir) == ["lock"]
+
+
+async def test_a_broken_upload_leaves_nothing(start: Start, tmp_path: Path) -> None:
+    """Neither at once nor, after a crash, at the next start."""
+    async with start() as owner:
+        files = await owner.batches.files()
+        with pytest.raises(RuntimeError), files.incoming() as incoming:
+            await incoming.write(b"half")
+            raise RuntimeError
+        assert left(tmp_path) == ["lock"]
+    (tmp_path / "files" / new_id("file-")).write_text("half")
+    (tmp_path / "files" / ".new-1").write_text("half")
+    async with start() as owner:
+        assert await (await owner.batches.files()).all() == []
+    assert left(tmp_path) == ["lock"]
+
+
+async def test_one_owner_at_a_time(start: Start, tmp_path: Path) -> None:
+    """Another daemon says so, and takes over when the first has ended."""
+    async with start() as owner:
+        batch = await owner.submit(requests(1))
+        await owner.until(batch.id, State.COMPLETED)
+    with FileLock(tmp_path / "batches" / "lock"):
+        async with start() as other:
+            assert [notice.code for notice in other.notices] == [owning.NOT_OURS]
+            with pytest.raises(Conflict, match="another daemon"):
+                await other.batches.get(batch.id)
+    async with start() as other:
+        assert (await other.batches.get(batch.id)).status is State.COMPLETED
+        assert list(other.notices) == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0\0", b'{"id":"../../etc/passwd"}', b"[]"])
+async def test_a_damaged_record_is_left_out(start: Start, damage: bytes) -> None:
+    """The others are there."""
+    async with start() as owner:
+        batch = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+    (owner.state_dir / "batches" / f"{new_id('batch_')}.json").write_bytes(damage)
+    async with start() as owner:
+        assert [known.id for known in await owner.batches.all()] == [batch.id]
+
+
+async def test_an_input_that_is_gone_fails_its_batch(start: Start) -> None:
+    """Somebody deleted it behind our back."""
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(1))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    (owner.state_dir / "files" / batch.input_file_id).unlink()
+    async with start() as owner:
+        (fault,) = (await owner.until(batch.id, State.FAILED)).faults
+        assert fault.code == "input_unreadable"
+
+
+async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
+    """It would end the daemon at every start; the next batch is answered."""
+    inference = FakeInference()
+
+    def bug(question: str) -> None:
+        if question == "r1":
+            raise RuntimeError("xyzzy")
+
+    inference.fate = bug
+    async with start(inference) as owner:
+        (fault,) = (await owner.until((await owner.submit(requests(2))).id, State.FAILED)).faults
+        assert (fault.code, "xyzzy" in fault.message) == ("internal_error", False)
+        await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+
+
+async def test_readers_that_differ_do_not_matter(start: Start) -> None:
+    """Two fields of one name: the last one counts, wherever it is read."""
+    async with start() as owner:
+        text = line("a").replace('"model"', '"model": 5, "model"')
+        await owner.until((await owner.submit(text)).id, State.COMPLETED)
+
+
+@pytest.mark.parametrize("file_id", ["", "..", "../batches/lock", "file-" + "0" * 24, "\0", "x" * 5000])
+async def test_hostile_ids_are_not_found(start: Start, file_id: str) -> None:
+    """They never reach the disk."""
+    async with start() as owner:
+        with pytest.raises(NotFound):
+            await (await owner.batches.files()).get(file_id)
+        with pytest.raises(NotFound):
+            await owner.batches.get(file_id)
+
+
+async def test_an_answer_is_no_input(start: Start) -> None:
+    """Only what was uploaded for a batch is."""
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        again = msgspec.structs.replace(done, id=new_id("batch_"), input_file_id=done.output_file_id or "")
+        with pytest.raises(BadRequest, match="not uploaded for a batch"):
+            await owner.batches.create(again)
