@@ -115,6 +115,8 @@ class Llama:
         self._ids = np.arange(self.vocabulary.num_vocab, dtype=np.int32)
         self._candidates = np.zeros(self.vocabulary.num_vocab, TOKEN_DATA)
         self._context: Any = None
+        self._views: dict[tuple[int, int], Floats] = {}
+        """The context's logits, by address and number of rows."""
         self.has_plain_memory = not (self.is_recurrent or self.sliding_window)
         """Keys and values of all tokens and nothing else, so far as known: it can be divided among rows."""
         self.can_flash = mode.flash_attention
@@ -176,6 +178,7 @@ class Llama:
         lib = self._lib
         if self._context:
             lib.llama_free(self._context)
+        self._views.clear()
         self._params.n_ctx = layout.num_cells_in_all
         self._params.n_seq_max = layout.num_rows
         self._params.kv_unified = layout.is_shared
@@ -243,7 +246,13 @@ class Llama:
     def logits(self, num_outputs: int) -> Floats:
         """The last batch's logits, a row for each that was wanted, in order; valid until the next decode."""
         pointer = self._lib.llama_get_logits(self._context)
-        return np.ctypeslib.as_array(pointer, (num_outputs, self.vocabulary.num_vocab))
+        place = ctypes.addressof(pointer.contents), num_outputs
+        view = self._views.get(place)
+        if view is None:
+            # Making one takes as long as choosing four tokens.
+            shape = num_outputs, self.vocabulary.num_vocab
+            view = self._views[place] = np.ctypeslib.as_array(pointer, shape)
+        return view
 
     def warm_up(self, token: int) -> None:
         """Touch every weight once, also of experts seldom asked; the first row holds a token then."""
