@@ -13,6 +13,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pilotlight.api.sse import DIRECT
 from pilotlight.config import Config
 
 
@@ -54,7 +55,7 @@ class Server(uvicorn.Server):
 
 
 class Dated:
-    """Adds the Date header that RFC 9110 asks of an origin server with a clock."""
+    """Adds the Date header that RFC 9110 asks of an origin server with a clock. The outermost layer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,6 +68,7 @@ class Dated:
                 message["headers"] = [*message.get("headers", ()), self._now()]
             await send(message)
 
+        scope[DIRECT] = send
         await self._app(scope, receive, dated)
 
     def _now(self) -> tuple[bytes, bytes]:

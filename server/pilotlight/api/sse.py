@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
+
+DIRECT = "pilotlight.send"
+"""Where the outermost layer leaves the server's own `send` in the scope."""
 
 DONE = b"data: [DONE]\n\n"
 
@@ -41,14 +44,22 @@ class EventStream(EventSourceResponse):
             ping_message_factory=lambda: ServerSentEvent(comment=says(), sep="\n"),
         )
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._direct: Send = scope.get(DIRECT, send)
+        await super().__call__(scope, receive, send)
+
     async def _stream_response(self, send: Send) -> None:
-        """As the base class, less a cancel scope and a log call per event: 6 µs instead of 18."""
+        """As the base class, less a cancel scope and a log call per event: 6 µs instead of 18.
+
+        The layers around us look at how a response starts and hand on what follows; so that goes direct.
+        """
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        direct = self._direct
         async for data in self.body_iterator:
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            await direct({"type": "http.response.body", "body": data, "more_body": True})
         async with self._send_lock:
             self.active = False
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await direct({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _listen_for_exit_signal_with_grace(self) -> None:
         """Never ends a stream: the daemon drains by itself.

@@ -131,7 +131,10 @@ class Books:
 
     def __getitem__(self, model: str) -> Residence:
         """Models come at run time, too."""
-        return self._residences.setdefault(model, Residence())
+        at = self._residences.get(model)
+        if at is None:
+            at = self._residences[model] = Residence()
+        return at
 
     def forget(self, model: str) -> None:
         """As if it had never been asked for."""

@@ -60,6 +60,8 @@ class Hearing:
     def hear(self, model: Model, message: Said) -> None:
         """What the model's worker said."""
         match message:
+            case Step():  # nearly all are
+                self._on_step(model, message)
             case State():
                 self._on_state(model, message)
             case Paused(num_sequences):
@@ -73,11 +75,11 @@ class Hearing:
             case Saved(count, num_bytes):
                 self._books[model.name].saved += count
                 log.info("conversations saved", model=model.name, count=count, bytes=num_bytes)
-            case Step():
-                self._on_step(model, message)
 
     def _on_step(self, model: Model, step: Step) -> None:
-        self._ledger.computed(model.name, step.computed, anyio.current_time())
+        now = anyio.current_time()
+        if step.computed:
+            self._ledger.computed(model.name, step.computed, now)
         tokens: dict[tuple[int, int], int] = {}
         for event in step.events:
             dispatched = self._dispatches.get(event.id)
@@ -86,7 +88,7 @@ class Hearing:
                 if isinstance(event, Delta):
                     tokens[event.id, event.index] = event.tokens
         if tokens:
-            self._slowdown.said(model.name, tokens, self._books[model.name].threads, anyio.current_time())
+            self._slowdown.said(model.name, tokens, self._books[model.name].threads, now)
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)
