@@ -37,6 +37,11 @@ def old(num_sequences: int = 1) -> list[Sequence]:
     return [generating(JUST_BEGUN + 1) for _ in range(num_sequences)]
 
 
+def some(num_prompts: int) -> list[Sequence]:
+    """Prompts that nothing is computed of."""
+    return [waiting(100) for _ in range(num_prompts)]
+
+
 def new_pace(largest: int = 512) -> Pace:
     """Prompts alone take half a second, beside streams half of that."""
     return Pace(0.5, 0.25, 0.8, largest)
@@ -118,14 +123,14 @@ def test_shared_prefixes_are_measured_right(common: list[int], a: list[int], b: 
 
 def test_the_pace_is_careful_before_it_knows_the_machine() -> None:
     """A first step of half a minute would be a bad surprise."""
-    assert new_pace().chunk([], 1) == CAREFUL_CHUNK
+    assert new_pace().chunk([], some(1)) == CAREFUL_CHUNK
 
 
 def test_a_step_takes_the_time_it_may_take() -> None:
     """Less while streams wait for it."""
     pace = new_pace()
     pace.observe(100, 0.25)
-    quiet, busy = pace.chunk([], 1), pace.chunk(old(), 1)
+    quiet, busy = pace.chunk([], some(1)), pace.chunk(old(), some(1))
     assert abs(quiet - 200) <= ROWS / 2
     assert abs(busy - 100) <= ROWS / 2
 
@@ -134,8 +139,9 @@ def test_the_more_prompts_wait_the_longer_is_a_step_beside_streams() -> None:
     """Nothing waits for a step of prompts alone, so that one stays as it is."""
     pace = new_pace()
     pace.observe(100, 0.25)
-    assert pace.chunk(old(4), 1) == pace.chunk(old(4), 2) < pace.chunk(old(4), 4) < pace.chunk(old(4), 8)
-    assert pace.chunk([], 1) == pace.chunk([], 8)
+    one, two, four, eight = (pace.chunk(old(4), some(num_prompts)) for num_prompts in (1, 2, 4, 8))
+    assert one == two < four < eight
+    assert pace.chunk([], some(1)) == pace.chunk([], some(8))
 
 
 def test_a_crowd_begins_together() -> None:
@@ -143,18 +149,28 @@ def test_a_crowd_begins_together() -> None:
     pace = new_pace()
     pace.observe(100, 0.25)
     just_begun = generating(JUST_BEGUN)
-    assert pace.chunk(old(), 1) < pace.chunk([just_begun], 1) < pace.chunk([just_begun], 2)
-    assert abs(pace.chunk([just_begun], 7) - 320) <= ROWS / 2
-    assert pace.chunk([just_begun, *old()], 2) == pace.chunk(old(2), 2)
+    assert pace.chunk(old(), some(1)) < pace.chunk([just_begun], some(1)) < pace.chunk([just_begun], some(2))
+    assert abs(pace.chunk([just_begun], some(7)) - 320) <= ROWS / 2
+    assert pace.chunk([just_begun, *old()], some(2)) == pace.chunk(old(2), some(2))
+
+
+def test_a_crowd_is_not_parted_for_the_last_prompts() -> None:
+    """If half as much again as the bound allows is enough for all of them; else the bound holds."""
+    pace = new_pace()
+    pace.observe(100, 0.25)
+    just_begun = [generating(1)]
+    assert abs(pace.chunk(just_begun, some(4)) - 400) <= ROWS / 2
+    assert abs(pace.chunk(just_begun, some(5)) - 320) <= ROWS / 2
+    assert pace.chunk(just_begun, some(4), longest_s=0.8) == pace.chunk(just_begun, some(5))
 
 
 def test_a_step_too_small_to_tell_is_not_measured() -> None:
     """Its cost is that of the weights and not of its tokens."""
     pace = new_pace()
     pace.observe(100, 0.25)
-    before = pace.chunk([], 1)
+    before = pace.chunk([], some(1))
     pace.observe(SMALLEST_CHUNK - 1, 100.0)
-    assert pace.chunk([], 1) == before
+    assert pace.chunk([], some(1)) == before
 
 
 def test_steps_far_off_do_not_set_the_pace() -> None:
@@ -162,7 +178,7 @@ def test_steps_far_off_do_not_set_the_pace() -> None:
     pace = new_pace()
     for seconds in (0.25, 0.25, 0.25, 60.0, 0.0):
         pace.observe(100, seconds)
-    assert abs(pace.chunk([], 1) - 200) <= ROWS / 2
+    assert abs(pace.chunk([], some(1)) - 200) <= ROWS / 2
 
 
 def test_a_machine_that_became_slower_sets_the_pace() -> None:
@@ -170,7 +186,7 @@ def test_a_machine_that_became_slower_sets_the_pace() -> None:
     pace = new_pace()
     for seconds in (0.25, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5):
         pace.observe(100, seconds)
-    assert abs(pace.chunk([], 1) - 100) <= ROWS / 2
+    assert abs(pace.chunk([], some(1)) - 100) <= ROWS / 2
 
 
 @given(
@@ -185,6 +201,6 @@ def test_a_chunk_is_never_out_of_bounds(
     pace = new_pace(504)
     for num_tokens, seconds in steps:
         pace.observe(num_tokens, seconds)
-    chunk = pace.chunk([generating(num_tokens) for num_tokens in streams], num_prompts)
+    chunk = pace.chunk([generating(num_tokens) for num_tokens in streams], some(num_prompts))
     assert 0 < chunk <= 504
     assert chunk % ROWS == 0 or chunk == 504

@@ -41,7 +41,7 @@ it: a step for few costs nearly as much as one for many."""
 
 WHOLE = 1.5
 """A prompt is computed to its end if it is at most so many times longer than the room that is left: each of
-its pieces costs a pass over all weights."""
+its pieces costs a pass over all weights. And so are all prompts of a crowd."""
 
 
 class Sequence:
@@ -151,26 +151,36 @@ class Pace:
         if num_tokens >= SMALLEST_CHUNK:
             self._costs.append(seconds / num_tokens)
 
-    def chunk(self, running: Collection[Sequence], num_prompts: int, longest_s: float = math.inf) -> int:
+    def chunk(
+        self, running: Collection[Sequence], prompts: Collection[Sequence], longest_s: float = math.inf
+    ) -> int:
         """Prompt tokens for the next round, in whole groups of rows; fewer when streams wait for it.
 
-        `num_prompts` is how many are to be computed. Every piece of a prompt costs a pass over the weights,
-        so the more prompts there are, the longer streams wait for them, and the sooner that's over; longest
-        those who came with them. No step takes longer than `longest_s`.
+        `prompts` are those to be computed. Every piece of a prompt costs a pass over the weights, so the
+        more prompts there are, the longer streams wait for them, and the sooner that's over; longest those
+        who came with them. No step takes longer than `longest_s`.
         """
-        groups = round(self._fit(min(self._wanted_s(running, num_prompts), longest_s)) / ROWS)
+        is_crowd = bool(running and prompts) and all(sequence.has_just_begun for sequence in running)
+        room = self._fit(self._wanted_s(running, len(prompts), is_crowd))
+        if is_crowd and room < (left := sum(sequence.num_pending for sequence in prompts)) <= WHOLE * room:
+            # A token now for those who have begun would be one that they are ahead of the others, to the end.
+            room = left
+        groups = round(min(room, self._fit(longest_s)) / ROWS)
         return min(max(SMALLEST_CHUNK, groups * ROWS), self._largest)
 
-    def _wanted_s(self, running: Collection[Sequence], num_prompts: int) -> float:
+    def _wanted_s(self, running: Collection[Sequence], num_prompts: int, is_crowd: bool) -> float:
         if not running:
             return self._step_s
-        if num_prompts and all(sequence.has_just_begun for sequence in running):
+        if is_crowd:
             return min(2 * num_prompts * self._busy_step_s, self._crowd_step_s)
         return self._busy_step_s * max(1.0, num_prompts / 2)
 
     def _fit(self, step_s: float) -> int:
-        """Tokens that take so long; a careful number before any was measured."""
-        return int(step_s / statistics.median_low(self._costs)) if self._costs else CAREFUL_CHUNK
+        """Tokens that take so long, of those that one call may compute; a careful number before any was
+        measured."""
+        if not self._costs:
+            return CAREFUL_CHUNK
+        return int(min(step_s / statistics.median_low(self._costs), self._largest))
 
 
 def piece(sequence: Sequence, room: int, *, is_first: bool) -> int:

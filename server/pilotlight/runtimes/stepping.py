@@ -223,7 +223,8 @@ class RowRuntime:
     def _begin_round(self, shift: list[RowSequence], generating: list[RowSequence]) -> None:
         """From now on, so many tokens of prompts until the next token of everyone who generates."""
         longest_s = YIELDING_STEP_S if self._yields else math.inf
-        self._room = self._chunk = self._pace.chunk(generating, len(shift) - len(generating), longest_s)
+        waiting = [sequence for sequence in shift if not sequence.is_generating]
+        self._room = self._chunk = self._pace.chunk(generating, waiting, longest_s)
         self._is_due = bool(generating)
 
     def _decode(self, generating: list[RowSequence], events: list[Event]) -> None:
