@@ -53,6 +53,17 @@ class Answers:
         return heard
 
 
+def test_nothing_is_kept_of_what_has_ended() -> None:
+    """Not of an answer either whose last words come with its end, which is told first."""
+    answers = Answers()
+    for _ in range(3):
+        number = answers.begin()
+        answers.say(number)
+        answers.end(number)
+        answers.say_unheard(number)
+    assert not answers.slowdown._works["m"].contexts
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_quarter_is_noticed_within_64_tokens(seed: int, noise: float) -> None:

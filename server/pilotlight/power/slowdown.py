@@ -201,8 +201,12 @@ class Slowdown:
         """One frame of a worker: the new tokens of each sequence."""
         self._busy_at = now
         work = self._works.setdefault(model, _Work())
+        # Who ended with this frame is told before what it said.
+        tokens = {sequence: count for sequence, count in tokens.items() if sequence in work.contexts}
+        if not tokens:
+            return
         for sequence, count in tokens.items():
-            work.contexts[sequence] = work.contexts.get(sequence, 0) + count
+            work.contexts[sequence] += count
         if work.waiting:
             work.waiting.difference_update(tokens)
             work.window = None if work.waiting else _Window(now, now)
