@@ -1,5 +1,8 @@
 """What is computed in the next step."""
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -124,6 +127,14 @@ def test_shared_prefixes_are_measured_right(common: list[int], a: list[int], b: 
 def test_the_pace_is_careful_before_it_knows_the_machine() -> None:
     """A first step of half a minute would be a bad surprise."""
     assert new_pace().chunk([], some(1)) == CAREFUL_CHUNK
+
+
+def test_the_pace_says_what_prompts_take() -> None:
+    """Once it knows."""
+    pace = new_pace()
+    assert pace.seconds(1) == math.inf
+    pace.observe(100, 0.25)
+    assert pace.seconds(40) == pytest.approx(0.1)
 
 
 def test_a_step_takes_the_time_it_may_take() -> None:

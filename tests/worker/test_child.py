@@ -32,6 +32,7 @@ class Script:
         self.running: list[int] = []
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.steps_left = 3
+        self.is_brief = False
         self.ahead: list[Task] = []
         """Each is put while the runtime works ahead."""
         self.replies: list[Task] = []
@@ -105,6 +106,13 @@ def test_an_admission_is_sent_before_the_first_step() -> None:
     """A long prompt must not hold it back."""
     script = Script()
     assert script.serve(lambda _: script.start(1))[:4] == ["start 1", "send Admitted", "step", "send Delta"]
+
+
+def test_an_admission_goes_with_a_step_that_is_over_at_once() -> None:
+    """In one frame with what it brings."""
+    script = Script()
+    script.is_brief = True
+    assert script.serve(lambda _: script.start(1))[:4] == ["start 1", "step", "send Admitted", "send Delta"]
 
 
 def test_what_a_step_brought_is_sent_before_what_ended_is_put_away() -> None:

@@ -53,6 +53,10 @@ class Runtime(Protocol):
         Of what yields it is broken off, without loss but of time, when an interactive request `is_wanted`.
         """
 
+    @property
+    def is_brief(self) -> bool:
+        """The next step is over before anybody could notice."""
+
     def settle(self) -> None:
         """Put away what the step ended: after every step, once what it brought is sent."""
 

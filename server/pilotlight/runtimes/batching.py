@@ -168,6 +168,10 @@ class Pace:
         groups = round(min(room, self._fit(longest_s)) / ROWS)
         return min(max(SMALLEST_CHUNK, groups * ROWS), self._largest)
 
+    def seconds(self, num_tokens: int) -> float:
+        """What so many tokens of prompts take; infinite before any was measured."""
+        return num_tokens * statistics.median_low(self._costs) if self._costs else math.inf
+
     def _wanted_s(self, running: Collection[Sequence], num_prompts: int, is_crowd: bool) -> float:
         if not running:
             return self._step_s

@@ -22,6 +22,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
+from pilotlight.runtimes.limits import BRIEF_S
 from pilotlight.worker.protocol import Admitted, Computed, Delta, Done, Event, Generate, Load, Saved, State
 
 THREADS = 4
@@ -163,6 +164,10 @@ class Echo:
             self._say(one, events)
         self._computing.decode([one.generate.id for one in shift], time.perf_counter() - started)
         return events
+
+    @property
+    def is_brief(self) -> bool:
+        return not self._knobs.tokens_per_s or 1 / self._knobs.tokens_per_s <= BRIEF_S
 
     def settle(self) -> None:
         """It keeps nothing of what ended."""

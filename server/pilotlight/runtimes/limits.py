@@ -28,6 +28,9 @@ CROWD_STEP_S = 3.0
 YIELDING_STEP_S = 0.2
 """The same for prompts that yield: what is lost, or waited for, when an interactive request comes."""
 
+BRIEF_S = 0.003
+"""A step of so many seconds is brief: what is said with it might as well have been said before it."""
+
 HEADROOM = 64
 """Tokens of answer that must fit beside the running sequences before one more starts."""
 

@@ -20,7 +20,14 @@ from pilotlight.runtimes.batching import SMALLEST_CHUNK, Pace, is_worth_waiting,
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
 from pilotlight.runtimes.efficient import Efficiency
-from pilotlight.runtimes.limits import BUSY_STEP_S, CROWD_STEP_S, DEFAULT_PARALLEL, STEP_S, YIELDING_STEP_S
+from pilotlight.runtimes.limits import (
+    BRIEF_S,
+    BUSY_STEP_S,
+    CROWD_STEP_S,
+    DEFAULT_PARALLEL,
+    STEP_S,
+    YIELDING_STEP_S,
+)
 from pilotlight.runtimes.opened import Open, Opened, Sampler
 from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Interrupted, Memory, Source
@@ -210,6 +217,10 @@ class RowRuntime:
                 self._decode(generating, events)
                 self._begin_round(shift, generating)
         return events
+
+    @property
+    def is_brief(self) -> bool:
+        return self._pace.seconds(sum(sequence.num_pending for sequence in self._shift)) <= BRIEF_S
 
     def settle(self) -> None:
         # What they computed and said may be of use. Copying it takes milliseconds for each hundred tokens.

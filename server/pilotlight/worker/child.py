@@ -123,8 +123,12 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 return
             if events and not runtime.has_work:
                 break
-        # Before the step: an admission or refusal must not wait for a long prompt to be computed.
-        outbox.add(events)
+        if runtime.has_work and runtime.is_brief:
+            # A frame less for the daemon to wake up for, on this processor while this waits.
+            outbox.hold(events)
+        else:
+            # An admission or refusal must not wait for a long prompt to be computed.
+            outbox.add(events)
         outbox.tell_paused(runtime.num_paused)
         if runtime.has_work:
             outbox.add(runtime.step(intake.is_urgent))
@@ -162,14 +166,19 @@ class Outbox:
         self._num_paused = 0
 
     def add(self, events: Sequence[Event]) -> None:
-        """Send them, unless they are only text and the last text is younger than `BUNDLE_S`."""
-        self._held += events
+        """Send what is held and these, unless that is only text and the last text is younger than
+        `BUNDLE_S`."""
+        self.hold(events)
         now = self._clock()
-        is_text = all(isinstance(event, Delta) for event in events)
+        is_text = all(isinstance(event, Delta) for event in self._held)
         if not is_text or now - self._told_at >= TELL_S:
             self.flush()
         elif now - self._sent_at >= BUNDLE_S:
             self._write(())
+
+    def hold(self, events: Sequence[Event]) -> None:
+        """Send them with what comes next."""
+        self._held += events
 
     def tell_paused(self, num_sequences: int) -> None:
         """Send how many are paused, if that is news."""
