@@ -78,8 +78,7 @@ class Hearing:
 
     def _on_step(self, model: Model, step: Step) -> None:
         now = anyio.current_time()
-        if step.computed:
-            self._ledger.computed(model.name, step.computed, now)
+        self._ledger.computed(model.name, step.computed, now)
         tokens: dict[tuple[int, int], int] = {}
         for event in step.events:
             dispatched = self._dispatches.get(event.id)

@@ -123,7 +123,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 return
             if events and not runtime.has_work:
                 break
-        if runtime.has_work and runtime.is_brief:
+        if events and runtime.has_work and runtime.is_brief:
             # A frame less for the daemon to wake up for, on this processor while this waits.
             outbox.hold(events)
         else:
