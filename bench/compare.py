@@ -40,6 +40,8 @@ REAL_TARGETS = {
     "1 short prompt tok/s": Target(0.97, is_floor=True),
     "8 short prompts tok/s": Target(1.0, is_floor=True),
     "8 / 1 short prompts": Target(2.0, is_floor=True, is_own=True),
+    "busy, 1 stream tok/s": Target(0.9, is_floor=True),
+    "busy, 4 streams tok/s": Target(0.9, is_floor=True),
     "4 streams TTFT p50 ms": Target(0.75),
     "8 streams TTFT p50 ms": Target(0.75),
     "chat turn 2 TTFT ms": Target(0.75),

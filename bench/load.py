@@ -1,4 +1,4 @@
-"""The load generator: six scenarios against one running server, each giving named figures.
+"""The load generator: seven scenarios against one running server, each giving named figures.
 
 It knows the HTTP API and the server's process id, not which server it is.
 """
@@ -6,12 +6,15 @@ It knows the HTTP API and the server's process id, not which server it is.
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 
 from client import CallFailed, Client, Message, Reply
 from processes import cpu_s, pss_mib
@@ -29,6 +32,7 @@ NUM_TURNS = 4
 TURN_TOKENS = 16
 READING_S = 2.0  # Nobody reads an answer and writes the next question faster.
 WARM_UP_CALLS = 10
+NUM_BUSY_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,23 @@ async def _rate(load: Load, num_streams: int) -> float:
         return sum(reply.num_tokens for reply in replies) / (time.perf_counter() - started_s)
 
 
+async def busy(load: Load) -> Figures:
+    """One and four streams beside a program that keeps every processor busy, as a compiler does."""
+    short = replace(load, plan=replace(load.plan, num_tokens=NUM_BUSY_TOKENS))
+    with _busy_processors():
+        figures = {num: await _streams(short, num) for num in (1, 4)}
+    return {f"busy, {name}": value for found in figures.values() for name, value in found.items()}
+
+
+@contextmanager
+def _busy_processors() -> Iterator[None]:
+    with ExitStack() as stack:
+        for _ in range(len(os.sched_getaffinity(0))):
+            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
 async def prefix(load: Load) -> Figures:
     """Chats of four turns under a long system prompt: later turns cost little where prefixes are kept.
 
@@ -173,13 +194,14 @@ SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
     "stream1": one_stream,
     "conc": concurrent,
     "batch": batching,
+    "busy": busy,
     "prefix": prefix,
     "memory": memory,
 }
 
 
 async def _streams(load: Load, num_streams: int) -> Figures:
-    name = f"{num_streams} streams"
+    name = f"{num_streams} stream{'s' if num_streams > 1 else ''}"
     rates: list[float] = []
     replies: list[Reply] = []
     failures: list[CallFailed] = []

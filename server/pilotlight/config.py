@@ -1,7 +1,7 @@
 """Settings: defaults < models.toml < environment (`PILOTLIGHT_*`) < flags, resolved once into a `Config`.
 
-The only file that reads `os.environ`. Unknown keys and bad values stop the start, naming file, key and
-the nearest valid name. Knows what settings mean, not how anything is done.
+The only file that reads settings from `os.environ`. Unknown keys and bad values stop the start, naming
+file, key and the nearest valid name. Knows what settings mean, not how anything is done.
 """
 
 import os

@@ -1,6 +1,8 @@
 """The library itself; the only file that imports `llama_cpp`."""
 
 import importlib.util
+import os
+import platform
 import sys
 from importlib.metadata import version
 from types import ModuleType
@@ -8,9 +10,16 @@ from typing import Any
 
 from pilotlight.runtimes.base import MissingLibraryError
 
+SPINS = {"x86_64": 2000}
+"""How often a thread looks whether the others have come to a barrier before it sleeps (`GOMP_SPINCOUNT`), by
+machine: for 0.03 to 0.1 ms. With GNU's 300 000 it holds a processor for 5 ms, at each of a step's hundreds of
+barriers, while the thread that is waited for stands in line behind another program; beside one that is busy
+on every processor a token took up to twenty times as long. With nothing else running both are as fast."""
+
 
 def import_llama() -> Any:
     """The low-level module, without the high-level one its package pulls in (100 ms and 20 MB less)."""
+    _sleep_soon()
     spec = importlib.util.find_spec("llama_cpp")
     if "llama_cpp" not in sys.modules and spec is not None:
         package = ModuleType("llama_cpp")
@@ -22,6 +31,13 @@ def import_llama() -> Any:
     except ImportError as exc:
         raise MissingLibraryError(exc, "llama_cpp", "llama-cpp-python") from exc
     return llama_cpp
+
+
+def _sleep_soon() -> None:
+    """Unless the user says how to wait. GNU's OpenMP reads it once, when it is loaded."""
+    spins = SPINS.get(platform.machine())
+    if spins and not os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        os.environ["GOMP_SPINCOUNT"] = str(spins)
 
 
 def library_version() -> str:
