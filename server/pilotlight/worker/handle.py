@@ -5,6 +5,7 @@ worker should live.
 """
 
 import asyncio
+import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -16,6 +17,7 @@ import msgspec
 import structlog
 
 from pilotlight.core import Archive, Model, WorkerInfo
+from pilotlight.worker import heap
 from pilotlight.worker.priority import Priority, scheduling
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
@@ -117,6 +119,7 @@ class Worker:
             stdout=PIPE,
             stderr=PIPE,
             limit=READ_BYTES,
+            env=heap.with_huge_pages(os.environ),
             # Ctrl-C in a terminal goes to the whole group, and draining needs the workers alive.
             start_new_session=True,
         )
