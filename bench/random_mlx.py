@@ -1,14 +1,12 @@
 """Makes an MLX folder of random weights, float16, 30 million parameters: decoding is nearly all the work.
 
-usage: random_mlx.py FOLDER
-
 Needs mlx-lm. Its tokenizer is the built-in model's. Not quantized: the CPU of the Linux wheel computes 16-bit
 rows side by side in less time than one after another, and no others.
 """
 
+import argparse
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import mlx.core as mx
@@ -48,7 +46,9 @@ def said() -> mx.array:
 
 
 def main() -> None:
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="is made")
+    target: Path = parser.parse_args().folder
     target.mkdir(parents=True)
     mx.random.seed(0)
     model = Model(ModelArgs.from_dict(SHAPE))

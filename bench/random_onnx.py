@@ -1,10 +1,9 @@
 """Makes an ONNX folder of random weights, 4 bits, 190 million parameters: decoding is nearly all the work.
 
-usage: random_onnx.py FOLDER
-
 Needs torch, transformers, onnx and onnxruntime-genai. Its tokenizer is the built-in model's.
 """
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -30,7 +29,9 @@ SHAPE = LlamaConfig(
 
 
 def main() -> None:
-    target = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="is made")
+    target: Path = parser.parse_args().folder
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch) / "source"
