@@ -63,10 +63,14 @@ class FakeWorker:
         self._on_message: Callable[[Said], None] | None = None
         self._end: WorkerEndedError | None = None
         self._ended = anyio.Event()
+        self.inspected = anyio.Event()
+        """It was asked for its state."""
 
     def send(self, message: ToWorker) -> None:
         encode(message)
         self.sent.append(message)
+        if isinstance(message, Inspect):
+            self.inspected.set()
 
     def set_priority(self, priority: Priority) -> None:
         self.priorities.append(priority)
@@ -114,10 +118,6 @@ class FakeWorker:
     @property
     def cancels(self) -> list[int]:
         return [message.id for message in self.sent if isinstance(message, Cancel)]
-
-    @property
-    def num_inspects(self) -> int:
-        return sum(isinstance(message, Inspect) for message in self.sent)
 
 
 class FakeLoader:

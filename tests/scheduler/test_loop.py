@@ -1,6 +1,8 @@
 """The task between API, scheduler and workers."""
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 
 import anyio
 import pytest
@@ -13,7 +15,11 @@ from msgspec.structs import replace
 
 from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, WorkerState
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
+from pilotlight.scheduler import loop
 from pilotlight.worker.protocol import Admitted, Delta, Refused, State
+
+LULL_S = 3600.0
+"""Longer than any test."""
 
 
 async def test_what_a_worker_says_reaches_the_answer(bench: Bench) -> None:
@@ -154,13 +160,39 @@ async def test_a_load_that_fails_reaches_who_asked(bench: Bench) -> None:
 async def test_a_worker_is_asked_for_its_state_when_it_has_nothing_to_do(bench: Bench) -> None:
     """A broken invariant becomes a notice."""
     answer, number = await bench.running("1")
-    assert bench.worker.num_inspects == 0
+    bench.worker.say(done(number))
+    await read(answer)
+    await bench.worker.inspected.wait()
+    bench.worker.tell(State(0, 0, 0, 0, 1, fault="slot 3 is lost"))
+    assert bench.codes() == ["worker_fault_a"]
+
+
+async def test_a_worker_is_not_asked_in_a_hurry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks again soon does not wait for it, and is not taken for a sequence that was forgotten."""
+    event_loop = asyncio.get_running_loop()
+    lulls: list[Callable[[], None]] = []
+
+    def call_later(delay_s: float, act: Callable[..., None], *args: object) -> asyncio.TimerHandle:
+        if delay_s == LULL_S:
+            lulls.append(partial(act, *args))
+        return event_loop.call_at(event_loop.time() + delay_s, act, *args)
+
+    monkeypatch.setattr(event_loop, "call_later", call_later)
+    monkeypatch.setattr(loop, "LULL_S", LULL_S)
+    answer, number = await bench.running("1")
     bench.worker.say(done(number))
     await read(answer)
     await settle()
-    assert bench.worker.num_inspects == 1
-    bench.worker.tell(State(0, 0, 0, 0, 1, fault="slot 3 is lost"))
-    assert bench.codes() == ["worker_fault_a"]
+    answer, number = await bench.running("2")
+    (lull,) = lulls
+    lull()
+    await settle()
+    assert not bench.worker.inspected.is_set()
+    bench.worker.say(done(number))
+    await read(answer)
+    await settle()
+    lulls[1]()
+    await bench.worker.inspected.wait()
 
 
 async def test_a_preloaded_model_is_ready_before_anybody_asks(bench: Bench) -> None:

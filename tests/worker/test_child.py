@@ -119,7 +119,18 @@ def test_what_a_step_brought_is_sent_before_what_ended_is_put_away() -> None:
     """Copying a long conversation takes a while."""
     script = Script()
     did = script.serve(lambda _: script.start(1))
-    assert did[2:] == ["step", "send Delta", "settle", "step", "settle", "step"]
+    assert did[2:5] == ["step", "send Delta", "settle"]
+
+
+def test_text_is_held_while_steps_are_over_at_once() -> None:
+    """A long one, for the prompt of another, must not hold it back."""
+    script = Script()
+    script.is_brief = True
+    did = script.serve(lambda _: script.start(1))
+    assert did[3:] == ["send Delta", "settle", "step", "settle", "step"]
+    script = Script()
+    did = script.serve(lambda _: script.start(1))
+    assert did[3:] == ["send Delta", "settle", "step", "settle", "send Delta", "step"]
 
 
 def test_requests_that_wait_are_started_together() -> None:

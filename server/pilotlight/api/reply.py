@@ -4,6 +4,7 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,27 +166,20 @@ def _usage(answer: Answer, tally: Tally) -> Usage:
 
 async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
     """The result of `work`; it is cancelled, and `ClientGone` raised, when the client leaves first."""
-    results: list[T] = []
-    errors: list[Error] = []
-    async with anyio.create_task_group() as tasks:
+    with anyio.CancelScope() as scope:
 
         async def watch() -> None:
             while (await receive())["type"] != "http.disconnect":
                 continue
-            tasks.cancel_scope.cancel()
+            scope.cancel()
 
-        tasks.start_soon(watch)
+        # Not in a task group, whose end an answer would wait for, two turns of the event loop.
+        watching = asyncio.ensure_future(watch())
         try:
-            results.append(await work())
-        except Error as error:
-            # Kept out of the task group, which would wrap it in an ExceptionGroup.
-            errors.append(error)
-        tasks.cancel_scope.cancel()
-    if errors:
-        raise errors[0]
-    if not results:
-        raise ClientGone
-    return results[0]
+            return await work()
+        finally:
+            watching.cancel()
+    raise ClientGone
 
 
 def _waited(answer: Answer, arrived: float) -> Headers:

@@ -3,6 +3,7 @@
 Reads processes and the machine; decides nothing.
 """
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -88,6 +89,8 @@ class Residence:
     load_s: float = 0.0
     evictions: Counter[str] = field(default_factory=Counter)
     measured_at: float = 0.0
+    look_over: asyncio.TimerHandle | None = None
+    """What is done once it has run nothing for a while."""
     pauses: Pauses = field(default_factory=Pauses)
     is_held: bool = False
     """Its worker was told to compute nothing that yields."""

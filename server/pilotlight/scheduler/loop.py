@@ -4,6 +4,7 @@ Loading and reading workers are tasks beside it (`Serving`) that come back as ev
 straight to the answer they belong to (`Hearing`); they are no decision.
 """
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -54,6 +55,9 @@ PRESSURE = {
     Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
+
+LULL_S = 0.05
+"""A program's next request mostly comes sooner, a person's never does."""
 
 UNLOAD_S = 10.0
 """A worker that is told to end is killed sooner."""
@@ -304,7 +308,8 @@ class Loop:
 
     def dispatch(self, request: Request) -> None:
         if not request.n:
-            self._done(request)
+            self._end(request.id, None)
+            self._post(partial(self._scheduler.on_request_done, request.id))
             return
         worker = self._books[request.model].worker
         assert worker is not None, f"{request.model} is ready without a worker"
@@ -330,17 +335,26 @@ class Loop:
         self._end(request.id, error)
 
     def idle(self, model: str) -> None:
-        """A good moment to let the worker check its invariants: it has nothing better to do."""
+        if self._catalog.known(model) is None:
+            # It was loaded once more, for those who waited while it was removed.
+            self._unload(model)
+        at = self._books[model]
+        if at.look_over is not None:
+            at.look_over.cancel()
+        # The last answer leaves at the end of this turn of the event loop, and the next request may follow.
+        loop = asyncio.get_running_loop()
+        at.look_over = loop.call_later(LULL_S, self._post, partial(self._look_over, model))
+
+    def _look_over(self, model: str) -> None:
+        """A good moment to let a worker check its invariants, if it still has nothing better to do."""
         self._scheduler.check()
         at = self._books[model]
-        assert at.loaded is not None, f"{model} ran something without a worker"
+        if at.loaded is None or self._dispatches.of(model):
+            return
         self._measure(at.loaded)
         if at.worker is not None:
             at.worker.send(Inspect())
             self._steering.measure(at.loaded)
-        if self._catalog.known(model) is None:
-            # It was loaded once more, for those who waited while it was removed.
-            self._unload(model)
 
     def trim(self, model: str) -> None:
         at = self._books[model]
@@ -412,7 +426,8 @@ class Loop:
         loaded = self._books[request.model].loaded
         if loaded is not None and self._books.is_due(request.model):
             self._measure(loaded)
-        self._post(lambda: self._scheduler.on_request_done(request.id))
+        # What the answer's reader sends leaves at the end of the next turn of the event loop: first that.
+        asyncio.get_running_loop().call_soon(self._post, partial(self._scheduler.on_request_done, request.id))
 
     def _end(self, request_id: str, error: Error | None) -> None:
         """The answer is complete. Its reader may still be behind; its release is nobody's business then."""

@@ -59,8 +59,8 @@ loop wants it; Python's own 5 ms is a decode step."""
 
 PROGRESS_STEP = 0.01
 
-BUNDLE_S = 0.002
-"""Text may wait this long for more of it; an eighth of what one frame of a 60 Hz screen takes."""
+BUNDLE_S = 0.008
+"""Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
 
 TELL_S = 0.25
 """How often the daemon is told for whom was computed, between the ends of requests."""
@@ -133,6 +133,8 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
         if runtime.has_work:
             outbox.add(runtime.step(intake.is_urgent))
             runtime.settle()
+            if not runtime.is_brief:
+                outbox.release()
 
 
 def _next_task(runtime: Runtime, intake: "Intake") -> Task:
@@ -174,7 +176,7 @@ class Outbox:
         if not is_text or now - self._told_at >= TELL_S:
             self.flush()
         elif now - self._sent_at >= BUNDLE_S:
-            self._write(())
+            self.release()
 
     def hold(self, events: Sequence[Event]) -> None:
         """Send them with what comes next."""
@@ -185,6 +187,10 @@ class Outbox:
         if num_sequences != self._num_paused:
             self._num_paused = num_sequences
             self._send(Paused(num_sequences))
+
+    def release(self) -> None:
+        """Send what is held."""
+        self._write(())
 
     def flush(self) -> None:
         """Send what is held, and for whom was computed."""
