@@ -70,19 +70,21 @@ def side(launch: Launch, server: Server, plan: Plan) -> Side:
 
 
 async def compare(args: argparse.Namespace) -> Comparison:
-    """Start both and let them run in turn; raises ServerFailed and CallFailed."""
+    """Start both and let them run in turn, as often as asked; raises ServerFailed and CallFailed."""
     settings = Settings(args.model.resolve(), args.threads, args.context, args.parallel)
     is_micro = _num_bytes(args.model) < MICRO_FILE_BYTES
-    async with AsyncExitStack() as stack:
-        state = stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotlight-bench-"))
-        ours = pilotlight(find_pilotlight(args.pilotlight), Path(state), settings)
-        plan = MICRO_PLAN if is_micro else REAL_PLAN
-        sides = [
-            side(launch, await stack.enter_async_context(running(launch)), plan)
-            for launch in (ours, peer(args.peer, settings))
-        ]
-        comparison = Comparison((sides[0], sides[1]), MICRO_TARGETS if is_micro else REAL_TARGETS)
-        await comparison.run(args.rounds, args.scenarios)
+    plan = MICRO_PLAN if is_micro else REAL_PLAN
+    comparison = Comparison(MICRO_TARGETS if is_micro else REAL_TARGETS)
+    for start in range(args.starts):
+        async with AsyncExitStack() as stack:
+            state = stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotlight-bench-"))
+            ours = pilotlight(find_pilotlight(args.pilotlight), Path(state), settings)
+            theirs = peer(args.peer, settings)
+            # Who comes first gets the better memory, or the worse.
+            order = (ours, theirs) if start % 2 == 0 else (theirs, ours)
+            servers = {one: await stack.enter_async_context(running(one)) for one in order}
+            sides = side(ours, servers[ours], plan), side(theirs, servers[theirs], plan)
+            await comparison.run(sides, args.rounds, args.scenarios)
     return comparison
 
 
@@ -109,7 +111,10 @@ def _arguments() -> argparse.Namespace:
         "--context", type=int, default=16384, help="tokens for all slots together, in MLX of each"
     )
     parser.add_argument("--parallel", type=int, default=8, help="slots")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of each start")
+    parser.add_argument(
+        "--starts", type=int, default=1, help="of both servers: where one's memory lies counts for 5 %%"
+    )
     parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--json", type=Path, help="also write all figures here")
     return parser.parse_args()

@@ -72,8 +72,8 @@ async def compare(args: argparse.Namespace, peer: Peer, state: Path) -> Comparis
         theirs = Side("genai loop", peer.measure)
         for one in (ours, theirs):
             await one.measure(0, "stream1")  # Warms up.
-        comparison = Comparison((ours, theirs), REAL_TARGETS)
-        await comparison.run(args.rounds, SCENARIOS)
+        comparison = Comparison(REAL_TARGETS)
+        await comparison.run((ours, theirs), args.rounds, SCENARIOS)
     return comparison
 
 

@@ -1,6 +1,7 @@
 """Two sides measured in turn, and the table of their medians, ratios and verdicts.
 
-Knows neither servers nor loads: a side is whatever gives figures for a scenario.
+A ratio is the median of those of single rounds: a machine that drifts from round to round does so for both
+sides. Knows neither servers nor loads: a side is whatever gives figures for a scenario.
 """
 
 import statistics
@@ -26,15 +27,19 @@ class Side:
 class Comparison:
     """Owns the figures of both sides, ours first, one entry per round."""
 
-    def __init__(self, sides: tuple[Side, Side], targets: Mapping[str, Target]) -> None:
-        self._sides = sides
+    def __init__(self, targets: Mapping[str, Target]) -> None:
         self._targets = targets
         self._rounds: tuple[list[Figures], list[Figures]] = ([], [])
 
-    async def run(self, num_rounds: int, scenarios: Sequence[str]) -> None:
-        """Both alive, one at work: scenario by scenario, who goes first by turns, so that drift hits both."""
-        for round_number in range(1, num_rounds + 1):
-            print(f"round {round_number}/{num_rounds}", file=sys.stderr)
+    async def run(self, sides: tuple[Side, Side], num_rounds: int, scenarios: Sequence[str]) -> None:
+        """Both alive, one at work: scenario by scenario, who goes first by turns, so that drift hits both.
+
+        May be called again, with sides that were started anew.
+        """
+        self._sides = sides
+        done = len(self._rounds[0])
+        for round_number in range(done + 1, done + num_rounds + 1):
+            print(f"round {round_number} of {done + num_rounds}", file=sys.stderr)
             await self._round(round_number, scenarios, starts=round_number % 2)
 
     async def _round(self, number: int, scenarios: Sequence[str], starts: int) -> None:
@@ -75,8 +80,13 @@ class Comparison:
         return ours, theirs
 
     def _ratio(self, figure: str) -> float | None:
-        ours, theirs = self._medians(figure)
-        return ours / theirs if theirs else None
+        ratios = self._ratios(figure)
+        return statistics.median(ratios) if ratios else None
+
+    def _ratios(self, figure: str) -> list[float]:
+        """Of each round."""
+        pairs = [(ours[figure], theirs[figure]) for ours, theirs in zip(*self._rounds, strict=True)]
+        return [ours / theirs for ours, theirs in pairs if theirs]
 
     def _verdict(self, figure: str) -> str:
         target = self._targets.get(figure)
@@ -98,6 +108,5 @@ class Comparison:
 
     def _spread(self, figure: str) -> str:
         """Lowest and highest ratio of a single round: how far to trust the median."""
-        pairs = [(ours[figure], theirs[figure]) for ours, theirs in zip(*self._rounds, strict=True)]
-        ratios = [ours / theirs for ours, theirs in pairs if theirs]
+        ratios = self._ratios(figure)
         return f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else "-"
