@@ -20,10 +20,11 @@ from pilotlight.runtimes.kv_types import BLOCKS, KvTypes
 from pilotlight.runtimes.llamacpp.adapters import Adapters
 from pilotlight.runtimes.llamacpp.batch import Batch
 from pilotlight.runtimes.llamacpp.layout import Layout
-from pilotlight.runtimes.llamacpp.library import import_llama
+from pilotlight.runtimes.llamacpp.library import USER_SAYS, import_llama
 from pilotlight.runtimes.llamacpp.rope import Rope
 from pilotlight.runtimes.llamacpp.state import SequenceState
 from pilotlight.runtimes.llamacpp.vocabulary import LlamaVocabulary
+from pilotlight.runtimes.llamacpp.waiting import Waiting
 from pilotlight.runtimes.offload import refusal
 from pilotlight.runtimes.rows import DecodeError, Floats
 from pilotlight.worker.protocol import Load
@@ -96,6 +97,7 @@ class Llama:
         self._progress_callback = lib.llama_progress_callback(_going_on(progress))
         lib.llama_log_set(self._log_callback, None)
         lib.llama_backend_init()
+        self._waiting = None if USER_SAYS else Waiting.start()
         params = lib.llama_model_default_params()
         params.use_extra_bufts = mode.extra_buffers
         params.n_gpu_layers = gpu_layers
@@ -237,6 +239,8 @@ class Llama:
 
     def _decode(self) -> bool:
         status = self._lib.llama_decode(self._context, self.batch.native)
+        if self._waiting is not None:
+            self._waiting.look()
         if status not in (0, ABORTED):
             raise DecodeError(f"llama_decode failed with {status}: {self.said()}")
         if status == ABORTED:
