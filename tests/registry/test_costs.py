@@ -22,6 +22,8 @@ from pilotlight.worker.size import size_of
 
 MEASURED = Size(private=123_000_000, shared=45_000_000)
 
+HUGE_PAGE = 2 * 2**20
+
 
 @pytest.fixture
 def model(tiny_gguf: Path) -> Model:
@@ -158,13 +160,14 @@ def test_modes_are_laid_out_as_the_runtime_loads_them(model: Model) -> None:
 
 
 async def test_a_second_load_costs_what_the_first_did(tmp_path: Path, model: Model) -> None:
-    """Within 2 %; and the first is not far from the estimate, though nobody measured this machine."""
+    """Within 2 %, or a huge page that only one has a use for; and the first is not far from the estimate,
+    though nobody measured this machine."""
     some = fresh(tmp_path)
     estimated = some.estimate(model)
     first, second = await measured(model), await measured(model)
     assert first.total == pytest.approx(estimated.at_load.total, rel=0.3)
     some.record(model, "full", first)
-    assert some.estimate(model).at_load.total == pytest.approx(second.total, rel=0.02)
+    assert some.estimate(model).at_load.total == pytest.approx(second.total, rel=0.02, abs=HUGE_PAGE)
 
 
 async def measured(model: Model) -> Size:
