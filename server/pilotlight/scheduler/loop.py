@@ -37,7 +37,7 @@ from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.answer import Answer
-from pilotlight.scheduler.books import Books
+from pilotlight.scheduler.books import Books, Residence
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.hearing import Hearing
@@ -343,13 +343,12 @@ class Loop:
             at.look_over.cancel()
         # The last answer leaves at the end of this turn of the event loop, and the next request may follow.
         loop = asyncio.get_running_loop()
-        at.look_over = loop.call_later(LULL_S, self._post, partial(self._look_over, model))
+        at.look_over = loop.call_later(LULL_S, self._post, partial(self._look_over, at))
 
-    def _look_over(self, model: str) -> None:
+    def _look_over(self, at: Residence) -> None:
         """A good moment to let a worker check its invariants, if it still has nothing better to do."""
         self._scheduler.check()
-        at = self._books[model]
-        if at.loaded is None or self._dispatches.of(model):
+        if at.loaded is None or self._dispatches.of(at.loaded.name):
             return
         self._measure(at.loaded)
         if at.worker is not None:
