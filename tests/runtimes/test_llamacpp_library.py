@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.runtimes.llamacpp.library import SPINS, import_llama
+from pilotlight.runtimes.llamacpp.library import LARGE_BYTES, SPINS, import_llama
 
-PROGRAM = "from pilotlight.runtimes.llamacpp.library import import_llama; import_llama()"
+PROGRAM = "from pilotlight.runtimes.llamacpp.library import import_llama; import_llama({})"
 
 
 MACHINE = platform.machine()
@@ -25,14 +25,21 @@ def _is_told() -> bool:
 
 @pytest.mark.skipif(not _is_told(), reason="threads wait as their library has it")
 @pytest.mark.parametrize(
-    ("given", "spins"),
-    [({}, str(SPINS.get(MACHINE))), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+    ("given", "bytes_model", "spins"),
+    [
+        ({}, 1, str(SPINS.get(MACHINE, 0))),
+        ({}, LARGE_BYTES, str(2 * SPINS.get(MACHINE, 0))),
+        ({"GOMP_SPINCOUNT": "7"}, 1, "7"),
+        ({"OMP_WAIT_POLICY": "passive"}, 1, "0"),
+    ],
 )
-def test_threads_that_wait_sleep_soon_unless_the_user_says_how(given: dict[str, str], spins: str) -> None:
+def test_threads_that_wait_sleep_soon_unless_the_user_says_how(
+    given: dict[str, str], bytes_model: int, spins: str
+) -> None:
     """What OpenMP itself says that it was told."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     shown = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM.format(bytes_model)],
         env=ours | given | {"OMP_DISPLAY_ENV": "verbose"},
         capture_output=True,
         text=True,

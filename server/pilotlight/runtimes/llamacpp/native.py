@@ -83,7 +83,7 @@ class Llama:
 
         Raises `LoadError` with what llama.cpp said.
         """
-        self._lib = lib = import_llama()
+        self._lib = lib = import_llama(path.stat().st_size)
         progress(0.0)
         has_gpu, gpu_layers = bool(lib.llama_supports_gpu_offload()), load.loading.gpu_layers
         if gpu_layers > 0 and not has_gpu:
