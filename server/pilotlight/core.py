@@ -13,6 +13,9 @@ from typing import Any
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+LULL_S = 0.05
+"""Without a request for so long: a program's next one mostly comes sooner, a person's never does."""
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended."""

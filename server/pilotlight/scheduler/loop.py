@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from pilotlight import errors
 from pilotlight.core import (
+    LULL_S,
     MemoryStatus,
     Model,
     ModelStatus,
@@ -55,9 +56,6 @@ PRESSURE = {
     Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
-
-LULL_S = 0.05
-"""A program's next request mostly comes sooner, a person's never does."""
 
 UNLOAD_S = 10.0
 """A worker that is told to end is killed sooner."""

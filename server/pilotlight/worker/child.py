@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from msgspec.structs import replace
 
+from pilotlight.core import LULL_S
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
@@ -64,9 +65,6 @@ BUNDLE_S = 0.008
 
 TELL_S = 0.25
 """How often the daemon is told for whom was computed, between the ends of requests."""
-
-LULL_S = 0.05
-"""A program's next request mostly comes sooner, a person's never does."""
 
 Task = Callable[[Runtime], Event | ToDaemon | None]
 
