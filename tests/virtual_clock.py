@@ -2,7 +2,8 @@
 
 import asyncio
 import selectors
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -45,3 +46,20 @@ def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
         await main()
 
     anyio.run(run, backend_options={"loop_factory": lambda: loop})
+
+
+@contextmanager
+def scheduled() -> Iterator[list[Any]]:
+    """What the running loop is given to do while code runs that does not wait: tasks that it wakes, too."""
+    loop, calls = asyncio.get_running_loop(), []
+    call_soon = loop.call_soon
+
+    def noted(callback: Any, *args: Any, **kwargs: Any) -> asyncio.Handle:
+        calls.append(callback)
+        return call_soon(callback, *args, **kwargs)
+
+    loop.call_soon = noted  # type: ignore[assignment, method-assign]
+    try:
+        yield calls
+    finally:
+        del loop.call_soon  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from pilotlight.power.finding import Finding, Known
 from pilotlight.power.reading import Supply, ThermalLevel
 from pilotlight.power.sampling import FIRST_S, SETTLED_S, STALE_S, UNREAD, Sampler
 from pilotlight.registry.pressure import Level
-from virtual_clock import run_virtual
+from virtual_clock import run_virtual, scheduled
 
 DAY_S = 24 * 3600.0
 
@@ -138,6 +138,25 @@ def test_many_short_requests_cost_one_look_a_second() -> None:
 
     run_virtual(main)
     assert 5 <= len(machine.looks) <= 11
+
+
+def test_short_requests_wake_nobody_between_two_looks() -> None:
+    """Neither their beginnings nor their ends; the next look comes in time all the same."""
+    machine = Counted()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            await sampler.begin()
+            await anyio.wait_all_tasks_blocked()
+            with scheduled() as calls:
+                for _ in range(10):
+                    sampler.end()
+                    await sampler.begin()
+            assert calls == []
+            await anyio.sleep(1.5)
+            assert len(machine.looks) == 2
+
+    run_virtual(main)
 
 
 def test_sensors_that_do_not_answer_hold_up_nothing() -> None:

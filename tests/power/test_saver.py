@@ -13,7 +13,7 @@ pytest.importorskip("jeepney")
 from desktop_bus import Service, service
 from pilotlight.power.desktop import APPLICATION, PROFILES, SAVER
 from pilotlight.power.saver import DELAYS, REASON, Saver, Wish
-from virtual_clock import run_virtual
+from virtual_clock import run_virtual, scheduled
 
 PATIENCE_S = 20
 
@@ -106,6 +106,23 @@ def test_one_that_is_refused_is_not_asked_again(bus: str) -> None:
                 await anyio.sleep(1)
                 saver.wish(Wish.HOLD)
                 await until(lambda: len(said.holds) == 2)
+
+    run_virtual(main)
+
+
+def test_answers_that_need_no_saver_wake_nobody() -> None:
+    """And background work after them has it as always."""
+
+    async def main() -> None:
+        async with saving() as saver:
+            with scheduled() as calls:
+                for _ in range(10):
+                    saver.wish(Wish.REST)
+                    saver.wish(Wish.RELEASE)
+            assert calls == []
+            with scheduled() as calls:
+                saver.wish(Wish.HOLD)
+            assert calls
 
     run_virtual(main)
 

@@ -107,4 +107,7 @@ def _number(value: float | None, digits: int) -> str | None:
 
 def _printable(text: str) -> str:
     """As one header value: printable ASCII, bounded."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:LONGEST_VALUE])
+    text = text[:LONGEST_VALUE]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)

@@ -80,6 +80,7 @@ class Sampler:
         self._settled = math.inf
         """The same, because the machine has changed."""
         self._wake = anyio.Event()
+        self._sleeps_until = -math.inf
         self._told = anyio.Event()
 
     # --- for who decides ---
@@ -89,7 +90,7 @@ class Sampler:
         was work before."""
         if not self._is_working:
             self._is_working, self._later = True, []
-            self._wake.set()
+            self._hasten()
             await self.fresh(FIRST_S)
 
     def end(self) -> None:
@@ -98,13 +99,13 @@ class Sampler:
             self._is_working = False
             fresh_at = anyio.current_time() - FRESH_S
             self._later = [fresh_at + delay for delay in self._delays() if delay > FRESH_S]
-            self._wake.set()
+            self._hasten()
 
     def hurry(self) -> None:
         """Something may have changed: look soon, if there is work."""
         if self._is_working:
             self._due = min(self._due, max(anyio.current_time(), self._looked_at + SOONEST_S))
-            self._wake.set()
+            self._hasten()
 
     def look_once_settled(self) -> None:
         """The machine says that it has changed: look soon if there is work, else once it has said nothing for
@@ -113,7 +114,7 @@ class Sampler:
             self.hurry()
         else:
             self._settled = anyio.current_time() + SETTLED_S
-            self._wake.set()
+            self._hasten()
 
     def press(self, level: Level) -> None:
         """The kernel says that memory is so short."""
@@ -148,13 +149,23 @@ class Sampler:
     async def run(self) -> None:
         """Look when there is reason to, until cancelled."""
         while True:
-            due = self._due if self._is_working else min([*self._later, self._settled])
+            due = self._next_due
             if self._is_asked or anyio.current_time() >= due:
                 await self._sample()
                 continue
-            self._wake = anyio.Event()
+            self._wake, self._sleeps_until = anyio.Event(), due
             with anyio.CancelScope(deadline=due):  # without anything due there is no timer
                 await self._wake.wait()
+
+    @property
+    def _next_due(self) -> float:
+        return self._due if self._is_working else min([*self._later, self._settled])
+
+    def _hasten(self) -> None:
+        """Wake up if the next look is due sooner than before. A timer that is early by now harms less than
+        waking at both ends of every short answer."""
+        if self._next_due < self._sleeps_until:
+            self._wake.set()
 
     async def _sample(self) -> None:
         now = anyio.current_time()

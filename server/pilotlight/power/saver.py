@@ -54,12 +54,13 @@ class Saver:
 
     def wish(self, wish: Wish) -> None:
         """From now on; a release is done when this returns."""
-        if wish is self._wish:
-            return
-        self._wish = wish
+        was, self._wish = self._wish, wish
+        # Else nothing is held and nothing is to be: so with nearly every answer, and not worth waking up for.
+        matters = self.is_held or Wish.HOLD in (was, wish)
         if wish is Wish.RELEASE:
             self._release()
-        self._changed.set()
+        if matters and wish is not was:
+            self._changed.set()
 
     async def run(self) -> None:
         """Take and release, until cancelled."""

@@ -16,13 +16,11 @@ class LlamaVocabulary:
         self.num_vocab: int = lib.llama_vocab_n_tokens(vocab)
         is_end = lib.llama_vocab_is_eog
         self.end_tokens = frozenset(token for token in range(self.num_vocab) if is_end(vocab, token))
+        self.adds_bos = bool(lib.llama_vocab_get_add_bos(vocab))
         self.piece = cache(self._read_piece)
+        self.special_text = cache(self._read_special_text)
 
-    @property
-    def adds_bos(self) -> bool:
-        return bool(self._lib.llama_vocab_get_add_bos(self._vocab))
-
-    def special_text(self, name: str) -> str:
+    def _read_special_text(self, name: str) -> str:
         """Text of the `bos` or `eos` token, "" if the vocabulary has none."""
         token = getattr(self._lib, f"llama_vocab_{name}")(self._vocab)
         if token < 0:
