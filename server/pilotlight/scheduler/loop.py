@@ -37,6 +37,7 @@ from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
+from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.books import Books, Residence
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
@@ -99,7 +100,7 @@ class Loop:
         self._wish = wish
         self._scheduler = Scheduler(self, max_queued)
         self._inbox: deque[Callable[[], None]] = deque()
-        self._wake = anyio.Event()
+        self._alarm = Alarm()
         self._answers: dict[str, Answer] = {}
         self._dispatches = Dispatches()
         self._holds = Holds()
@@ -201,7 +202,7 @@ class Loop:
         """Hold what yields in all workers, or let it go on where nothing interactive runs."""
         if is_resting is not self._holds.is_resting:
             self._holds.is_resting = is_resting
-            self._wake.set()
+            self._alarm.ring()
 
     def obey(self, orders: Orders) -> None:
         """What the policy wants of what runs, until it says otherwise."""
@@ -212,7 +213,7 @@ class Loop:
             if (refusal := orders.refusals.get(request.request_class)) is not None:
                 self._end(request.id, refusal)
                 self._post(partial(self._scheduler.on_cancel, request.id))
-        self._wake.set()
+        self._alarm.ring()
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -248,10 +249,7 @@ class Loop:
                     self._senses.end()
                 self._steering.steer()
                 self._wish(self._holds.clocks(self._dispatches.classes))
-                self._wake = anyio.Event()
-                # Without anything due there is no timer.
-                with anyio.CancelScope(deadline=self._scheduler.next_due):
-                    await self._wake.wait()
+                await self._alarm.sleep(self._scheduler.next_due)
 
     def shut_down(self) -> None:
         """Take no new requests; what runs goes on."""
@@ -286,7 +284,7 @@ class Loop:
 
     def _post(self, event: Callable[[], None]) -> None:
         self._inbox.append(event)
-        self._wake.set()
+        self._alarm.ring()
 
     # --- effects ---
 
@@ -311,16 +309,19 @@ class Loop:
             return
         worker = self._books[request.model].worker
         assert worker is not None, f"{request.model} is ready without a worker"
-        dispatched = self._dispatches.add(request)
+        dispatched, refusal = self._dispatches.add(request), None
+        # It computes while the rest is noted.
+        try:
+            worker.send(dispatched.message)
+        except FrameError as exc:
+            refusal = errors.BadRequest(f"the request holds what no worker can be sent: {exc}")
         now = anyio.current_time()
         self._slowdown.began(request.model, dispatched.sequences, now)
         self._ledger.began(dispatched.number, request, worker.pid, now)
         if (answer := self._answers.get(request.id)) is not None:
             answer.begin()
-        try:
-            worker.send(dispatched.message)
-        except FrameError as exc:
-            self._done(request, errors.BadRequest(f"the request holds what no worker can be sent: {exc}"))
+        if refusal is not None:
+            self._done(request, refusal)
 
     def cancel(self, request: Request) -> None:
         dispatched = self._forget(request)
