@@ -1,7 +1,7 @@
 """A loader and workers that keep the promises of the real ones, without processes: a test plays the child."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -134,6 +134,8 @@ class FakeLoader:
         self.models: list[Model] = []
         """As each was asked for."""
         self.forgotten: list[str] = []
+        self.looks: Iterator[int] = iter(())
+        """How many turns of the event loop each look at a model takes, if not one."""
 
     async def load(
         self, model: Model, progress: Callable[[Progress], None], measures_threads: bool
@@ -157,7 +159,8 @@ class FakeLoader:
         await checkpoint()
 
     async def look_at(self, model: Model) -> None:
-        await checkpoint()
+        for _ in range(next(self.looks, 1)):
+            await checkpoint()
 
     def forget(self, model: str) -> None:
         self.forgotten.append(model)

@@ -58,6 +58,21 @@ async def test_requests_in_one_worker_are_told_apart(bench: Bench) -> None:
     assert [item.text for item in await read(second) if isinstance(item, Chunk)] == ["b"]
 
 
+@pytest.mark.parametrize("looks", [(20, 1, 1), (1, 20, 1)])
+async def test_nobody_overtakes_while_a_file_is_looked_at(bench: Bench, looks: tuple[int, ...]) -> None:
+    """Neither who came at the same time, nor who finds the model loading already."""
+    bench.loader.looks = iter(looks)
+    answers = [bench.loop.submit(replace(request(id), max_tokens=int(id))) for id in "12"]
+    for _ in range(10):
+        await checkpoint()
+    answers.append(bench.loop.submit(replace(request("3"), max_tokens=3)))
+    await settle()
+    assert [generate.max_tokens for generate in bench.worker.generates] == [1, 2]
+    bench.worker.say(done(bench.worker.generates[0].id))
+    await settle()
+    assert [generate.max_tokens for generate in bench.worker.generates] == [1, 2, 3]
+
+
 async def test_a_request_ends_with_the_last_of_its_answers(bench: Bench) -> None:
     """Not with the first."""
     answer, number = await bench.running("1", n=2)
