@@ -5,6 +5,7 @@ import selectors
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import Mock, patch
 
 import anyio
 
@@ -49,17 +50,8 @@ def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
 
 
 @contextmanager
-def scheduled() -> Iterator[list[Any]]:
-    """What the running loop is given to do while code runs that does not wait: tasks that it wakes, too."""
-    loop, calls = asyncio.get_running_loop(), []
-    call_soon = loop.call_soon
-
-    def noted(callback: Any, *args: Any, **kwargs: Any) -> asyncio.Handle:
-        calls.append(callback)
-        return call_soon(callback, *args, **kwargs)
-
-    loop.call_soon = noted  # type: ignore[assignment, method-assign]
-    try:
-        yield calls
-    finally:
-        del loop.call_soon  # type: ignore[method-assign]
+def scheduled() -> Iterator[Mock]:
+    """The running loop's `call_soon`, which hears of each task that is woken; for code that does not wait."""
+    loop = asyncio.get_running_loop()
+    with patch.object(loop, "call_soon", wraps=loop.call_soon) as call_soon:
+        yield call_soon

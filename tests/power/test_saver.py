@@ -115,14 +115,14 @@ def test_answers_that_need_no_saver_wake_nobody() -> None:
 
     async def main() -> None:
         async with saving() as saver:
-            with scheduled() as calls:
+            with scheduled() as call_soon:
                 for _ in range(10):
                     saver.wish(Wish.REST)
                     saver.wish(Wish.RELEASE)
-            assert calls == []
-            with scheduled() as calls:
+            call_soon.assert_not_called()
+            with scheduled() as call_soon:
                 saver.wish(Wish.HOLD)
-            assert calls
+            call_soon.assert_called()
 
     run_virtual(main)
 

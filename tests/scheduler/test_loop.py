@@ -62,10 +62,11 @@ async def test_requests_in_one_worker_are_told_apart(bench: Bench) -> None:
 async def test_nobody_overtakes_while_a_file_is_looked_at(bench: Bench, looks: tuple[int, ...]) -> None:
     """Neither who came at the same time, nor who finds the model loading already."""
     bench.loader.looks = iter(looks)
-    answers = [bench.loop.submit(replace(request(id), max_tokens=int(id))) for id in "12"]
+    for number in (1, 2):
+        bench.loop.submit(replace(request(str(number)), max_tokens=number))
     for _ in range(10):
         await checkpoint()
-    answers.append(bench.loop.submit(replace(request("3"), max_tokens=3)))
+    bench.loop.submit(replace(request("3"), max_tokens=3))
     await settle()
     assert [generate.max_tokens for generate in bench.worker.generates] == [1, 2]
     bench.worker.say(done(bench.worker.generates[0].id))

@@ -345,7 +345,7 @@ class Loop:
         at = self._books[model]
         if at.look_over is not None:
             at.look_over.cancel()
-        # The last answer leaves at the end of this turn of the event loop, and the next request may follow.
+        # The last answer's reader has not sent it yet, and the next request may follow at once.
         loop = asyncio.get_running_loop()
         at.look_over = loop.call_later(LULL_S, self._post, partial(self._look_over, at))
 
@@ -406,7 +406,8 @@ class Loop:
         looking = self._looking[name]
         while looking:
             model, request = looking[0]
-            await self._loader.look_at(model)
+            if not self._scheduler.line(name).is_loaded:
+                await self._loader.look_at(model)
             looking.popleft()
             self._post(partial(self._ask, model, request))
         del self._looking[name]
@@ -437,7 +438,7 @@ class Loop:
         loaded = self._books[request.model].loaded
         if loaded is not None and self._books.is_due(request.model):
             self._measure(loaded)
-        # What the answer's reader sends leaves at the end of the next turn of the event loop: first that.
+        # First the answer's reader, who is woken by now, sends it.
         asyncio.get_running_loop().call_soon(self._post, partial(self._scheduler.on_request_done, request.id))
 
     def _end(self, request_id: str, error: Error | None) -> None:
