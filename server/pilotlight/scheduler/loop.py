@@ -39,6 +39,7 @@ from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.arrivals import Arrivals
 from pilotlight.scheduler.books import Books, Residence
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
@@ -102,8 +103,11 @@ class Loop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._alarm = Alarm()
         self._answers: dict[str, Answer] = {}
-        self._looking: dict[str, deque[tuple[Model, Request]]] = {}
-        """Requests, by their models, that wait until it is known what it costs to load it; in their order."""
+        self._arrivals = Arrivals(
+            is_loaded=lambda name: self._scheduler.line(name).is_loaded,
+            look_at=loader.look_at,
+            ask=lambda model, request: self._post(partial(self._ask, model, request)),
+        )
         self._dispatches = Dispatches()
         self._holds = Holds()
         self._steering = Steering(self._holds, self._dispatches, books, catalog, loader)
@@ -145,14 +149,8 @@ class Loop:
             request = replace(request, side_by_side=model.concurrency.get(request.request_class))
         answer = Answer(request.id, release=lambda: self._release(request.id))
         self._answers[request.id] = answer
-        if (looking := self._looking.get(model.name)) is not None:
-            looking.append((model, request))
-        elif self._scheduler.line(request.model).is_loaded:
-            self._post(lambda: self._scheduler.on_request(request))
-        else:
-            assert self._tasks is not None, "the loop runs before the first request comes in"
-            self._looking[model.name] = deque([(model, request)])
-            self._tasks.start_soon(self._look_and_ask, model.name)
+        assert self._tasks is not None, "the loop runs before the first request comes in"
+        self._arrivals.add(model, request, self._tasks)
         return answer
 
     def standing(self, request: Request) -> str | None:
@@ -397,20 +395,6 @@ class Loop:
         life.gone.set()
 
     # --- memory ---
-
-    async def _look_and_ask(self, name: str) -> None:
-        """Ask for a model that is not loaded, once it is known what it will cost: its file has to be read.
-
-        One request after another, or a later one might be asked for first.
-        """
-        looking = self._looking[name]
-        while looking:
-            model, request = looking[0]
-            if not self._scheduler.line(name).is_loaded:
-                await self._loader.look_at(model)
-            looking.popleft()
-            self._post(partial(self._ask, model, request))
-        del self._looking[name]
 
     def _ask(self, model: Model, request: Request) -> None:
         if request.id not in self._answers:

@@ -1,0 +1,56 @@
+"""Requests on their way to the scheduler."""
+
+import anyio
+from anyio import wait_all_tasks_blocked as settle
+from fake_effects import request
+from fake_worker import model
+
+from pilotlight.core import Model, Request
+from pilotlight.scheduler.arrivals import Arrivals
+
+
+class Desk:
+    """Arrivals, whose looks end when told to; the first request that is asked for has its model loading."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.looked: list[str] = []
+        self.may_end = anyio.Event()
+        self.loading: set[str] = set()
+        self.arrivals = Arrivals(self.loading.__contains__, self.look_at, self.ask)
+
+    async def look_at(self, model: Model) -> None:
+        self.looked.append(model.name)
+        await self.may_end.wait()
+
+    def ask(self, model: Model, request: Request) -> None:
+        self.asked.append(request.id)
+        self.loading.add(model.name)
+
+
+async def test_of_a_crowd_one_has_the_file_looked_at() -> None:
+    """The others are asked for after it, in their order; who comes later waits for nothing."""
+    desk = Desk()
+    async with anyio.create_task_group() as tasks:
+        for number in ("1", "2", "3"):
+            desk.arrivals.add(model("a"), request(number), tasks)
+        await settle()
+        assert (desk.looked, desk.asked) == (["a"], [])
+        desk.may_end.set()
+    assert (desk.looked, desk.asked) == (["a"], ["1", "2", "3"])
+    async with anyio.create_task_group() as tasks:
+        desk.arrivals.add(model("a"), request("4"), tasks)
+        assert desk.asked[-1] == "4"
+    assert desk.looked == ["a"]
+
+
+async def test_models_do_not_wait_for_each_other() -> None:
+    """One that loads has its requests at once while the file of another is looked at."""
+    desk = Desk()
+    desk.loading.add("b")
+    async with anyio.create_task_group() as tasks:
+        desk.arrivals.add(model("a"), request("1"), tasks)
+        desk.arrivals.add(model("b"), request("2", model="b"), tasks)
+        assert desk.asked == ["2"]
+        desk.may_end.set()
+    assert desk.asked == ["2", "1"]
