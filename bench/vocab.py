@@ -28,7 +28,8 @@ def fetch_vocab(folder: Path) -> Path:
 def _download(folder: Path) -> Path:
     """Let pip fetch the source package, whatever index or mirror it is set up for."""
     wanted = f"llama-cpp-python=={SOURCE_VERSION}"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+    # Of what builds it, binaries will do: pip would compile all of CMake otherwise.
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
     done = subprocess.run([*pip, "--dest", str(folder), wanted], check=False)
     packages = list(folder.glob("*.tar.gz"))
     if done.returncode or not packages:
