@@ -1,4 +1,4 @@
-"""The load generator: seven scenarios against one running server, each giving named figures.
+"""The load generator: eight scenarios against one running server, each giving named figures.
 
 It knows the HTTP API and the server's process id, not which server it is.
 """
@@ -32,6 +32,8 @@ NUM_TURNS = 4
 TURN_TOKENS = 16
 READING_S = 2.0  # Nobody reads an answer and writes the next question faster.
 WARM_UP_CALLS = 10
+NUM_SPARSE_CALLS = 30
+SPARSE_S = 0.5
 NUM_BUSY_TOKENS = 16
 
 
@@ -80,18 +82,31 @@ async def measure(load: Load, scenarios: Sequence[str]) -> Figures:
 
 
 async def overhead(load: Load) -> Figures:
-    """Non-streamed one-token chats on one connection: what the server adds to the model."""
+    """One-token chats without a pause: what the server adds to the model."""
+    return await _calls(load, "overhead", load.plan.num_calls, pause_s=0)
+
+
+async def sparse(load: Load) -> Figures:
+    """The same as a person's tools ask: now and then, when the server's threads have gone to sleep."""
+    return await _calls(load, "sparse", NUM_SPARSE_CALLS, SPARSE_S)
+
+
+async def _calls(load: Load, name: str, num_calls: int, pause_s: float) -> Figures:
+    """Non-streamed on one connection, with a pause before each."""
+    times: list[float] = []
     async with load.client() as client:
         for _ in range(WARM_UP_CALLS):
             await client.chat(_ask("hi"), 1, is_streamed=False)
         spent_s = cpu_s(load.pid)
-        replies = [await client.chat(_ask("hi"), 1, is_streamed=False) for _ in range(load.plan.num_calls)]
+        for _ in range(num_calls):
+            if pause_s:
+                await asyncio.sleep(pause_s)
+            times.append((await client.chat(_ask("hi"), 1, is_streamed=False)).total_s)
         spent_s = cpu_s(load.pid) - spent_s
-    times = [reply.total_s for reply in replies]
     return {
-        "overhead p50 ms": _ms(statistics.median(times)),
-        "overhead p95 ms": _ms(_quantile(times, 0.95)),
-        "overhead CPU ms/call": _ms(spent_s / len(replies)),
+        f"{name} p50 ms": _ms(statistics.median(times)),
+        f"{name} p95 ms": _ms(_quantile(times, 0.95)),
+        f"{name} CPU ms/call": _ms(spent_s / num_calls),
     }
 
 
@@ -191,6 +206,7 @@ async def memory(load: Load) -> Figures:
 
 SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
     "overhead": overhead,
+    "sparse": sparse,
     "stream1": one_stream,
     "conc": concurrent,
     "batch": batching,

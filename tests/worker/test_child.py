@@ -8,7 +8,8 @@ import pytest
 from pilotlight.core import FinishReason
 from pilotlight.runtimes.computing import Computing
 from pilotlight.worker import child
-from pilotlight.worker.child import BUNDLE_S, TELL_S, Outbox, Task, serve
+from pilotlight.worker.child import BUNDLE_S, TELL_S, Outbox, serve
+from pilotlight.worker.intake import Task
 from pilotlight.worker.protocol import (
     Admitted,
     Computed,

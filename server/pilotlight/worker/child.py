@@ -1,8 +1,7 @@
 """The worker process: one model, one loop. Started as `python -m pilotlight.worker.child RUNTIME`.
 
-Two threads. The intake reads frames, renders and tokenizes, and ends the process when stdin closes, even
-while native code computes or loads. The main thread owns the runtime: it takes what the intake prepared,
-steps, and writes what happened as frames.
+Two threads. The intake reads frames, renders and tokenizes (`intake`). The main thread owns the runtime: it
+takes what the intake prepared, steps, and writes what happened as frames.
 """
 
 import os
@@ -10,53 +9,34 @@ import queue
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
 
 from msgspec.structs import replace
 
 from pilotlight.core import LULL_S
-from pilotlight.errors import BadRequest
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
 from pilotlight.worker import heap
+from pilotlight.worker.intake import Intake, Task
 from pilotlight.worker.protocol import (
     PROTOCOL_VERSION,
-    Cancel,
     Computed,
     Delta,
     Event,
-    Finish,
-    Generate,
     Hello,
-    Hold,
-    Inspect,
-    Load,
     LoadFailed,
-    Measured,
-    MeasureThreads,
     Paused,
     Progress,
     Ready,
-    Refused,
     Saved,
-    SetThreads,
-    Splitter,
     Step,
-    Threads,
     ToDaemon,
-    ToWorker,
-    Trim,
-    decode_to_worker,
     encode,
 )
 
-READ_BYTES = 1 << 16
-
 SWITCH_INTERVAL_S = 0.0005
-"""How long the intake may hold the interpreter when the step
-loop wants it; Python's own 5 ms is a decode step."""
+"""How long the intake may hold the interpreter when the step loop wants it; Python's own 5 ms is a decode
+step."""
 
 PROGRESS_STEP = 0.01
 
@@ -65,8 +45,6 @@ BUNDLE_S = 0.008
 
 TELL_S = 0.25
 """How often the daemon is told for whom was computed, between the ends of requests."""
-
-Task = Callable[[Runtime], Event | ToDaemon | None]
 
 
 def main() -> None:
@@ -102,7 +80,7 @@ def main() -> None:
     os._exit(0)
 
 
-def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) -> None:
+def serve(runtime: Runtime, intake: Intake, send: Callable[[ToDaemon], None]) -> None:
     """The step loop, until `Saved` is said; waits without a timer when there is nothing to do."""
     outbox = Outbox(send, runtime.take_computed)
     tasks = intake.tasks
@@ -135,7 +113,7 @@ def serve(runtime: Runtime, intake: "Intake", send: Callable[[ToDaemon], None]) 
                 outbox.release()
 
 
-def _next_task(runtime: Runtime, intake: "Intake") -> Task:
+def _next_task(runtime: Runtime, intake: Intake) -> Task:
     """Wait for it; in a lull, the runtime works ahead."""
     while True:
         is_worth_it = runtime.has_ahead and not runtime.has_work
@@ -202,107 +180,6 @@ class Outbox:
         if any(isinstance(event, Delta) for event in self._held):
             self._sent_at = self._clock()
         self._held = []
-
-
-class Intake:
-    """Reads frames from the daemon and turns each into a task for the step loop."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self._fd = source.fileno()
-        self._splitter = Splitter()
-        self._is_reading = False
-        self._urgent: deque[int] = deque()
-        """Interactive requests that were read and have not begun."""
-        self._is_held = False
-        self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        self.runtime: Runtime | None = None
-        """Set once loaded; the daemon sends requests only after `Ready`."""
-
-    def read_load(self) -> Load:
-        """The first message; nothing follows it before `Ready`."""
-        while not (bodies := self._splitter.feed(self._read())):
-            pass
-        (message,) = map(decode_to_worker, bodies)
-        assert isinstance(message, Load), f"the first message is {type(message).__name__}, not Load"
-        return message
-
-    def run(self) -> None:
-        """Until stdin closes."""
-        while True:
-            for body in self._splitter.feed(self._read()):
-                self.tasks.put(self._task(decode_to_worker(body)))
-            self._is_reading = False
-
-    def is_wanting(self) -> bool:
-        """A task is there, or about to be."""
-        return self._is_reading or not self.tasks.empty()
-
-    def is_urgent(self) -> bool:
-        """An interactive request is there, and nobody knows of it."""
-        return bool(self._urgent)
-
-    def _read(self) -> bytes:
-        data = os.read(self._fd, READ_BYTES)
-        if not data:
-            # The daemon is gone or wants us gone. Nothing here outlives the process, so there is nothing to
-            # clean up, and the main thread may be deep in native code.
-            os._exit(0)
-        self._is_reading = True
-        return data
-
-    def _task(self, message: ToWorker) -> Task:
-        match message:
-            case Generate():
-                return self._prepare(message) if message.request_class.yields else self._hurry(message)
-            case Hold(is_held):
-                return lambda runtime: self._hold(runtime, is_held)
-            case Cancel(request_id):
-                return lambda runtime: runtime.cancel(request_id)
-            case SetThreads(threads, prompt_threads):
-                return lambda runtime: Threads(runtime.set_threads(threads, prompt_threads))
-            case MeasureThreads():
-                return lambda runtime: Measured(runtime.enough_threads(self.is_wanting))
-            case Trim():
-                return _trim
-            case Inspect():
-                return lambda runtime: runtime.state()
-            case Finish(within_s):
-                return lambda runtime: runtime.save(within_s)
-            case Load():
-                raise AssertionError("a worker loads one model once")
-
-    def _hurry(self, generate: Generate) -> Task:
-        """What yields makes way for it while it is still being prepared."""
-        self._urgent.append(generate.id)
-        self.tasks.put(lambda runtime: runtime.hold(True))
-        begin = self._prepare(generate)
-
-        def task(runtime: Runtime) -> Event | ToDaemon | None:
-            reply = begin(runtime)
-            self._urgent.popleft()
-            self._hold(runtime, self._is_held)
-            return reply
-
-        return task
-
-    def _hold(self, runtime: Runtime, is_held: bool) -> None:
-        """As the daemon says, and as long as something interactive is being prepared."""
-        self._is_held = is_held
-        runtime.hold(is_held or bool(self._urgent))
-
-    def _prepare(self, generate: Generate) -> Task:
-        assert self.runtime is not None, "the daemon sent a request before Ready"
-        try:
-            prepared = self.runtime.prepare(generate)
-        except BadRequest as exc:
-            refused = Refused(generate.id, type(exc).__name__, exc.message, exc.param)
-            return lambda runtime: refused
-        return lambda runtime: runtime.start(prepared)
-
-
-def _trim(runtime: Runtime) -> None:
-    runtime.trim()
-    heap.give_back()
 
 
 def _end_process(failed: threading.ExceptHookArgs) -> None:
