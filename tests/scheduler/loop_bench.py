@@ -81,7 +81,7 @@ class Bench:
 
 async def read(answer: Answer) -> list[Item]:
     async with answer:
-        return [item async for item in answer]
+        return [item async for items in answer for item in items]
 
 
 def done(number: int, index: int = 0) -> Done:

@@ -137,7 +137,7 @@ async def test_those_a_dead_worker_ran_hear_of_it(bench: Bench) -> None:
     bench.worker.say(Delta(number, 0, "half", 1))
     bench.worker.die()
     async with answer:
-        assert await anext(answer) == Chunk(0, "half", 1)
+        assert await anext(answer) == [Chunk(0, "half", 1)]
         with pytest.raises(WorkerFailed, match=r"a: worker died of SIGKILL; the next request"):
             await anext(answer)
 
@@ -340,7 +340,7 @@ async def test_a_model_that_was_tried_is_forgotten(bench: Bench, is_answered: bo
         if is_answered:
             await settle()
             bench.worker.say(done(bench.worker.generates[-1].id))
-            assert len([item async for item in answer]) == 1
+            assert len([item async for items in answer for item in items]) == 1
     await settle()
     assert all(worker.is_stopped for worker in bench.loader.workers)
     assert dict(bench.books.items()) == {}

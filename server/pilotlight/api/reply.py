@@ -22,7 +22,7 @@ from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
 from pilotlight.api.guard import Headers
 from pilotlight.api.tally import Tally, Usage
 from pilotlight.api.writer import Choice
-from pilotlight.core import Chunk, Finished, FinishReason
+from pilotlight.core import Chunk, FinishReason
 from pilotlight.errors import Error
 from pilotlight.policy.actions import Admit
 from pilotlight.policy.decide import Decision
@@ -98,7 +98,7 @@ class Reply(Response):
         exchange.status = ended
         with self._begin(decision, exchange.arrived) as (answer, tally):
             exchange.model = self._request.model
-            async for data in self._events(answer, tally, None, exchange):
+            async for data in self._events(answer, tally, (), exchange):
                 yield data
 
     def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
@@ -116,8 +116,8 @@ class Reply(Response):
     async def _collect(self, answer: Answer, tally: Tally) -> bytes:
         texts: list[list[str]] = [[] for _ in range(self._request.n)]
         reasons = [FinishReason.STOP] * self._request.n
-        async for item in answer:
-            for shown in tally.add([item, *answer.queued()]):
+        async for items in answer:
+            for shown in tally.add(items):
                 if isinstance(shown, Chunk):
                     texts[shown.index].append(shown.text)
                 else:
@@ -127,7 +127,7 @@ class Reply(Response):
 
     async def _stream(self, answer: Answer, tally: Tally, scope: Scope, receive: Receive, send: Send) -> None:
         server = self._service.config.server
-        first: Item | None = None
+        first: Sequence[Item] = ()
         with anyio.move_on_after(server.accept_s):
             first = await _unless_gone(receive, answer.__anext__)
         exchange = Exchange.of(scope)
@@ -135,17 +135,17 @@ class Reply(Response):
         await self._events_of(self._events(answer, tally, first, exchange))(scope, receive, send)
 
     async def _events(
-        self, answer: Answer, tally: Tally, first: Item | None, exchange: Exchange
+        self, answer: Answer, tally: Tally, first: Sequence[Item], exchange: Exchange
     ) -> AsyncIterator[bytes]:
         """Events until the end, an error (an event, and no [DONE] after it), or the client's leaving."""
         ended, exchange.status = exchange.status, CLIENT_GONE
-        if first is None:
+        if not first:
             yield sse.comment(self._service.standing(self._request) or "waiting")
-        else:
-            list(tally.add([first]))
+        elif data := self._written(tally, first):
+            yield data
         try:
-            async for item in answer:
-                if data := b"".join(map(self._event, tally.add([item, *answer.queued()]))):
+            async for items in answer:
+                if data := self._written(tally, items):
                     yield data
             yield self._writer.ending(_usage(answer, tally))
             exchange.status = ended
@@ -153,10 +153,15 @@ class Reply(Response):
             yield sse.event(msgspec.json.encode(error.body()))
             exchange.status = error.status
 
-    def _event(self, shown: Chunk | Finished) -> bytes:
-        if isinstance(shown, Chunk):
-            return self._writer.chunk(shown.index, shown.text)
-        return self._writer.finish(shown.index, shown.reason)
+    def _written(self, tally: Tally, items: Sequence[Item]) -> bytes:
+        """The events for what came."""
+        writer = self._writer
+        return b"".join(
+            writer.chunk(shown.index, shown.text)
+            if isinstance(shown, Chunk)
+            else writer.finish(shown.index, shown.reason)
+            for shown in tally.add(items)
+        )
 
 
 def _usage(answer: Answer, tally: Tally) -> Usage:

@@ -1,7 +1,7 @@
 """What one request was given so far: tokens, ends, and the times between. Knows no events and no bytes."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -68,20 +68,22 @@ class Tally:
         # The sequences after the first share the prompt it computed: only the least was there before.
         return Usage(self._prompt, sum(self._completion), min(self._cached, default=0))
 
-    def add(self, items: list[Item]) -> Iterator[Chunk | Finished]:
-        """Count the items; yields what is to be shown, queued chunks of one answer joined into one."""
+    def add(self, items: Sequence[Item]) -> list[Chunk | Finished]:
+        """Count the items; what is to be shown of them, queued chunks of one answer joined into one."""
         now = time.perf_counter()
+        shown: list[Chunk | Finished] = []
         for item in items if len(items) == 1 else _joined(items):
             if isinstance(item, Chunk):
                 self._count(item, now)
                 if item.text:
-                    yield item
+                    shown.append(item)
             elif isinstance(item, Finished):
                 self._completion[item.index] = item.completion_tokens
                 self._cached.append(item.cached_tokens)
-                yield item
+                shown.append(item)
             else:
                 self._prompt = item.prompt_tokens
+        return shown
 
     def report(self, began_at: float | None) -> None:
         """Add the counts to the model's, and how long the request waited until it began; once, at its end."""
@@ -102,7 +104,7 @@ class Tally:
         self._completion[chunk.index] += chunk.tokens
 
 
-def _joined(items: list[Item]) -> list[Item]:
+def _joined(items: Sequence[Item]) -> list[Item]:
     """Under load several chunks of one answer wait for the writer; they may go out as one."""
     chunks: dict[int, Chunk] = {}
     rest: list[Item] = []

@@ -6,7 +6,6 @@ cold, so its way is a short one: a bare future, where `anyio.Event` would be sev
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
@@ -21,7 +20,8 @@ Item = Accepted | Chunk | Finished
 class Answer:
     """What a request hears: `Accepted`, then `Chunk`s and one `Finished` per sequence, then the end.
 
-    Iterating raises the `Error` that ended the request, if one did. Leaving the `async with` block, by
+    Each iteration brings all that has come since the last one; it raises the `Error` that ended the request,
+    if one did. Leaving the `async with` block, by
     whatever way, releases the request exactly once: it is cancelled if it still runs.
     """
 
@@ -32,14 +32,10 @@ class Answer:
         self.energy: Energy | None = None
         """What it took; known once all is said."""
         self._release: Callable[[], None] | None = release
-        self._items: deque[Item] = deque()
+        self._items: list[Item] = []
         self._error: Error | None = None
         self._ended = False
         self._wake: asyncio.Future[None] | None = None
-
-    @property
-    def is_released(self) -> bool:
-        return self._release is None
 
     def begin(self) -> None:
         """Producer: its worker has the request from now on."""
@@ -47,7 +43,7 @@ class Answer:
 
     def put(self, item: Item) -> None:
         """Producer: add an item. What comes after the release is dropped: nobody listens."""
-        if not self.is_released:
+        if self._release is not None:
             self._items.append(item)
             self._notify()
 
@@ -72,10 +68,10 @@ class Answer:
         if release is not None:
             release()
 
-    def __aiter__(self) -> AsyncIterator[Item]:
+    def __aiter__(self) -> AsyncIterator[list[Item]]:
         return self
 
-    async def __anext__(self) -> Item:
+    async def __anext__(self) -> list[Item]:
         while not self._items:
             if self._error is not None:
                 raise self._error
@@ -83,12 +79,11 @@ class Answer:
                 raise StopAsyncIteration
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
-        return self._items.popleft()
+        return self.queued()
 
     def queued(self) -> list[Item]:
         """Reader: take what is there already, without waiting."""
-        items = list(self._items)
-        self._items.clear()
+        items, self._items = self._items, []
         return items
 
     def _notify(self) -> None:

@@ -112,7 +112,7 @@ class Serving:
         )
         self._owner.on_ready(model, info)
         kills = oom.kills()
-        end = await worker.run(lambda message: self._owner.on_message(model, message))
+        end = await worker.run(partial(self._owner.on_message, model))
         if not self._is_stopping and not (at.life and at.life.is_ending):
             at.restarts += 1
             raise oom.failure(model.name, end, kills, "; the next request starts a fresh worker") from end

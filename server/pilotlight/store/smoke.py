@@ -27,7 +27,9 @@ Item = Accepted | Chunk | Finished
 class Runner(Protocol):
     """Who has models loaded; `scheduler.loop.Loop` is the real one."""
 
-    def trying(self, model: Model, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Item]]:
+    def trying(
+        self, model: Model, request: Request
+    ) -> AbstractAsyncContextManager[AsyncIterator[list[Item]]]:
         """The answer of a model that nobody serves; its worker is gone afterwards."""
 
 
@@ -58,26 +60,27 @@ class Smoke:
             app="pilotlight",
         )
         async with self._runner.trying(small, request) as answer:
-            await _begun(answer)
-            await _said(answer, small.name)
+            await _said(await _begun(answer), answer, small.name)
 
 
-async def _begun(answer: AsyncIterator[Item]) -> None:
-    """It is loaded, however long it had to wait for its turn."""
+async def _begun(answer: AsyncIterator[list[Item]]) -> list[Item]:
+    """What is said first: it is loaded, however long it had to wait for its turn."""
     try:
-        await anext(answer)
+        return await anext(answer)
     except WorkerFailed as exc:
         raise SmokeFailed(f"the new version does not load: {exc.message}") from exc
 
 
-async def _said(answer: AsyncIterator[Item], name: str) -> None:
+async def _said(items: list[Item], answer: AsyncIterator[list[Item]], name: str) -> None:
     num_tokens, reason = 0, f"no answer in {math.floor(ANSWER_S)} s"
     with anyio.move_on_after(ANSWER_S):
         try:
-            async for item in answer:
-                if isinstance(item, Finished):
-                    num_tokens, reason = item.completion_tokens, "it ended at once"
+            async for more in answer:
+                items += more
         except WorkerFailed as exc:
             reason = exc.message
+    for item in items:
+        if isinstance(item, Finished):
+            num_tokens, reason = item.completion_tokens, "it ended at once"
     if not num_tokens:
         raise SmokeFailed(f"the new version says nothing: {name}: {reason}")
