@@ -1,4 +1,4 @@
-"""The load generator: eight scenarios against one running server, each giving named figures.
+"""The load generator: nine scenarios against one running server, each giving named figures.
 
 It knows the HTTP API and the server's process id, not which server it is.
 """
@@ -26,14 +26,15 @@ WORDS = (
     *("forest", "number", "silver", "orange", "market", "bridge", "winter", "story", "travel"),
 )
 NUM_PROMPT_WORDS = 64
+MIXED_WORDS = (256, 16, 64, 128, 16, 32, 192, 64)
 NUM_SYSTEM_WORDS = 400
 NUM_TURN_WORDS = 20
 NUM_TURNS = 4
 TURN_TOKENS = 16
 READING_S = 2.0  # Nobody reads an answer and writes the next question faster.
 WARM_UP_CALLS = 10
-NUM_SPARSE_CALLS = 30
-SPARSE_S = 0.5
+NUM_SPARSE_CALLS = 20
+SPARSE_S = 0.2
 NUM_BUSY_TOKENS = 16
 
 
@@ -132,6 +133,11 @@ async def concurrent(load: Load) -> Figures:
     return await _streams(load, 4) | await _streams(load, 8)
 
 
+async def mixed(load: Load) -> Figures:
+    """Eight streams at once with prompts of different lengths: who waits for whom."""
+    return await _crowd(load, "mixed", MIXED_WORDS)
+
+
 async def batching(load: Load) -> Figures:
     """One stream and eight at once with prompts of one word: decoding is nearly all.
 
@@ -209,6 +215,7 @@ SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
     "sparse": sparse,
     "stream1": one_stream,
     "conc": concurrent,
+    "mixed": mixed,
     "batch": batching,
     "busy": busy,
     "prefix": prefix,
@@ -218,13 +225,19 @@ SCENARIOS: dict[str, Callable[[Load], Awaitable[Figures]]] = {
 
 async def _streams(load: Load, num_streams: int) -> Figures:
     name = f"{num_streams} stream{'s' if num_streams > 1 else ''}"
+    return await _crowd(load, name, [NUM_PROMPT_WORDS] * num_streams)
+
+
+async def _crowd(load: Load, name: str, prompts_words: Sequence[int]) -> Figures:
+    """Streams that begin together, with prompts of so many words."""
     rates: list[float] = []
     replies: list[Reply] = []
     failures: list[CallFailed] = []
     spent_s = cpu_s(load.pid)
     for repeat in range(load.plan.num_concurrent):
+        prompts = [load.words(words, name, repeat, i) for i, words in enumerate(prompts_words)]
         started_s = time.perf_counter()
-        outcomes = await asyncio.gather(*(_stream(load, num_streams, repeat, i) for i in range(num_streams)))
+        outcomes = await asyncio.gather(*(_stream(load, prompt) for prompt in prompts))
         took_s = time.perf_counter() - started_s
         failures += [outcome for outcome in outcomes if isinstance(outcome, CallFailed)]
         arrived = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
@@ -243,9 +256,8 @@ async def _streams(load: Load, num_streams: int) -> Figures:
     }
 
 
-async def _stream(load: Load, num_streams: int, repeat: int, number: int) -> Reply | CallFailed:
+async def _stream(load: Load, prompt: str) -> Reply | CallFailed:
     """One of many: its failure is counted and must not end the others."""
-    prompt = load.words(NUM_PROMPT_WORDS, num_streams, repeat, number)
     try:
         async with load.client() as client:
             reply = await client.chat(_ask(prompt), load.plan.num_tokens)
