@@ -1,9 +1,10 @@
 """How llama.cpp's memory is divided."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.runtimes.llamacpp.layout import UNIT, Layout, choose
+from pilotlight.runtimes.llamacpp.layout import SHORT, UNIT, Layout, choose
 
 all_lengths = st.lists(st.integers(1, 9000), max_size=8)
 contexts = st.integers(1, 40_000)
@@ -32,10 +33,32 @@ def test_cells_are_shared_only_where_they_must_be(lengths: list[int], context: i
 
 def test_room_for_everybody_who_may_come_is_best() -> None:
     """Then for those who are there, then cells for all together."""
-    assert choose([300], 8, 8192, is_divisible=True) == Layout(8, 512, is_shared=False)
+    assert choose([300, 20], 8, 8192, is_divisible=True) == Layout(8, 512, is_shared=False)
     assert choose([3000, 20], 8, 8192, is_divisible=True) == Layout(2, 4096, is_shared=False)
     assert choose([5000, 20], 8, 8192, is_divisible=True) == Layout(8, 8192, is_shared=True)
     assert choose([8000, 300], 8, 8192, is_divisible=True) is None
+
+
+def test_who_is_alone_has_one_row() -> None:
+    """As long as the context allows, and no longer than needed."""
+    assert choose([], 8, 8192, is_divisible=True) == Layout(1, 256, is_shared=False)
+    assert choose([300], 8, 8192, is_divisible=True) == Layout(1, 512, is_shared=False)
+    assert choose([8000], 8, 8192, is_divisible=True) == Layout(1, 8192, is_shared=False)
+
+
+@pytest.mark.parametrize(
+    ("layout", "is_crowd"),
+    [
+        (Layout(8, SHORT, is_shared=False), True),
+        (Layout(2, SHORT, is_shared=False), True),
+        (Layout(1, UNIT, is_shared=False), False),
+        (Layout(8, SHORT + UNIT, is_shared=False), False),
+        (Layout(8, SHORT, is_shared=True), False),
+    ],
+)
+def test_a_crowd_is_several_short_ones(layout: Layout, is_crowd: bool) -> None:
+    """Each with cells of its own."""
+    assert layout.is_crowd is is_crowd
 
 
 def test_a_layout_holds_so_many_rows_of_such_lengths() -> None:

@@ -9,7 +9,7 @@ from speaking import Bench, generate, llamacpp
 
 from gguf_factory import write_tiny_gguf
 from pilotlight.core import FinishReason
-from pilotlight.runtimes.llamacpp.layout import UNIT, Layout
+from pilotlight.runtimes.llamacpp.layout import UNIT, Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.worker.protocol import Generate, Refused
 
@@ -56,9 +56,16 @@ def test_a_fresh_model_takes_little(bench: Bench) -> None:
 
 
 def test_a_long_prompt_gets_the_memory_it_needs(bench: Bench) -> None:
-    """And all others who may come as much."""
+    """Alone, for itself only."""
     speech = bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
     assert speech.end.completion_tokens == 5
+    assert layout(bench) == own(1, 8 * UNIT)
+
+
+def test_two_prompts_get_memory_for_all_who_may_come(bench: Bench) -> None:
+    """As much as the longer one needs."""
+    asked = [generate(tokens(length), max_tokens=5) for length in (5 * UNIT, 50)]
+    assert [speech.end.completion_tokens for speech in bench.answers(asked)] == [5, 5]
     assert layout(bench) == own(4, 8 * UNIT)
 
 
@@ -99,7 +106,7 @@ def test_an_answer_may_outgrow_the_memory(bench: Bench) -> None:
     """It grows in the middle of a sentence."""
     speech = bench.answer(generate(tokens(UNIT - 100), max_tokens=300, ignore_eos=True))
     assert speech.end.completion_tokens == 300
-    assert layout(bench) == own(4, 2 * UNIT)
+    assert layout(bench) == own(1, 2 * UNIT)
 
 
 def several(num_prompts: int) -> list[Generate]:
@@ -108,9 +115,14 @@ def several(num_prompts: int) -> list[Generate]:
     return [generate(tokens(50, seed), **changes) for seed in range(num_prompts)]
 
 
+def leave_long_memory(bench: Bench) -> None:
+    """For four long sequences, of which one rests."""
+    bench.answers([generate(tokens(length), max_tokens=5) for length in (5 * UNIT, 50)])
+
+
 def test_a_crowd_of_short_ones_gets_small_memory_again(bench: Bench) -> None:
     """Where that is faster: with flash attention."""
-    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    leave_long_memory(bench)
     bench.answers(several(3))
     assert layout(bench) == own(4, 8 * UNIT), "not for a few"
     speeches = bench.answers(several(4))
@@ -121,7 +133,7 @@ def test_a_crowd_of_short_ones_gets_small_memory_again(bench: Bench) -> None:
 @pytest.mark.parametrize("bench", ["no-extra-buffers"], indirect=True)
 def test_what_runs_goes_on_when_memory_shrinks(bench: Bench) -> None:
     """Three are in the middle of a sentence, and hold what they held, to the last bit."""
-    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    leave_long_memory(bench)
     asked = several(3)
     for one in asked:
         bench.start(one)
@@ -141,7 +153,7 @@ def test_what_runs_goes_on_when_memory_shrinks(bench: Bench) -> None:
 
 def test_memory_that_cannot_be_made_smaller_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs does not hear of it."""
-    bench.answer(generate(tokens(5 * UNIT), max_tokens=5))
+    leave_long_memory(bench)
     alone = [bench.answer(one).text for one in several(4)]
     resize = Llama.resize
     monkeypatch.setattr(
@@ -156,8 +168,49 @@ def test_what_is_trimmed_gives_memory_back(bench: Bench, cache_prompt: bool) -> 
     """That of the longest conversation so far."""
     bench.answer(generate(tokens(5 * UNIT), max_tokens=5, cache_prompt=cache_prompt))
     bench.runtime.trim()
-    assert layout(bench) == own(4, UNIT)
+    assert layout(bench) == own(1, UNIT)
     assert bench.answer(generate(tokens(50), max_tokens=5)).end.completion_tokens == 5
+
+
+@pytest.mark.parametrize("length", [30, 2 * UNIT, 6 * UNIT])
+def test_a_crowd_gives_memory_back_when_it_rests(bench: Bench, length: int) -> None:
+    """What ended last stays, to the last bit, in a row for one with room for its next turn."""
+    bench.answers([generate(tokens(length, seed), max_tokens=5) for seed in range(2)])
+    decoder, num_tokens = bench.runtime._decoder, bench.runtime.state().cells_used
+    before = decoder.save(0, num_tokens)
+    assert layout(bench).num_rows == 4
+    assert bench.runtime.has_spare
+    bench.runtime.rest()
+    assert not bench.runtime.has_spare
+    assert bench.runtime.state().fault is None
+    assert layout(bench) == choose([num_tokens + UNIT], 4, CONTEXT, is_divisible=True)
+    after = decoder.save(0, num_tokens)
+    same = before.turned() if before.is_transposed != after.is_transposed else before
+    assert np.array_equal(same.packed(), after.packed())
+    for seed in range(2):
+        assert bench.answer(generate(tokens(length, seed), max_tokens=5)).end.cached_tokens == length - 1
+
+
+def test_nobody_rests_while_something_runs(bench: Bench) -> None:
+    """Its memory is in use."""
+    bench.start(asked := generate(tokens(50), max_tokens=5))
+    assert not bench.runtime.has_spare
+    bench.finish()
+    assert bench.runtime.has_spare
+    assert bench.speech(asked).end.completion_tokens == 5
+
+
+def test_memory_that_cannot_be_given_back_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rests in it does, too."""
+    bench.answers(several(4))
+    bench.answer(generate(tokens(60), max_tokens=5))
+    before, resize = layout(bench), Llama.resize
+    assert before.num_rows == 4
+    monkeypatch.setattr(Llama, "resize", lambda llama, wanted: wanted == before and resize(llama, wanted))
+    bench.runtime.rest()
+    assert layout(bench) == before
+    assert not bench.runtime.has_spare, "asking again would not help"
+    assert bench.answer(generate(tokens(60), max_tokens=5)).end.cached_tokens == 59
 
 
 @pytest.mark.parametrize("bench", ["no-extra-buffers"], indirect=True)
@@ -173,13 +226,16 @@ def test_memory_that_grows_and_shrinks_stays_in_order(bench: Bench, seed: int) -
             asked.append(generate(prompt, max_tokens=draw.randint(1, 20), ignore_eos=True))
             bench.start(asked[-1])
         for _ in range(draw.choice([5, 60])):
-            seen.add(layout(bench).num_cells)
+            seen.add(layout(bench))
+            if bench.runtime.has_spare and draw.random() < 0.5:
+                bench.runtime.rest()
             if bench.runtime.has_work:
                 bench.step()
             assert bench.runtime.state().fault is None
     bench.finish()
     assert all(bench.speech(one).end.completion_tokens == one.max_tokens for one in asked)
-    assert len(seen) > 1
+    assert {found.num_rows for found in seen} == {1, 4}
+    assert len({found.num_cells for found in seen}) > 1
 
 
 def test_a_conversation_survives_the_growth(bench: Bench) -> None:

@@ -109,6 +109,7 @@ def talk_and_count() -> Held:
     for token in range(5, 9):
         bench.start(generate([token, *LONG], max_tokens=20, ignore_eos=True))
     bench.finish()
+    bench.runtime.rest()
     return Held(
         num_tokens=bench.runtime._memory._parking.num_tokens + bench.runtime.state().cells_used,
         num_parked=bench.runtime.state().cached,

@@ -36,6 +36,8 @@ class Script:
         self.is_brief = False
         self.ahead: list[Task] = []
         """Each is put while the runtime works ahead."""
+        self.spare: list[Task] = []
+        """Each is put while the runtime rests."""
         self.replies: list[Task] = []
         """Each is put when something is sent: the daemon answers to what it hears."""
 
@@ -65,6 +67,14 @@ class Script:
 
     def is_wanting(self) -> bool:
         return not self.tasks.empty()
+
+    @property
+    def has_spare(self) -> bool:
+        return bool(self.spare)
+
+    def rest(self) -> None:
+        self.did.append("rest")
+        self.tasks.put(self.spare.pop())
 
     @property
     def num_paused(self) -> int:
@@ -190,6 +200,18 @@ def test_the_runtime_works_ahead_when_nobody_asks(monkeypatch: pytest.MonkeyPatc
     script.steps_left = 1
     did = script.serve(lambda _: State(0, 0, 0, 0, 1))
     assert did == ["send State", "work ahead", "cancel 1", "work ahead", "start 2", "send Admitted", "step"]
+
+
+def test_the_runtime_rests_when_nobody_will_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it has worked ahead."""
+    monkeypatch.setattr(child, "LULL_S", 0)
+    monkeypatch.setattr(child, "REST_S", 0)
+    script = Script()
+    script.ahead = [lambda _: State(0, 0, 0, 0, 1)]
+    script.spare = [lambda _: script.start(1)]
+    script.steps_left = 1
+    did = script.serve(lambda _: State(0, 0, 0, 0, 1))
+    assert did == ["send State", "work ahead", "send State", "rest", "start 1", "send Admitted", "step"]
 
 
 class Clock:

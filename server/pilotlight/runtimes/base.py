@@ -78,6 +78,13 @@ class Runtime(Protocol):
         """Nothing is asked for: compute what the next request will probably need, until `is_wanted`."""
 
     @property
+    def has_spare(self) -> bool:
+        """A `rest` might give back memory."""
+
+    def rest(self) -> None:
+        """Nothing is asked for, nor will it soon: keep no more memory than what may go on needs."""
+
+    @property
     def has_work(self) -> bool:
         """A `step` would do something."""
 

@@ -133,6 +133,13 @@ class Echo:
         raise AssertionError("there is never anything to do")
 
     @property
+    def has_spare(self) -> bool:
+        return False
+
+    def rest(self) -> None:
+        raise AssertionError("there is never anything to give back")
+
+    @property
     def has_work(self) -> bool:
         return bool(self._shift)
 

@@ -236,7 +236,6 @@ class Memory(Generic[S]):
         if tokens and not self._rows:
             self._parking.drop_covered_by(tokens)
             self._resting = tokens
-            self._decoder.rest()
             return
         if tokens:
             self._park(row, tokens)
@@ -262,6 +261,10 @@ class Memory(Generic[S]):
             self._resting = []
             self._decoder.clear(0)
             self._decoder.rest()
+
+    def rest(self) -> None:
+        """Nothing runs, nor will it soon: give back what is spare."""
+        self._decoder.rest()
 
     def check(self) -> None:
         """Rows, sequences and the decoder agree. Raises `AssertionError`."""

@@ -84,6 +84,8 @@ class RowRuntime:
         """Whether something interactive came during this step."""
         self._is_full = False
         """Somebody found no room; nobody gets a row until one has left."""
+        self._is_spread = True
+        """Memory may be laid out for sequences that have ended since."""
         self._warm_up(load.path)
         progress(1.0)
         return WorkerInfo(
@@ -180,6 +182,14 @@ class RowRuntime:
 
     def work_ahead(self, is_wanted: Callable[[], bool]) -> None:
         self._ahead.work(is_wanted)
+
+    @property
+    def has_spare(self) -> bool:
+        return self._is_spread and not self._sequences
+
+    def rest(self) -> None:
+        self._memory.rest()
+        self._is_spread = False
 
     def set_threads(self, threads: int, prompt_threads: int) -> int:
         if self._decoder.set_threads(threads, prompt_threads):
@@ -350,6 +360,7 @@ class RowRuntime:
     def _end(self, sequence: RowSequence) -> None:
         """The one place a sequence leaves for good."""
         self._sequences.remove(sequence)
+        self._is_spread = True
         if sequence.row is not None:
             self._memory.leave(sequence, keeps=sequence.keeps)
         self._is_full = False

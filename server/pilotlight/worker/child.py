@@ -43,6 +43,9 @@ PROGRESS_STEP = 0.01
 BUNDLE_S = 0.008
 """Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
 
+REST_S = 1.0
+"""Without a request for so long, the next crowd may wait for memory to be laid out for it."""
+
 TELL_S = 0.25
 """How often the daemon is told for whom was computed, between the ends of requests."""
 
@@ -114,13 +117,16 @@ def serve(runtime: Runtime, intake: Intake, send: Callable[[ToDaemon], None]) ->
 
 
 def _next_task(runtime: Runtime, intake: Intake) -> Task:
-    """Wait for it; in a lull, the runtime works ahead."""
+    """Wait for it; in a lull, the runtime works ahead, and then gives back memory."""
     while True:
-        is_worth_it = runtime.has_ahead and not runtime.has_work
+        has_ahead = runtime.has_ahead and not runtime.has_work
         try:
-            return intake.tasks.get(timeout=LULL_S if is_worth_it else None)
+            return intake.tasks.get(timeout=LULL_S if has_ahead else REST_S if runtime.has_spare else None)
         except queue.Empty:
-            runtime.work_ahead(intake.is_wanting)
+            if has_ahead:
+                runtime.work_ahead(intake.is_wanting)
+            else:
+                runtime.rest()
 
 
 class Outbox:

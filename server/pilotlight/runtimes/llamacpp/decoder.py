@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
-from pilotlight.runtimes.llamacpp.layout import Layout, choose
+from pilotlight.runtimes.llamacpp.layout import UNIT, Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.llamacpp.state import Bytes, SequenceState
 from pilotlight.runtimes.rows import DecodeError, Floats, Interrupted
@@ -191,9 +191,11 @@ class LlamaDecoder:
         self._llama.clear(row)
 
     def rest(self) -> None:
-        smallest = self._choose([1] * self._num_rows)
-        if smallest not in (None, self._layout) and not self._llama.num_held(0):
-            self._divide(smallest, num_rows=0)
+        held = self._llama.num_held(0)
+        # With room for its next turn.
+        wanted = self._choose([min(held + UNIT, self._context)] if held else [])
+        if wanted is not None and wanted.num_cells_in_all < self._layout.num_cells_in_all:
+            self._divide(wanted, num_rows=1)
 
     def save(self, row: int, num_tokens: int) -> SequenceState:
         state = self._save(row)

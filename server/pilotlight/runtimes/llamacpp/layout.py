@@ -1,7 +1,8 @@
 """How the memory of a llama.cpp context is divided among sequences. Pure arithmetic.
 
 Cells of its own for each sequence are fastest: attention looks at nobody else's. But each gets as many as the
-longest one needs. Where that is more than the context allows, the sequences share one pool of cells.
+longest one needs, so there is one row while one sequence runs alone, and rows for everyone who may come once
+there are two. Where cells for all are more than the context allows, the sequences share one pool.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,8 @@ from msgspec import Struct
 UNIT = 256
 """llama.cpp makes cells by multiples of so many."""
 
-
-SHORT = 256
-"""Cells of a sequence up to which ggml's flash attention is the faster one on CPUs, see LOG.md."""
+SHORT = 512
+"""Cells of each of several sequences up to which flash attention is the faster one on CPUs, see LOG.md."""
 
 
 class Layout(Struct, frozen=True):
@@ -29,9 +29,9 @@ class Layout(Struct, frozen=True):
         return self.num_cells if self.is_shared else self.num_rows * self.num_cells
 
     @property
-    def is_short(self) -> bool:
-        """Nobody has more cells to look at than few."""
-        return not self.is_shared and self.num_cells <= SHORT
+    def is_crowd(self) -> bool:
+        """Several may run side by side, and nobody has more than few cells to look at."""
+        return not self.is_shared and self.num_rows > 1 and self.num_cells <= SHORT
 
     def stream(self, row: int) -> tuple[int, int]:
         """Which of the memory's streams, parts that know nothing of each other, is the row's; how many."""
@@ -46,10 +46,11 @@ class Layout(Struct, frozen=True):
 def choose(lengths: Sequence[int], num_rows: int, context: int, *, is_divisible: bool) -> Layout | None:
     """The best layout of at most `context` tokens for sequences of these lengths; None if there is none.
 
-    Best is one that has cells of its own for everyone who may come, then one that has them for these.
+    For several, best is one that has cells of its own for everyone who may come, then one that has them for
+    these.
     """
     longest = max(lengths, default=0)
-    for rows in (num_rows, max(1, len(lengths))):
+    for rows in (num_rows, len(lengths)) if len(lengths) > 1 else (1,):
         most = context // rows // UNIT * UNIT
         if is_divisible and longest <= most:
             return Layout(rows, min(most, _doubled(longest)), is_shared=False)

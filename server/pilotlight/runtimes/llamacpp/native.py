@@ -131,7 +131,6 @@ class Llama:
         self._params = params = lib.llama_context_default_params()
         params.n_batch = largest_batch
         params.n_ubatch = GPU_MICROBATCH if self._has_gpu else MICROBATCH
-        params.n_outputs_max = layout.num_rows  # the least it takes; every row costs a vocabulary of floats
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         params.type_k, params.type_v = TYPES[kv.keys], TYPES[kv.values]
@@ -183,6 +182,7 @@ class Llama:
         self._views.clear()
         self._params.n_ctx = layout.num_cells_in_all
         self._params.n_seq_max = layout.num_rows
+        self._params.n_outputs_max = layout.num_rows  # the least; every row costs a vocabulary of floats
         self._params.kv_unified = layout.is_shared
         self._uses_flash = self.would_flash(layout)
         auto, off = lib.LLAMA_FLASH_ATTN_TYPE_AUTO, lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -196,7 +196,7 @@ class Llama:
 
     def would_flash(self, layout: Layout) -> bool:
         """Attention over a memory of this layout would be flash attention."""
-        wants_flash = self._has_gpu or self._needs_flash or layout.is_short or not self.has_plain_memory
+        wants_flash = self._has_gpu or self._needs_flash or layout.is_crowd or not self.has_plain_memory
         return self.can_flash and wants_flash
 
     # --- what the file says ---
