@@ -118,13 +118,5 @@ async def test_what_comes_after_the_release_is_dropped() -> None:
     answer.put(ITEMS[0])
     answer.close()
     answer.put(ITEMS[1])
-    assert answer.queued() == []
-
-
-async def test_queued_takes_what_is_there() -> None:
-    """Without waiting, and once."""
-    answer = Releases().answer
-    for item in ITEMS[:2]:
-        answer.put(item)
-    assert answer.queued() == ITEMS[:2]
-    assert answer.queued() == []
+    answer.end()
+    assert [items async for items in answer] == []

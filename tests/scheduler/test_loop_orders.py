@@ -101,7 +101,7 @@ async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench
     bench.worker.say(Admitted(number, 3), Delta(number, 0, "so far", 2))
     bench.loop.obey(Orders(refusals={RequestClass.INTERACTIVE: ThermalCritical("too hot")}))
     await settle()
-    assert answer.queued() == [Accepted(3), Chunk(0, "so far", 2)]
+    assert await anext(answer) == [Accepted(3), Chunk(0, "so far", 2)]
     with pytest.raises(ThermalCritical):
         await read(answer)
     assert bench.worker.cancels == [number]

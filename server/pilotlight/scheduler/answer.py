@@ -21,8 +21,8 @@ class Answer:
     """What a request hears: `Accepted`, then `Chunk`s and one `Finished` per sequence, then the end.
 
     Each iteration brings all that has come since the last one; it raises the `Error` that ended the request,
-    if one did. Leaving the `async with` block, by
-    whatever way, releases the request exactly once: it is cancelled if it still runs.
+    if one did. Leaving the `async with` block, by whatever way, releases the request exactly once: it is
+    cancelled if it still runs.
     """
 
     def __init__(self, request_id: str, release: Callable[[], None]) -> None:
@@ -79,10 +79,6 @@ class Answer:
                 raise StopAsyncIteration
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
-        return self.queued()
-
-    def queued(self) -> list[Item]:
-        """Reader: take what is there already, without waiting."""
         items, self._items = self._items, []
         return items
 
