@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.runtimes.llamacpp.layout import SHORT, UNIT, Layout, choose
+from pilotlight.runtimes.llamacpp.layout import SHORT, SHORT_ALONE, UNIT, Layout, choose
 
 all_lengths = st.lists(st.integers(1, 9000), max_size=8)
 contexts = st.integers(1, 40_000)
@@ -47,18 +47,19 @@ def test_who_is_alone_has_one_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "is_crowd"),
+    ("layout", "suits_flash"),
     [
         (Layout(8, SHORT, is_shared=False), True),
         (Layout(2, SHORT, is_shared=False), True),
-        (Layout(1, UNIT, is_shared=False), False),
+        (Layout(1, SHORT_ALONE, is_shared=False), True),
+        (Layout(1, SHORT, is_shared=False), False),
         (Layout(8, SHORT + UNIT, is_shared=False), False),
         (Layout(8, SHORT, is_shared=True), False),
     ],
 )
-def test_a_crowd_is_several_short_ones(layout: Layout, is_crowd: bool) -> None:
-    """Each with cells of its own."""
-    assert layout.is_crowd is is_crowd
+def test_flash_attention_is_for_short_memory(layout: Layout, suits_flash: bool) -> None:
+    """Which is longer for several, each with cells of its own."""
+    assert layout.suits_flash is suits_flash
 
 
 def test_a_layout_holds_so_many_rows_of_such_lengths() -> None:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
-from pilotlight.runtimes.llamacpp.layout import UNIT, Layout, choose
+from pilotlight.runtimes.limits import HEADROOM
+from pilotlight.runtimes.llamacpp.layout import Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.llamacpp.state import Bytes, SequenceState
 from pilotlight.runtimes.rows import DecodeError, Floats, Interrupted
@@ -192,8 +193,7 @@ class LlamaDecoder:
 
     def rest(self) -> None:
         held = self._llama.num_held(0)
-        # With room for its next turn.
-        wanted = self._choose([min(held + UNIT, self._context)] if held else [])
+        wanted = self._choose([min(held + HEADROOM, self._context)] if held else [])
         if wanted is not None and wanted.num_cells_in_all < self._layout.num_cells_in_all:
             self._divide(wanted, num_rows=1)
 

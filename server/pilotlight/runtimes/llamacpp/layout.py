@@ -13,7 +13,8 @@ UNIT = 256
 """llama.cpp makes cells by multiples of so many."""
 
 SHORT = 512
-"""Cells of each of several sequences up to which flash attention is the faster one on CPUs, see LOG.md."""
+SHORT_ALONE = 256
+"""Cells of each of several sequences, and of one alone, for which flash attention is faster on CPUs: LOG.md."""
 
 
 class Layout(Struct, frozen=True):
@@ -29,9 +30,9 @@ class Layout(Struct, frozen=True):
         return self.num_cells if self.is_shared else self.num_rows * self.num_cells
 
     @property
-    def is_crowd(self) -> bool:
-        """Several may run side by side, and nobody has more than few cells to look at."""
-        return not self.is_shared and self.num_rows > 1 and self.num_cells <= SHORT
+    def suits_flash(self) -> bool:
+        """Nobody has more than few cells to look at."""
+        return not self.is_shared and self.num_cells <= (SHORT if self.num_rows > 1 else SHORT_ALONE)
 
     def stream(self, row: int) -> tuple[int, int]:
         """Which of the memory's streams, parts that know nothing of each other, is the row's; how many."""

@@ -196,7 +196,7 @@ class Llama:
 
     def would_flash(self, layout: Layout) -> bool:
         """Attention over a memory of this layout would be flash attention."""
-        wants_flash = self._has_gpu or self._needs_flash or layout.is_crowd or not self.has_plain_memory
+        wants_flash = self._has_gpu or self._needs_flash or layout.suits_flash or not self.has_plain_memory
         return self.can_flash and wants_flash
 
     # --- what the file says ---
