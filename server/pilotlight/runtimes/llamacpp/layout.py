@@ -14,7 +14,7 @@ UNIT = 256
 
 SHORT = 512
 SHORT_ALONE = 256
-"""Cells of each of several sequences, and of one alone, for which flash attention is faster on CPUs: LOG.md."""
+"""Cells of each of several sequences, and of one alone, for which flash attention is best on CPUs: LOG.md."""
 
 
 class Layout(Struct, frozen=True):
