@@ -43,7 +43,7 @@ PROGRESS_STEP = 0.01
 BUNDLE_S = 0.008
 """Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
 
-REST_S = 30.0
+REST_S = 60.0
 """Without a request for so long, memory is worth more than a crowd's time: it waits 0.1 s for it at most."""
 
 TELL_S = 0.25
