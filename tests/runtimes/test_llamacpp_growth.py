@@ -12,6 +12,7 @@ from pilotlight.core import FinishReason
 from pilotlight.runtimes.limits import HEADROOM
 from pilotlight.runtimes.llamacpp.layout import UNIT, Layout, choose
 from pilotlight.runtimes.llamacpp.native import Llama
+from pilotlight.runtimes.llamacpp.state import SequenceState
 from pilotlight.worker.protocol import Generate, Refused
 
 CONTEXT = 32 * UNIT
@@ -190,6 +191,21 @@ def test_a_crowd_gives_memory_back_when_it_rests(bench: Bench, length: int) -> N
     assert np.array_equal(same.packed(), after.packed())
     for seed in range(2):
         assert bench.answer(generate(tokens(length, seed), max_tokens=5)).end.cached_tokens == length - 1
+
+
+def test_shared_memory_is_given_back_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model whose states can only be restored in whole."""
+    monkeypatch.setattr(SequenceState, "is_plain", lambda *_, **__: False)
+    bench = llamacpp(write_tiny_gguf(tmp_path / "long.gguf", context=CONTEXT), context=CONTEXT)
+    bench.answers([generate(tokens(2 * UNIT, seed), max_tokens=5) for seed in range(3)])
+    assert layout(bench) == Layout(4, 8 * UNIT, is_shared=True)
+    held = bench.runtime.state().cells_used
+    bench.runtime.rest()
+    assert layout(bench) == Layout(4, 4 * UNIT, is_shared=True)
+    state = bench.runtime.state()
+    assert (state.fault, state.cells_used) == (None, held)
+    rests = next(bench.runtime._memory.kept()).tokens
+    assert bench.answer(generate([*rests, *tokens(20)], max_tokens=5)).end.cached_tokens == held
 
 
 def test_nobody_rests_while_something_runs(bench: Bench) -> None:

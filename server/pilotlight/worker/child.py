@@ -44,7 +44,7 @@ BUNDLE_S = 0.008
 """Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
 
 REST_S = 60.0
-"""Without a request for so long, memory is worth more than a crowd's time: it waits 0.1 s for it at most."""
+"""Without a request for so long, memory is worth more than the moment that a crowd waits until it is made."""
 
 TELL_S = 0.25
 """How often the daemon is told for whom was computed, between the ends of requests."""
@@ -120,8 +120,9 @@ def _next_task(runtime: Runtime, intake: Intake) -> Task:
     """Wait for it; in a lull, the runtime works ahead, and then gives back memory."""
     while True:
         has_ahead = runtime.has_ahead and not runtime.has_work
+        patience_s = LULL_S if has_ahead else REST_S if runtime.has_spare else None
         try:
-            return intake.tasks.get(timeout=LULL_S if has_ahead else REST_S if runtime.has_spare else None)
+            return intake.tasks.get(timeout=patience_s)
         except queue.Empty:
             if has_ahead:
                 runtime.work_ahead(intake.is_wanting)
