@@ -9,6 +9,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from comparison import Comparison, Side
 from load import MICRO_PLAN, REAL_PLAN, SCENARIOS, Figures, Load, Plan, measure
 from models import SHAPES, ensure_model
 from processes import at_rest
+from rest import start_up
 from servers import (
     Launch,
     Server,
@@ -30,6 +32,7 @@ from servers import (
 )
 from table import Target
 
+START = "start"  # The one scenario that needs a server of its own.
 # Below this the server's own work outweighs the model's: other targets, and more repeats in each round.
 MICRO_FILE_BYTES = 32 * 2**20
 
@@ -57,10 +60,12 @@ MICRO_TARGETS = {
 }
 
 
-def side(launch: Launch, server: Server, plan: Plan) -> Side:
-    """A server under the load of `load.py`."""
+def side(launch: Launch, server: Server, plan: Plan, another: Callable[[], Launch]) -> Side:
+    """A server under the load of `load.py`; `another` is one of its kind to be started beside it."""
 
     async def measure_round(number: int, scenario: str) -> Figures:
+        if scenario == START:
+            return {"start to first token s": (await start_up(another()))["first token s"]}
         figures = await measure(Load(server.url, server.model, server.pid, plan, number), [scenario])
         # What it computes ahead after the last answer is not to fall into the other's turn.
         await at_rest(server.pid)
@@ -75,16 +80,26 @@ async def compare(args: argparse.Namespace) -> Comparison:
     is_micro = _num_bytes(args.model) < MICRO_FILE_BYTES
     plan = MICRO_PLAN if is_micro else REAL_PLAN
     comparison = Comparison(MICRO_TARGETS if is_micro else REAL_TARGETS)
-    for start in range(args.starts):
-        async with AsyncExitStack() as stack:
-            state = stack.enter_context(tempfile.TemporaryDirectory(prefix="pilotlight-bench-"))
-            ours = pilotlight(find_pilotlight(args.pilotlight), Path(state), settings)
-            theirs = peer(args.peer, settings)
-            # Who comes first gets the better memory, or the worse.
-            order = (ours, theirs) if start % 2 == 0 else (theirs, ours)
-            servers = {one: await stack.enter_async_context(running(one)) for one in order}
-            sides = side(ours, servers[ours], plan), side(theirs, servers[theirs], plan)
-            await comparison.run(sides, args.rounds, args.scenarios)
+    with tempfile.TemporaryDirectory(prefix="pilotlight-bench-") as states:
+
+        def our_launch() -> Launch:
+            command = find_pilotlight(args.pilotlight)
+            return pilotlight(command, Path(tempfile.mkdtemp(dir=states)), settings)
+
+        def their_launch() -> Launch:
+            return peer(args.peer, settings)
+
+        for start in range(args.starts):
+            async with AsyncExitStack() as stack:
+                ours, theirs = our_launch(), their_launch()
+                # Who comes first gets the better memory, or the worse.
+                order = (ours, theirs) if start % 2 == 0 else (theirs, ours)
+                servers = {one: await stack.enter_async_context(running(one)) for one in order}
+                sides = (
+                    side(ours, servers[ours], plan, our_launch),
+                    side(theirs, servers[theirs], plan, their_launch),
+                )
+                await comparison.run(sides, args.rounds, args.scenarios)
     return comparison
 
 
@@ -94,6 +109,7 @@ def _num_bytes(model: Path) -> int:
 
 
 def _arguments() -> argparse.Namespace:
+    scenarios = [START, *SCENARIOS]
     parser = argparse.ArgumentParser(description="Compare Pilotlight with a runtime's own server.")
     parser.add_argument(
         "--peer",
@@ -115,7 +131,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--starts", type=int, default=1, help="of both servers: where one's memory lies counts for 5 %%"
     )
-    parser.add_argument("--scenarios", nargs="+", choices=SCENARIOS, default=list(SCENARIOS))
+    parser.add_argument("--scenarios", nargs="+", choices=scenarios, default=scenarios)
     parser.add_argument("--json", type=Path, help="also write all figures here")
     return parser.parse_args()
 

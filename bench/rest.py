@@ -33,14 +33,14 @@ TARGETS = {
 
 async def rest(launch: Launch, num_starts: int, idle_s: float) -> Figures:
     """Start a few times, then watch one daemon idle, first alone and then with a loaded worker."""
-    starts = [await _start(launch) for _ in range(num_starts)]
+    starts = [await start_up(launch) for _ in range(num_starts)]
     figures = {name: statistics.median(start[name] for start in starts) for name in starts[0]}
     async with running(launch) as server:
         return figures | await _idle_alone(server, idle_s) | await _idle_loaded(server, idle_s)
 
 
-async def _start(launch: Launch) -> Figures:
-    """Seconds from exec to the printed URL, and on to the first streamed token of the built-in model."""
+async def start_up(launch: Launch) -> Figures:
+    """Seconds from exec to readiness, and from exec to the first streamed token of `launch.model`."""
     async with running(launch) as server, Client(server.url, server.model) as client:
         asked_s = time.perf_counter()
         reply = await client.chat(GREETING, 8)
