@@ -39,13 +39,14 @@ def write_tiny_gguf(
     width: int = 64,
     layers: int = 2,
     original_context: int = 0,
+    kind: gguf.GGMLQuantizationType = gguf.GGMLQuantizationType.Q8_0,
 ) -> Path:
     """Write the file and return its path; the same arguments give the same bytes.
 
     `end_bias` is how much likelier than others `<|im_end|>` is, in logits: at -12 answers run to their token
     limit, at 0 sampled ones end somewhere. Unless `is_printable`, bytes that are no ASCII text come as often
     as others. `width` (a multiple of 64) and `layers` make it slower. With an `original_context` there
-    are two sets of rotary factors, one for contexts up to that, one for longer ones.
+    are two sets of rotary factors, one for contexts up to that, one for longer ones. Matrices are in `kind`.
     """
     tokens, writer = _begin(path, context, width, layers, 2 * width)
     if chat_template is not None:
@@ -54,7 +55,7 @@ def write_tiny_gguf(
         _add_rope_factors(writer, original_context)
     bias = _biases(tokens, end_bias, is_printable)
     for name, weights in _weights(np.random.default_rng(seed), bias, width, layers).items():
-        _add_tensor(writer, name, weights)
+        _add_tensor(writer, name, weights, kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -219,10 +220,11 @@ def _weights(
     return tensors
 
 
-def _add_tensor(writer: gguf.GGUFWriter, name: str, weights: npt.NDArray[np.float32]) -> None:
-    """Matrices in Q8_0, as real files have them; norms in 32 bits."""
+def _add_tensor(
+    writer: gguf.GGUFWriter, name: str, weights: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType
+) -> None:
+    """Matrices in few bits, as real files have them; norms in 32."""
     if weights.ndim == 1:
         writer.add_tensor(name, weights)
         return
-    kind = gguf.GGMLQuantizationType.Q8_0
     writer.add_tensor(name, gguf.quantize(weights, kind), raw_dtype=kind)

@@ -179,7 +179,7 @@ class Loading(Struct, frozen=True):
     kv_cache_type: str = "auto"
     """See `runtimes.kv_types`."""
     mmap: bool | None = None
-    """The file is mapped instead of read; None: as the mode of the crash ladder has it."""
+    """The file is mapped instead of read; None: as the mode of the crash ladder and the weights want it."""
     gpu_layers: int = -1
     """Layers that a GPU computes, if the library's build knows one; -1 for all."""
     lora: tuple[Lora, ...] = ()

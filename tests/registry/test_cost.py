@@ -24,7 +24,7 @@ from pilotlight.registry.cost import (
 from pilotlight.registry.gguf import read_header, read_model
 from pilotlight.registry.ladder import features
 from pilotlight.registry.reader import HeaderError
-from pilotlight.registry.shape import Group, Shape
+from pilotlight.registry.shape import Shape
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.llamacpp.layout import UNIT, choose
@@ -153,16 +153,22 @@ def test_a_repacked_output_matrix_is_a_second_copy() -> None:
     assert twice - found.bytes_weights == found.tied.num_bytes
 
 
-def test_what_is_repacked_of_a_mapped_file_is_there_twice() -> None:
-    """In its pages, and in the worker's memory: all matrices but the embedding, of these kinds."""
-    groups = {"": Group(100, 50, 700), "Q4_0": Group(600, 150, 750), "F16": Group(50, 0, 50)}
-    found = replace(shape("Llama 3.2 1B"), matrices=groups, tied=None)
+def test_of_a_mapped_file_what_is_repacked_is_let_go_of() -> None:
+    """All matrices but the embedding, of these kinds; the rest stays in its pages."""
+    matrices = {"": 100, "Q4_0": 600, "F16": 50}
+    found = replace(shape("Llama 3.2 1B"), matrices=matrices, bytes_weights=750, tied=None)
     layout = Layout(mmap=True, repacked=frozenset(("Q4_0", "Q4_K")))
     parts = estimate(found, layout).at_load
-    assert (parts.weights, parts.mapped) == (600, 700), "what is behind the last tensor in use is given back"
-    sharded = estimate(replace(found, is_sharded=True), layout).at_load
-    assert (sharded.weights, sharded.mapped) == (600, found.bytes_weights)
+    assert (parts.weights, parts.mapped) == (600, 150)
     assert estimate(found, replace(layout, mmap=False)).at_load.weights == found.bytes_weights
+
+
+def test_a_file_is_better_mapped_if_most_of_it_is_repacked() -> None:
+    """What is used in place is faster in huge pages, which files have none of."""
+    found = replace(shape("Llama 3.2 1B"), matrices={"": 100, "Q4_0": 300, "F16": 200}, bytes_weights=600)
+    assert not found.is_better_mapped(frozenset(("Q4_0",)))
+    assert found.is_better_mapped(frozenset(("Q4_0", "F16")))
+    assert not found.is_better_mapped(frozenset())
 
 
 def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
@@ -170,7 +176,7 @@ def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
     found = Shape.of(read_model(tiny_gguf))
     embedding = found.num_vocab * 64 // 32 * 34
     norms = 5 * 64 * 4
-    sizes = {kind: group.num_bytes for kind, group in found.matrices.items()}
+    sizes = found.matrices
     assert sizes == {"": embedding + norms, "Q8_0": found.bytes_weights - embedding - norms}
     assert found.bytes_mapped(()) == found.bytes_weights
 

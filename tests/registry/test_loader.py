@@ -1,12 +1,17 @@
 """From a model to a loaded worker, against real child processes."""
 
+import sys
 from pathlib import Path
 
+import gguf
 import pytest
 
+from gguf_factory import write_tiny_gguf
 from pilotlight.core import Model, Severity
 from pilotlight.errors import WorkerFailed
 from pilotlight.notices import Notices
+from pilotlight.registry import ladder
+from pilotlight.registry.cost import repacked_kinds
 from pilotlight.registry.costs import Costs
 from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.loader import Loader
@@ -110,6 +115,29 @@ async def test_what_a_loaded_model_holds_is_recorded(bench: Bench) -> None:
     assert cost is not None
     assert cost.is_measured
     assert cost.at_load.private > 5_000_000
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or "Q4_0" not in repacked_kinds(ladder.features()),
+    reason="only Linux lets go of files, and this processor takes weights as they are",
+)
+async def test_a_file_is_let_go_of_once_it_is_repacked(bench: Bench) -> None:
+    """The worker holds its own copy, and of the file what is looked up."""
+    kind = gguf.GGMLQuantizationType.Q4_0
+    path = write_tiny_gguf(bench.folder / "tiny.gguf", width=512, layers=4, kind=kind)
+    loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
+    worker = await loader.load(Model("tiny", path), lambda _: None)
+    try:
+        held = _bytes_held(worker.pid, path)
+    finally:
+        await worker.stop()
+    assert 0 < held < 1.5e6, "of 5 MB"
+
+
+def _bytes_held(pid: int, file: Path) -> int:
+    """Of a mapped file."""
+    mappings = Path(f"/proc/{pid}/smaps").read_text().split(str(file))[1:]
+    return sum(int(one.split("Rss:")[1].split()[0]) * 1024 for one in mappings)
 
 
 async def test_a_hostile_file_starts_no_worker(bench: Bench) -> None:

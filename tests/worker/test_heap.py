@@ -1,13 +1,15 @@
 """How a worker takes memory."""
 
+import mmap
 import platform
+import sys
 from pathlib import Path
 
 import pytest
 
 from pilotlight.core import Model
 from pilotlight.worker.handle import Worker
-from pilotlight.worker.heap import with_huge_pages
+from pilotlight.worker.heap import let_go_of_files, with_huge_pages
 
 OURS = "glibc.malloc.hugetlb=1"
 THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
@@ -53,3 +55,28 @@ def _flags(pid: int) -> list[list[str]]:
     """Of each mapping."""
     lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
     return [line.split()[1:] for line in lines if line.startswith("VmFlags:")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets go of them")
+def test_a_mapped_file_is_let_go_of_and_still_there(tmp_path: Path) -> None:
+    """None of its pages is held until one is touched."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"x" * 2**20)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        assert mapped[:] == b"x" * 2**20
+        assert resident_kib("self", path) == 1024
+        let_go_of_files()
+        assert resident_kib("self", path) == 0
+        assert mapped[-1:] == b"x"
+
+
+def resident_kib(pid: int | str, path: Path) -> int:
+    """Of the mappings of this file."""
+    found, is_it = 0, False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):
+            is_it = line.endswith(str(path))
+        elif is_it and name == "Rss:":
+            found += int(rest[0])
+    return found

@@ -6,6 +6,7 @@ mode, library build and machine; for anything else there is an estimate again.
 
 import hashlib
 import json
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
-from pilotlight.core import Cost, Model, Size
+from pilotlight.core import Cost, Loading, Model, Size
 from pilotlight.registry import ladder
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gpu import computing
@@ -75,6 +76,15 @@ class Costs:
             cost = replace(cost, context=context, refusal=refusal)
             self._known[model.name] = cost
         return cost
+
+    def loading(self, model: Model, mode: str) -> Loading:
+        """The model's, with what it leaves open decided for this mode. Raises like `estimate`."""
+        from pilotlight.registry.shape import Shape
+
+        shape = self._shape(model)
+        if not isinstance(shape, Shape):
+            return model.loading
+        return replace(model.loading, mmap=layout(model, shape, mode, self._devices(model)).mmap)
 
     def known(self, model: Model) -> Cost | None:
         """What `estimate` or `record` last led to; reads nothing."""
@@ -148,6 +158,8 @@ def layout(model: Model, shape: "Shape", mode: str, devices: tuple[Device, ...] 
     from pilotlight.registry.cost import GPU_MICROBATCH, MICROBATCH, Layout, repacked_kinds
 
     is_full = mode == "full"
+    # Beside a GPU weights lie where it can fetch them, in their own order.
+    repacked = repacked_kinds(ladder.features()) if is_full and not devices else frozenset()
     kv = KvTypes.parse(model.loading.kv_cache_type) or KvTypes()
     return Layout(
         context=model.context or default_context(shape.context_trained),
@@ -158,12 +170,18 @@ def layout(model: Model, shape: "Shape", mode: str, devices: tuple[Device, ...] 
         flash_attention=mode != "plain"
         and (bool(devices) or kv.has_quantized_values or not shape.has_plain_memory),
         microbatch=GPU_MICROBATCH if devices else MICROBATCH,
-        mmap=not is_full if model.loading.mmap is None else model.loading.mmap,
-        # Beside a GPU weights lie where it can fetch them, in their own order.
-        repacked=repacked_kinds(ladder.features()) if is_full and not devices else frozenset(),
+        mmap=_is_mapped(model, shape, repacked) if is_full else model.loading.mmap is not False,
+        repacked=repacked,
         gpu_layers=0 if all(device.is_integrated for device in devices) else model.loading.gpu_layers,
         bytes_adapters=sum(adapters.bytes_of(lora, shape.architecture) for lora in model.loading.lora),
     )
+
+
+def _is_mapped(model: Model, shape: "Shape", repacked: frozenset[str]) -> bool:
+    """In the full mode, where only Linux lets go of what was repacked."""
+    if model.loading.mmap is not None:
+        return model.loading.mmap
+    return sys.platform == "linux" and shape.is_better_mapped(repacked)
 
 
 def _corrected(found: "Estimate", measured: Measured | None) -> Cost:

@@ -7,7 +7,7 @@ import anyio
 import structlog
 from msgspec.structs import replace
 
-from pilotlight.core import Archive, Cost, Model, Severity, WorkerInfo
+from pilotlight.core import Archive, Cost, Loading, Model, Severity, WorkerInfo
 from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry import oom
@@ -122,6 +122,12 @@ class Loader:
             log.info("cost unknown", model=model.name, error=str(exc))
             return None
 
+    def _loading(self, model: Model, mode: str) -> Loading:
+        try:
+            return self._costs.loading(model, mode)
+        except (HeaderError, OSError):  # the worker says it better
+            return model.loading
+
     def _measure(self, model: Model, mode: str, pid: int) -> None:
         if (size := size_of(pid)) is not None:
             with suppress(HeaderError, OSError):  # the file has changed since
@@ -133,7 +139,8 @@ class Loader:
         try:
             # Broken off in the middle, nobody would own the process.
             with anyio.CancelScope(shield=True):
-                worker = await Worker.spawn(model)
+                loading = await anyio.to_thread.run_sync(self._loading, model, mode)
+                worker = await Worker.spawn(replace(model, loading=loading))
         except OSError as exc:
             raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
         try:

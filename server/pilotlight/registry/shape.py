@@ -1,6 +1,7 @@
 """The sizes of a GGUF model that decide what it costs, from its header."""
 
 import re
+from collections import Counter
 from collections.abc import Container, Mapping
 
 from msgspec import Struct, field
@@ -44,22 +45,6 @@ class Layer(Struct, frozen=True):
     state_bytes: int = 0
 
 
-class Group(Struct, frozen=True):
-    """Tensors of one file: what they take, and where the first begins and the last ends."""
-
-    num_bytes: int
-    start: int
-    end: int
-
-    @classmethod
-    def of(cls, tensors: list[Tensor]) -> "Group":
-        return cls(
-            num_bytes=sum(one.num_bytes for one in tensors),
-            start=min(one.offset for one in tensors),
-            end=max(one.offset + one.num_bytes for one in tensors),
-        )
-
-
 class Shape(Struct, frozen=True):
     """The sizes of a model that decide what it costs."""
 
@@ -77,11 +62,10 @@ class Shape(Struct, frozen=True):
     bytes_weights: int
     bytes_active: int
     """Weights that one token passes through."""
-    matrices: Mapping[str, Group] = field(default_factory=dict)
-    """By their kind; under "" what is only looked up, or has one row."""
+    matrices: Mapping[str, int] = field(default_factory=dict)
+    """Bytes by their kind; under "" of what is only looked up, or has one row."""
     bytes_by_place: tuple[int, ...] = ()
     """Weights of what is looked up, of each layer, and of the output."""
-    is_sharded: bool = False
     tied: Tensor | None = None
     """The embedding, if it is the output matrix, too."""
 
@@ -92,17 +76,18 @@ class Shape(Struct, frozen=True):
 
     def bytes_repacked(self, kinds: Container[str]) -> int:
         """Of the matrices of these kinds."""
-        return sum(group.num_bytes for kind, group in self.matrices.items() if kind in kinds)
+        return sum(num_bytes for kind, num_bytes in self.matrices.items() if kind in kinds)
 
     def bytes_mapped(self, repacked: Container[str]) -> int:
-        """Of a mapped file: from the first to the last tensor used where it is; the rest is given back.
+        """Of a mapped file: what is used where it is; the rest is let go of."""
+        return self.bytes_weights - self.bytes_repacked(repacked)
 
-        In the shards of a model offsets begin anew, so they count in whole.
+    def is_better_mapped(self, repacked: Container[str]) -> bool:
+        """Most of it is only read to be repacked, so a copy of it would be made in vain.
+
+        What is used where it is had better be read: it lies in huge pages then.
         """
-        used = [group for kind, group in self.matrices.items() if kind not in repacked]
-        if not used or self.is_sharded:
-            return self.bytes_weights
-        return max(group.end for group in used) - min(group.start for group in used)
+        return 2 * self.bytes_repacked(repacked) > self.bytes_weights
 
     def divided(self, num_staying: int) -> tuple["Shape", "Shape"]:
         """The first so many layers with what is looked up, and the others with the output.
@@ -140,7 +125,6 @@ class Shape(Struct, frozen=True):
             bytes_active=_bytes_active(header, facts, embedding),
             matrices=_matrices(header),
             bytes_by_place=_bytes_by_place(header, facts.num_layers),
-            is_sharded=(header.number("split.count") or 1) > 1,
             tied=None if "output.weight" in tensors else embedding,
         )
 
@@ -154,12 +138,12 @@ def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> 
     return header.bytes_weights - looked_up - idle
 
 
-def _matrices(header: Header) -> dict[str, Group]:
-    found: dict[str, list[Tensor]] = {}
+def _matrices(header: Header) -> dict[str, int]:
+    found: Counter[str] = Counter()
     for tensor in header.tensors:
         is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
-        found.setdefault(tensor.kind if is_multiplied else "", []).append(tensor)
-    return {kind: Group.of(tensors) for kind, tensors in found.items()}
+        found[tensor.kind if is_multiplied else ""] += tensor.num_bytes
+    return dict(found)
 
 
 def _bytes_by_place(header: Header, num_layers: int) -> tuple[int, ...]:

@@ -27,6 +27,7 @@ from pilotlight.runtimes.llamacpp.vocabulary import LlamaVocabulary
 from pilotlight.runtimes.llamacpp.waiting import Waiting
 from pilotlight.runtimes.offload import refusal
 from pilotlight.runtimes.rows import DecodeError, Floats
+from pilotlight.worker import heap
 from pilotlight.worker.protocol import Load
 
 LOG_ERROR = 4
@@ -64,8 +65,8 @@ class Mode(Struct, frozen=True):
     """Repacked weights and AMX: fast, and what crashes where a machine promises AMX and has none."""
     flash_attention: bool
     mmap: bool
-    """With repacked weights a mapped file is a second copy;
-    without, it is the only one and can be paged out."""
+    """Unless `Loading.mmap` says otherwise. With repacked weights a mapped file is let go of once they are;
+    without, it is the only copy and can be paged out."""
 
 
 MODES = {
@@ -109,6 +110,10 @@ class Llama:
         self._model = lib.llama_model_load_from_file(os.fsencode(path), params)
         if not self._model:
             raise LoadError(f"llama.cpp cannot load {path.name}: {self.said()}")
+        if mode.mmap and mode.extra_buffers:
+            # Of what was repacked there is a copy now. Done before anything is computed, so that what is
+            # used in place is there when the worker is measured.
+            heap.let_go_of_files()
         self._adapters = Adapters(lib, self._model, load.loading.lora, self.said)
         self.vocabulary = LlamaVocabulary(lib, self._model)
         self.context_trained: int = lib.llama_model_n_ctx_train(self._model)
