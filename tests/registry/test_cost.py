@@ -176,8 +176,7 @@ def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
     found = Shape.of(read_model(tiny_gguf))
     embedding = found.num_vocab * 64 // 32 * 34
     norms = 5 * 64 * 4
-    sizes = found.matrices
-    assert sizes == {"": embedding + norms, "Q8_0": found.bytes_weights - embedding - norms}
+    assert found.matrices == {"": embedding + norms, "Q8_0": found.bytes_weights - embedding - norms}
     assert found.bytes_mapped(()) == found.bytes_weights
 
 

@@ -7,6 +7,7 @@ import gguf
 import pytest
 
 from gguf_factory import write_tiny_gguf
+from mappings import bytes_held
 from pilotlight.core import Model, Severity
 from pilotlight.errors import WorkerFailed
 from pilotlight.notices import Notices
@@ -128,16 +129,10 @@ async def test_a_file_is_let_go_of_once_it_is_repacked(bench: Bench) -> None:
     loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
     worker = await loader.load(Model("tiny", path), lambda _: None)
     try:
-        held = _bytes_held(worker.pid, path)
+        held = bytes_held(worker.pid, path)
     finally:
         await worker.stop()
     assert 0 < held < 1.5e6, "of 5 MB"
-
-
-def _bytes_held(pid: int, file: Path) -> int:
-    """Of a mapped file."""
-    mappings = Path(f"/proc/{pid}/smaps").read_text().split(str(file))[1:]
-    return sum(int(one.split("Rss:")[1].split()[0]) * 1024 for one in mappings)
 
 
 async def test_a_hostile_file_starts_no_worker(bench: Bench) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mappings import bytes_held
 from pilotlight.core import Model
 from pilotlight.worker.handle import Worker
 from pilotlight.worker.heap import let_go_of_files, with_huge_pages
@@ -64,19 +65,7 @@ def test_a_mapped_file_is_let_go_of_and_still_there(tmp_path: Path) -> None:
     path.write_bytes(b"x" * 2**20)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
         assert mapped[:] == b"x" * 2**20
-        assert resident_kib("self", path) == 1024
+        assert bytes_held("self", path) == 2**20
         let_go_of_files()
-        assert resident_kib("self", path) == 0
+        assert bytes_held("self", path) == 0
         assert mapped[-1:] == b"x"
-
-
-def resident_kib(pid: int | str, path: Path) -> int:
-    """Of the mappings of this file."""
-    found, is_it = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        name, *rest = line.split()
-        if not name.endswith(":"):
-            is_it = line.endswith(str(path))
-        elif is_it and name == "Rss:":
-            found += int(rest[0])
-    return found
