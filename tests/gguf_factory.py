@@ -56,10 +56,61 @@ def write_tiny_gguf(
     bias = _biases(tokens, end_bias, is_printable)
     for name, weights in _weights(np.random.default_rng(seed), bias, width, layers).items():
         _add_tensor(writer, name, weights, kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    _finish(writer)
+    return path
+
+
+def write_windowed_gguf(path: Path, window: int, *, width: int = 64, layers: int = 2) -> Path:
+    """Write an OLMo: every other layer looks back only `window` tokens."""
+    tokens, writer = _begin(path, 2048, width, layers, 2 * width, "olmo2")
+    writer.add_sliding_window(window)
+    writer.add_uint32("olmo2.attention.sliding_window_pattern", 2)
+    bias = _biases(tokens, end_bias=-12.0, is_printable=True)
+    ones, spares_bias = np.ones(width, np.float32), np.r_[0, np.ones(width - 1)].astype(np.float32)
+    tensors = _weights(np.random.default_rng(0), bias, width, layers)
+    for layer in range(layers):
+        # Norms are behind attention and feed-forward instead of before them, and in attention.
+        del tensors[f"blk.{layer}.attn_norm.weight"], tensors[f"blk.{layer}.ffn_norm.weight"]
+        tensors |= {
+            f"blk.{layer}.attn_q_norm.weight": ones,
+            f"blk.{layer}.attn_k_norm.weight": ones[: width // 2],
+            f"blk.{layer}.post_attention_norm.weight": spares_bias,
+            f"blk.{layer}.post_ffw_norm.weight": spares_bias,
+        }
+    for name, weights in tensors.items():
+        _add_tensor(writer, name, weights, gguf.GGMLQuantizationType.Q8_0)
+    _finish(writer)
+    return path
+
+
+def write_recurrent_gguf(path: Path, *, width: int = 64, state: int = 16, rank: int = 4) -> Path:
+    """Write a Mamba of one layer: what it remembers is one value for all tokens, which cannot be cut."""
+    tokens, writer = _begin(path, 2048, width, 1, 0, "mamba")
+    inner, kernel = 2 * width, 4
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    random = np.random.default_rng(0)
+
+    def normal(rows: int, columns: int) -> npt.NDArray[np.float32]:
+        return random.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
+
+    tensors = _weights(random, _biases(tokens, end_bias=-12.0, is_printable=True), width, layers=0) | {
+        "blk.0.attn_norm.weight": np.ones(width, np.float32),
+        "blk.0.ssm_in.weight": normal(2 * inner, width),
+        "blk.0.ssm_conv1d.weight": normal(inner, kernel),
+        "blk.0.ssm_conv1d.bias": np.zeros(inner, np.float32),
+        "blk.0.ssm_x.weight": normal(rank + 2 * state, inner),
+        "blk.0.ssm_dt.weight": normal(inner, rank),
+        "blk.0.ssm_dt.bias": np.zeros(inner, np.float32),
+        "blk.0.ssm_a": -np.ones((inner, state), np.float32),
+        "blk.0.ssm_d": np.ones(inner, np.float32),
+        "blk.0.ssm_out.weight": np.r_[np.zeros((1, inner), np.float32), normal(width - 1, inner)],
+    }
+    for name, weights in tensors.items():
+        writer.add_tensor(name, weights)
+    _finish(writer)
     return path
 
 
@@ -103,19 +154,23 @@ def write_lora(
         for part, shape in (("a", (rank, columns)), ("b", (rows, rank))):
             weights = random.normal(0, shape[1] ** -0.5, shape).astype(np.float32)
             writer.add_tensor(f"{name}.lora_{part}", weights)
+    _finish(writer)
+    return path
+
+
+def _finish(writer: gguf.GGUFWriter) -> None:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
 def _begin(
-    path: Path, context: int, width: int, layers: int, feed_forward: int
+    path: Path, context: int, width: int, layers: int, feed_forward: int, architecture: str = "llama"
 ) -> tuple[list[str], gguf.GGUFWriter]:
     """The vocabulary, and a file with everything but a chat template and tensors."""
     tokens, merges = _vocabulary()
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, architecture)
     writer.add_name("tiny")
     writer.add_context_length(context)
     writer.add_embedding_length(width)

@@ -8,6 +8,7 @@ from speaking import BUILTIN, GREEDY, Bench, builtin, generate, llamacpp
 
 from pilotlight.core import FinishReason, Prompt, Sampling
 from pilotlight.errors import BadRequest, ContextOverflow
+from pilotlight.runtimes.running import SMALLEST
 
 HOT = Sampling(temperature=2.0, seed=1)
 
@@ -134,6 +135,24 @@ def test_penalties_change_a_greedy_answer(bench: Bench, penalty: dict[str, float
     plain = replace(GREEDY, logit_bias=((token, 20.0),))
     alone = bench.answer(generate(PLAIN, plain, max_tokens=60)).text
     assert bench.answer(generate(PLAIN, replace(plain, **penalty), max_tokens=60)).text != alone
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-38, SMALLEST, 2 * SMALLEST])
+def test_the_smallest_temperatures_are_greedy(bench: Bench, temperature: float) -> None:
+    """Divided by them, logits would be infinite."""
+    greedy, asked = bench.answers([generate(PLAIN), generate(PLAIN, replace(HOT, temperature=temperature))])
+    assert asked.text == greedy.text
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, HOT])
+def test_the_smallest_repeat_penalties_are_alike(bench: Bench, sampling: Sampling) -> None:
+    """They make it say the same again and again."""
+    small, smallest = (
+        bench.answer(generate(PLAIN, replace(sampling, repeat_penalty=penalty)))
+        for penalty in (SMALLEST, 1e-40)
+    )
+    assert smallest.text == small.text
+    assert smallest.end.completion_tokens == 24
 
 
 def test_messages_are_rendered_with_the_models_template(bench: Bench) -> None:

@@ -18,7 +18,7 @@ def test_a_layout_holds_what_it_was_chosen_for(lengths: list[int], context: int,
         assert sum(lengths) > context
     else:
         assert layout.holds(lengths)
-        assert layout.num_cells_in_all <= max(context, UNIT)
+        assert UNIT <= layout.num_cells_in_all <= max(context, UNIT)
         assert is_divisible or layout.is_shared
 
 
@@ -26,7 +26,7 @@ def test_a_layout_holds_what_it_was_chosen_for(lengths: list[int], context: int,
 def test_cells_are_shared_only_where_they_must_be(lengths: list[int], context: int) -> None:
     """Nobody's attention looks at others' without need."""
     layout = choose(lengths, 8, context, is_divisible=True)
-    if max(lengths, default=0) <= context // max(1, len(lengths)) // UNIT * UNIT:
+    if max(lengths, default=1) <= context // max(1, len(lengths)) // UNIT * UNIT:
         assert layout is not None
         assert not layout.is_shared
 
@@ -37,6 +37,12 @@ def test_room_for_everybody_who_may_come_is_best() -> None:
     assert choose([3000, 20], 8, 8192, is_divisible=True) == Layout(2, 4096, is_shared=False)
     assert choose([5000, 20], 8, 8192, is_divisible=True) == Layout(8, 8192, is_shared=True)
     assert choose([8000, 300], 8, 8192, is_divisible=True) is None
+
+
+def test_nobody_gets_no_cells() -> None:
+    """llama.cpp takes none for as many as the model was trained for."""
+    assert choose([], 8, UNIT - 1, is_divisible=True) == Layout(8, UNIT, is_shared=True)
+    assert choose([], 8, UNIT, is_divisible=True) == Layout(1, UNIT, is_shared=False)
 
 
 def test_who_is_alone_has_one_row() -> None:

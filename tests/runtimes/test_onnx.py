@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from speaking import BUILTIN, Bench, builtin, generate, llamacpp
+from tokenizers import Tokenizer
 
 from pilotlight.core import Prompt
 from pilotlight.runtimes.folder import Folder
@@ -90,6 +91,19 @@ def test_text_becomes_the_library_s_own_tokens(genai: Any, bench: Bench, text: s
     """Special tokens, begin of text and all."""
     expected = genai.Tokenizer(str(MODEL)).encode(text).tolist()
     assert bench.tokenize(text, add_special=True) == expected
+
+
+def test_a_tokenizer_neither_cuts_nor_fills_up(tmp_path: Path) -> None:
+    """Though it may have been saved as it was for training."""
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.enable_truncation(max_length=8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    ours, plain = (Folder(path, num_vocab=2048, end_tokens=()) for path in (tmp_path, MODEL))
+    for text in ("hi", "one two three four five " * 5):
+        tokens = ours.tokenize(text, add_special=True)
+        assert tokens == plain.tokenize(text, add_special=True)
+        assert len(tokens) != 8
 
 
 def test_the_ends_are_the_library_s_own(genai: Any) -> None:

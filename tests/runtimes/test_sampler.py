@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pilotlight.core import Sampling
 from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.llamacpp.native import Llama
-from pilotlight.runtimes.llamacpp.sampler import Sampler
+from pilotlight.runtimes.llamacpp.sampler import ANSWER_TOKENS, Sampler
 
 NUM_VOCAB = 12
 
@@ -26,11 +26,26 @@ rows = st.lists(st.integers(-60, 60), min_size=NUM_VOCAB, max_size=NUM_VOCAB, un
 shares = st.floats(0.05, 0.95)
 
 
+class Recording:
+    """The library, and how far back its penalties were told to look."""
+
+    def __init__(self, library: Any) -> None:
+        self._library = library
+        self.last_n: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._library, name)
+
+    def llama_sampler_init_penalties(self, num_vocab: int, last_n: int, *penalties: float) -> Any:
+        self.last_n.append(last_n)
+        return self._library.llama_sampler_init_penalties(num_vocab, min(last_n, 2**20), *penalties)
+
+
 class FakeLlama:
     """As much of `Llama` as a sampler uses, without a model."""
 
     def __init__(self) -> None:
-        self.library: Any = import_llama()
+        self.library: Any = Recording(import_llama())
         self.vocabulary = SimpleNamespace(num_vocab=NUM_VOCAB)
         self.left: dict[int, float] = {}
         """The tokens that were left to draw from at the last draw, and their probabilities."""
@@ -183,6 +198,16 @@ def test_a_repeat_penalty_counts_the_prompt(draws: Any) -> None:
     sampler.pick()
     found = sampler.llama.left
     assert found[4] == found[5] < found[3] == found[0]
+
+
+def test_a_repeat_penalty_takes_memory_for_what_there_may_be(draws: Any) -> None:
+    """llama.cpp takes it at once: of all that can be asked, 8 GiB."""
+    sampler = draws(repeat_penalty=2.0, repeat_last_n=2**31 - 1, prompt=(3, 4, 5), seed=1)
+    assert sampler.llama.library.last_n == [3 + ANSWER_TOKENS]
+    sampler.row = sampler.row + 1
+    sampler.pick()
+    found = sampler.llama.left
+    assert found[3] == found[4] == found[5] < found[0]
 
 
 @pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])

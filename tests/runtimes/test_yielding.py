@@ -8,6 +8,7 @@ import pytest
 from speaking import Bench, builtin, generate
 
 from pilotlight.core import Prompt, RequestClass
+from pilotlight.runtimes.batching import NUM_COSTS
 from pilotlight.worker.protocol import Generate
 
 
@@ -94,6 +95,20 @@ def test_somebody_gets_a_row_though_all_are_taken(bench: Bench) -> None:
     bench.finish()
     assert {bench.speech(one).end.completion_tokens for one in others} == {30}
     assert bench.runtime._work_done <= work_done + 25 + 4
+
+
+def test_what_is_set_aside_in_its_prompt_was_not_cached(bench: Bench) -> None:
+    """It finds its own work when it goes on; nobody had done that before."""
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 1.0)
+    other = behind([9, 8, 7] * 20, max_tokens=1)
+    bench.start(other)
+    bench.step()
+    assert (bench.runtime.state().active, bench.runtime.state().waiting) == (1, 0)
+    begin(bench, *(ahead([token] * 25, max_tokens=40) for token in (2, 3, 4, 5)))
+    assert (bench.runtime.state().active, bench.runtime.state().waiting) == (4, 1)
+    bench.finish()
+    assert bench.speech(other).end.cached_tokens == 0
 
 
 def test_somebody_gets_the_memory_that_others_hold(bench: Bench) -> None:

@@ -72,11 +72,13 @@ class Ahead:
         if not self._memory.enter(sequence, source):
             return True
         assert sequence.row is not None
-        is_done = self._decoder.read(sequence.row, piece, source.shared, is_wanted)
+        # What it was to go on from may have been refused.
+        is_there = sequence.num_computed == source.shared
+        is_done = is_there and self._decoder.read(sequence.row, piece, source.shared, is_wanted)
         if is_done:
             sequence.num_computed = len(tokens)
-        self._memory.leave(sequence, keeps=True)
-        return is_done
+        self._memory.leave(sequence, keeps=is_there)
+        return is_done or not is_there
 
     def _opening(self, ending: Ending) -> list[int]:
         """What the next turn will begin with; nothing if the template knows of no next turn."""

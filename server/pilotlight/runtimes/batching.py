@@ -54,8 +54,8 @@ class Sequence:
         """Prompt and answer."""
         self.num_prompt = len(prompt)
         self.num_computed = 0
-        self.cached_tokens = 0
-        """Prompt tokens that were reused when the sequence first started."""
+        self.cached_tokens: int | None = None
+        """Prompt tokens that were reused when the sequence first got a row; None before."""
         self.row: int | None = None
         """Where it stands in the runtime's memory; None while waiting."""
         self.arrival = arrival

@@ -114,9 +114,13 @@ def _load_tokenizer(path: Path) -> Any:
     if not path.is_file():
         raise LoadError(f"{path.parent} has no {path.name}")
     try:
-        return Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_file(str(path))
     except Exception as exc:  # the library raises nothing more special
         raise LoadError(f"{path} is no tokenizer: {exc}") from exc
+    # Left over from training: prompts would be cut short, or filled up, in silence.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _byte_alphabet() -> dict[str, bytes]:

@@ -39,11 +39,14 @@ class Decoder(Protocol):
     """Tokens of a row that one call may compute."""
 
     is_interruptible: bool
-    """`read` and `compute` end when they are `is_wanted`."""
+    """`read` and `compute` end when they are `is_wanted`, where what they have begun can be taken back."""
 
     @property
     def can_cut(self) -> bool:
         """A row can go back to what it was some tokens ago."""
+
+    def can_go_back(self, row: int, num_tokens: int) -> bool:
+        """This one can be cut to its first tokens, and goes on as if it had never held more."""
 
     def open(self, *, num_rows: int, context: int) -> None:
         """Get ready for so many sequences, of so many tokens in all. Raises `LoadError`."""
@@ -158,12 +161,13 @@ class Memory(Generic[S]):
 
     def find(self, tokens: list[int], running: Iterable[S]) -> Source:
         """The longest computed prefix of `tokens`: of one of these running sequences, resting, or parked."""
-        best = Source()
-        if shared := shares_prefix(self._resting, tokens):
+        best, can_go_back = Source(), self._decoder.can_go_back
+        shared = shares_prefix(self._resting, tokens)
+        if shared and can_go_back(0, shared):
             best = Source(shared, row=0)
         for other in running:
             common = min(shares_prefix(other.tokens, tokens), other.num_computed)
-            if common > best.shared and self._decoder.can_cut:
+            if common > best.shared and other.row is not None and can_go_back(other.row, common):
                 best = Source(common, row=other.row)
         parked, shared = self._parking.match(tokens)
         if parked and shared > best.shared and self._decoder.can_restore(len(parked.tokens), shared):
@@ -186,10 +190,10 @@ class Memory(Generic[S]):
         if source.parked is not None:
             source = self._restore(row, source, source.parked)
         elif source.row is not None and not goes_on:
-            self._decoder.copy(source.row, row, source.shared)
+            source = self._copy(row, source, source.row)
         sequence.row = row
         sequence.num_computed = source.shared
-        if not sequence.num_generated:
+        if sequence.cached_tokens is None:
             sequence.cached_tokens = source.shared
         self._rows.append(sequence)
         return True
@@ -202,6 +206,13 @@ class Memory(Generic[S]):
         self._parking.drop(parked)
         self._decoder.clear(row)
         return Source()
+
+    def _copy(self, row: int, source: Source, other: int) -> Source:
+        """The source, or none: making room may have taken from the other row what it no longer looks at."""
+        if not self._decoder.can_go_back(other, source.shared):
+            return Source()
+        self._decoder.copy(other, row, source.shared)
+        return source
 
     def park(self, parked: Parked) -> None:
         """Have one more prefix, which was computed elsewhere."""

@@ -3,14 +3,19 @@
 from typing import Generic, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from pilotlight.core import FinishReason
+from pilotlight.core import FinishReason, Sampling
 from pilotlight.runtimes.batching import Sequence
 from pilotlight.runtimes.text import TextStream
 from pilotlight.runtimes.vocabulary import Vocabulary
 from pilotlight.worker.protocol import Delta, Done, Event, Generate
 
 S = TypeVar("S")
+
+SMALLEST = 1e-5
+"""Of temperatures, below which it is greedy, and of repeat penalties: divided by less, logits may become
+infinite, and nothing can be drawn from those."""
 
 
 class Prepared(Struct, frozen=True):
@@ -21,6 +26,13 @@ class Prepared(Struct, frozen=True):
     """The prompt as text, where it came as text or messages."""
     tokens: list[int]
     max_tokens: int
+
+    @property
+    def sampling(self) -> Sampling:
+        """What was asked, within what can be computed."""
+        asked = self.generate.sampling
+        temperature = asked.temperature if asked.temperature >= SMALLEST else 0.0
+        return replace(asked, temperature=temperature, repeat_penalty=max(asked.repeat_penalty, SMALLEST))
 
 
 class Running(Sequence, Generic[S]):
@@ -72,7 +84,7 @@ class Running(Sequence, Generic[S]):
         self._say(self.text.flush(), events)
         if self.text.stopped:
             reason = FinishReason.STOP
-        events.append(Done(self.id, self.index, reason, self.num_generated, self.cached_tokens))
+        events.append(Done(self.id, self.index, reason, self.num_generated, self.cached_tokens or 0))
 
     def _say(self, text: str, events: list[Event]) -> None:
         """Send text, with the tokens that became text since the last time."""

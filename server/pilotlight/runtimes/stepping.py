@@ -147,7 +147,7 @@ class RowRuntime:
             self._memory.park(parked)
         banned = tuple(self._vocabulary.end_tokens) if generate.ignore_eos else ()
         for index in range(generate.n):
-            sampler = self._make_sampler(generate.sampling, index, prepared.tokens, banned)
+            sampler = self._make_sampler(prepared.sampling, index, prepared.tokens, banned)
             self._sequences.append(RowSequence(prepared, index, self._work_done, sampler))
         return Admitted(generate.id, len(prepared.tokens), bool(restored))
 

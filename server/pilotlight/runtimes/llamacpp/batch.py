@@ -31,6 +31,10 @@ class Batch:
             kind = dict(lib.llama_batch._fields_)[name]
             setattr(self.native, name, ctypes.cast(array.ctypes.data, kind))
 
+    def __len__(self) -> int:
+        """Tokens in it."""
+        return int(self.native.n_tokens)
+
     def clear(self) -> None:
         self.native.n_tokens = 0
 

@@ -73,7 +73,7 @@ class LlamaDecoder:
         batch.clear()
         batch.add(tokens, position=start, row=row, wants_logits=False)
         padding = self._pad(row, len(tokens), start)
-        is_done = self._llama.decode(is_wanted)
+        is_done = self._decode(is_wanted)
         if padding or not is_done:
             self._llama.cut(row, start + len(tokens) if is_done else start)
         return is_done
@@ -92,14 +92,14 @@ class LlamaDecoder:
             batch.add(piece, position=start, row=row, wants_logits=True)
         if len(tokens) == 1:
             padding = self._pad(first, len(tokens[0]), starts[0])
-            is_done = self._llama.decode(is_wanted)
+            is_done = self._decode(is_wanted)
             if padding:
                 self._llama.cut(first, starts[0] + len(tokens[0]))
         else:
             others = range(rows.stop, rows.stop + self._num_spare_rows(rows.stop, len(tokens)))
             for row in others:
                 batch.add([self._filler], position=0, row=row, wants_logits=False)
-            is_done = self._llama.decode(is_wanted)
+            is_done = self._decode(is_wanted)
             for row in others:
                 self._llama.clear(row)
         if not is_done:
@@ -107,6 +107,17 @@ class LlamaDecoder:
                 self._llama.cut(row, start)
             raise Interrupted
         return self._llama.logits(len(tokens))
+
+    def _decode(self, is_wanted: Callable[[], bool] | None) -> bool:
+        """Compute the batch; False if it was broken off, which is done only where it can be taken back."""
+        return self._llama.decode(is_wanted if is_wanted and self._can_take_back() else None)
+
+    def _can_take_back(self) -> bool:
+        """What the batch adds can be cut off again, and nothing is missed then that it took the place of."""
+        # Layers with a sliding window put each microbatch in the place of what is not seen from its start, so
+        # all but the first may take what is seen from the batch's.
+        is_kept = not self._llama.sliding_window or len(self._llama.batch) <= self._llama.microbatch
+        return self.can_cut and is_kept
 
     def _pad(self, row: int, num_tokens: int, start: int) -> int:
         """Add tokens behind the piece of one row, to be cut off again: nothing before them sees them."""
@@ -166,6 +177,15 @@ class LlamaDecoder:
     @property
     def can_cut(self) -> bool:
         return not self._llama.is_recurrent
+
+    def can_go_back(self, row: int, num_tokens: int) -> bool:
+        if self._llama.has_plain_memory:
+            return True
+        # Layers with a sliding window give up what is not seen from the end of the row: some of it for other
+        # tokens, all of it when memory is made anew or a state restored.
+        is_whole = num_tokens == self._llama.num_held(row)
+        seen_from = max(0, num_tokens - self._llama.sliding_window)
+        return self.can_cut and (is_whole or 0 <= self._llama.first_held(row) <= seen_from)
 
     def can_restore(self, held: int, num_tokens: int) -> bool:
         if self._llama.has_plain_memory:

@@ -53,7 +53,7 @@ def choose(lengths: Sequence[int], num_rows: int, context: int, *, is_divisible:
     longest = max(lengths, default=0)
     for rows in (num_rows, len(lengths)) if len(lengths) > 1 else (1,):
         most = context // rows // UNIT * UNIT
-        if is_divisible and longest <= most:
+        if is_divisible and most > 0 and longest <= most:
             return Layout(rows, min(most, _doubled(longest)), is_shared=False)
     if sum(lengths) > context:
         return None

@@ -252,6 +252,11 @@ class Llama:
             self._errors.clear()
         return bool(status == 0)
 
+    @property
+    def microbatch(self) -> int:
+        """Tokens of a batch that are computed at once."""
+        return int(self._params.n_ubatch)
+
     def logits(self, num_outputs: int) -> Floats:
         """The last batch's logits, a row for each that was wanted, in order; valid until the next decode."""
         pointer = self._lib.llama_get_logits(self._context)
@@ -316,6 +321,10 @@ class Llama:
             state = state.turned()
         data = state.wanted(*layout.stream(row))
         return bool(self._lib.llama_state_seq_set_data(self._context, _bytes_pointer(data), data.size, row))
+
+    def first_held(self, row: int) -> int:
+        """Position of the first token that all layers hold for the row; -1 if there is none."""
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, row))
 
     def num_held(self, row: int) -> int:
         """Tokens held for the row."""

@@ -19,7 +19,8 @@ _RANDOM_SEED = 0xFFFFFFFF
 """`LLAMA_DEFAULT_SEED`: llama.cpp takes this one value as "choose for me"."""
 
 ANSWER_TOKENS = 2**16
-"""How far back presence and frequency penalties look: further than local models write. 4 bytes each."""
+"""How far into an answer penalties look back: further than local models write. llama.cpp takes 4 bytes for
+each that a penalty may look at, at once."""
 
 
 class Sampler:
@@ -63,8 +64,9 @@ def _chain(llama: Llama, sampling: Sampling, index: int, prompt: Sequence[int]) 
         lib.llama_sampler_chain_add(chain, sampler)
 
     if sampling.repeat_penalty != 1.0 and sampling.repeat_last_n:
-        repeat = _penalties(llama, sampling.repeat_last_n, repeat=sampling.repeat_penalty)
-        for token in prompt[-sampling.repeat_last_n :]:
+        last_n = min(sampling.repeat_last_n, len(prompt) + ANSWER_TOKENS)
+        repeat = _penalties(llama, last_n, repeat=sampling.repeat_penalty)
+        for token in prompt[-last_n:]:
             lib.llama_sampler_accept(repeat, token)
         add(repeat)
     if sampling.presence_penalty or sampling.frequency_penalty:

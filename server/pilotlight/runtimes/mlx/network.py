@@ -117,6 +117,9 @@ class Network:
         mx.eval(saved)
         return saved
 
+    def can_go_back(self, row: int, num_tokens: int) -> bool:
+        return True
+
     def can_restore(self, held: int, num_tokens: int) -> bool:
         return True
 

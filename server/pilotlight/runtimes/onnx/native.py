@@ -160,6 +160,9 @@ class Graph:
     def save(self, row: int, num_tokens: int) -> State:
         return [state[row, :, :num_tokens].copy() for state in self._states]
 
+    def can_go_back(self, row: int, num_tokens: int) -> bool:
+        return True
+
     def can_restore(self, held: int, num_tokens: int) -> bool:
         return True
 
