@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from pilotlight.chat.sandbox import LIMIT_S, MAX_CHARS
-from pilotlight.chat.template import ChatTemplate
+from pilotlight.chat.bounds import MAX_CHARS
+from pilotlight.chat.sandbox import LIMIT_S
+from pilotlight.chat.template import MAX_WORDS, ChatTemplate
 from pilotlight.errors import BadRequest
 
 HELLO = [{"role": "user", "content": "hi"}]
@@ -123,11 +124,23 @@ def test_marks_for_training_mean_nothing() -> None:
         "{{ 'x' | no_such_filter }}",
         "{% include 'other' %}",
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% break %}",
+        "{% for a in [1] %}" * 22 + "{% endfor %}" * 22,
+        "{% if 1 %}" * 101 + "{% endif %}" * 101,
+        "{{ '\\ud800' }}",
+        "{{ strftime_now('x' * 999) }}",
     ],
 )
 def test_a_template_that_fails_names_the_messages(source: str) -> None:
     """With another kind of message it might not."""
     assert refusal(source).param == "messages"
+
+
+@pytest.mark.parametrize("text", ["'\\ud800'", "'x' * 9999999", "{}[('\\ud800',) * 99999].x"])
+def test_the_words_of_a_template_are_short_enough_to_send(text: str) -> None:
+    """And have no characters that cannot be."""
+    message = refusal(f"{{{{ raise_exception({text}) }}}}").message
+    assert len(message.encode()) < 2 * MAX_WORDS
 
 
 @pytest.mark.parametrize("name", ["messages", "self"])
@@ -205,7 +218,7 @@ def test_a_template_that_loops_for_ever_is_stopped(source: str) -> None:
 def test_every_render_has_the_whole_time() -> None:
     """It does not pay for those before it."""
     template = ChatTemplate(CHATML, bos="", eos="", clock=_clock(count()))
-    many = HELLO * int(LIMIT_S * 1000 * 0.9)
+    many = HELLO * int(LIMIT_S * 1000 * 0.1)  # as every piece that is written is a look, too
     for _ in range(3):
         template.render(many, {})
 

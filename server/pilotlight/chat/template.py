@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Template, TemplateError
 from jinja2.exceptions import SecurityError
 
-from pilotlight.chat.sandbox import MAX_CHARS, Sandbox
+from pilotlight.chat.sandbox import Sandbox
 from pilotlight.errors import BadRequest
 
 FAILURES = (
@@ -23,11 +23,17 @@ FAILURES = (
     LookupError,
     MemoryError,
     RuntimeError,
+    SyntaxError,
     TypeError,
     ValueError,
 )
-"""What a program in a template can fail with."""
+"""What a program in a template can fail with; Python compiles what Jinja makes of it, and may refuse that."""
 
+MAX_WORDS = 1000
+"""Characters of an error that a template may choose."""
+
+MAX_FORMAT = 256
+"""Characters of a date's format: `strftime` makes up to 256 times as many of them."""
 
 WORDS = "\ue000"
 """Stands for what a user will say: a character for private use, which no template adds anything to."""
@@ -40,9 +46,9 @@ class ChatTemplate:
         self, source: str, *, bos: str, eos: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._sandbox = environment = Sandbox(clock)
-        environment.filters["tojson"] = _tojson
-        environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = time.strftime
+        environment.add_filter("tojson", _tojson)
+        environment.globals["raise_exception"] = self._raise_exception
+        environment.globals["strftime_now"] = _strftime_now
         self._compile: Callable[[], Template] = lambda: environment.from_string(source)
         self._template: Template | None = None
         self._constants = {"bos_token": bos, "eos_token": eos}
@@ -61,29 +67,29 @@ class ChatTemplate:
         try:
             if self._template is None:
                 self._template = self._compile()
-            with self._sandbox.time_limit():
-                return _bounded(self._template.generate(messages=messages, **variables))
+            with self._sandbox.limits():
+                text = self._sandbox.concat(self._template.generate(messages=messages, **variables))
+            text.encode()  # a tokenizer does so, where nobody expects that it fails
+            return text
         except SecurityError as exc:
-            raise BadRequest(f"the model's chat template did something unsafe: {exc}") from exc
+            raise BadRequest(f"the model's chat template did something unsafe: {_words(exc)}") from exc
         except TemplateError as exc:
             raise BadRequest(
-                f"the model's chat template refuses these messages: {exc}", param="messages"
+                f"the model's chat template refuses these messages: {_words(exc)}", param="messages"
             ) from exc
         except FAILURES as exc:
             raise BadRequest(
-                f"the model's chat template fails on these messages: {type(exc).__name__}: {exc}",
+                f"the model's chat template fails on these messages: {type(exc).__name__}: {_words(exc)}",
                 param="messages",
             ) from exc
 
+    def _raise_exception(self, message: Any) -> None:
+        raise TemplateError(self._sandbox.text(message))
 
-def _bounded(pieces: Any) -> str:
-    parts, size = [], 0
-    for piece in pieces:
-        parts.append(piece)
-        size += len(piece)
-        if size > MAX_CHARS:
-            raise BadRequest(f"the model's chat template renders more than {MAX_CHARS} characters")
-    return "".join(parts)
+
+def _words(exc: Exception) -> str:
+    """What it says: not too long, and nothing that cannot be sent."""
+    return str(exc)[:MAX_WORDS].encode(errors="replace").decode()
 
 
 def _tojson(
@@ -99,5 +105,7 @@ def _tojson(
     )
 
 
-def _raise_exception(message: str) -> None:
-    raise TemplateError(message)
+def _strftime_now(form: str) -> str:
+    if len(form) > MAX_FORMAT:
+        raise ValueError(f"a date's format has {len(form)} characters, more than {MAX_FORMAT}")
+    return time.strftime(form)
