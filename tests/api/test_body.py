@@ -141,6 +141,41 @@ def test_a_warned_body_is_still_checked() -> None:
         body.parse(raw, chat.DIALECT, "warn")
 
 
+MANY = body.MAX_VALUES + 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": [1] * MANY},
+        {"messages": [{"role": "user", "content": [1] * MANY}]},
+        {"messages": [{"role": "user", "content": "hi", **dict.fromkeys(map(str, range(MANY)))}]},
+        dict.fromkeys(map(str, range(MANY))),
+        {"logit_bias": dict.fromkeys(map(str, range(MANY)), 1)},
+        {"metadata": {str(number): [0] * (MANY // 8) for number in range(8)}},
+        {"prompt": [1] * MANY},
+    ],
+)
+def test_a_body_of_too_many_values_is_refused(changes: dict[str, Any]) -> None:
+    """Wherever they are: a few megabytes could keep everybody waiting for a minute."""
+    assert refused(changes).message.startswith("the body has more than 65536 values")
+
+
+@pytest.mark.parametrize("unknown", ["refuse", "warn"])
+def test_too_many_mistakes_are_only_counted(unknown: Literal["refuse", "warn"]) -> None:
+    """Each would be told, though the first one is enough."""
+    raw = json.dumps({**CHAT, "messages": [1] * 5000}).encode()
+    with pytest.raises(BadRequest, match="5000 mistakes"):
+        body.parse(raw, chat.DIALECT, unknown)
+
+
+def test_a_long_conversation_may_have_unknown_fields() -> None:
+    """Programs keep things of their own in messages."""
+    messages = [{"role": "user", "content": "hi", "id": 1, "at": 2}] * 2000
+    _, warnings = body.parse(json.dumps({**CHAT, "messages": messages}).encode(), chat.DIALECT, "warn")
+    assert len(warnings) == 4000
+
+
 def test_text_of_the_body_is_never_repeated() -> None:
     """An error may be logged or shown; a prompt must not be in it."""
     secret = "the prompt of somebody"

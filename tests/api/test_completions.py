@@ -39,6 +39,8 @@ async def test_a_stream_has_openai_s_shape(client: httpx.AsyncClient) -> None:
         (["x"], Prompt(text="x")),
         ([1, 2], Prompt(tokens=(1, 2))),
         ([[1, 2]], Prompt(tokens=(1, 2))),
+        ([7] * 100_000, Prompt(tokens=(7,) * 100_000)),
+        ([[7] * 100_000], Prompt(tokens=(7,) * 100_000)),
     ],
 )
 async def test_a_prompt_is_text_or_tokens(
@@ -58,6 +60,8 @@ async def test_a_prompt_is_text_or_tokens(
         ([[]], "invalid_value", "prompt[0]"),
         ([1, "x"], "invalid_value", "prompt[1]"),
         ([-1], "invalid_value", "prompt[0]"),
+        ([-1] * 100_000, "invalid_value", "prompt[0]"),
+        ([1.5] * 100_000, "invalid_value", None),
         (None, "invalid_value", "prompt"),
         ({}, "invalid_value", "prompt"),
         ([True], "invalid_value", "prompt[0]"),
@@ -65,9 +69,9 @@ async def test_a_prompt_is_text_or_tokens(
     ],
 )
 async def test_other_prompts_are_refused(
-    client: httpx.AsyncClient, prompt: Any, code: str, param: str
+    client: httpx.AsyncClient, prompt: Any, code: str, param: str | None
 ) -> None:
-    """Several at once by name."""
+    """Several at once by name; of many wrong tokens, the first."""
     response = await client.post(PATH, json=BODY | {"prompt": prompt})
     assert response.status_code == 400
     assert (response.json()["error"]["code"], response.json()["error"]["param"]) == (code, param)

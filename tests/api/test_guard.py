@@ -167,6 +167,13 @@ async def test_a_hostile_preflight_is_refused(client: httpx.AsyncClient) -> None
     assert (await client.options("/v1/chat/completions", headers=headers)).status_code == 403
 
 
+def test_a_page_may_read_what_clients_act_on() -> None:
+    """OpenAI's for browsers looks for whether to try again, and when."""
+    headers = admit(HOST, (b"origin", b"http://localhost:1"))
+    exposed = headers[b"access-control-expose-headers"].decode().split(", ")
+    assert {"retry-after", "x-should-retry", "x-request-id"} <= set(exposed)
+
+
 async def test_an_error_carries_cors_headers(client: httpx.AsyncClient) -> None:
     """Or the page could not read what went wrong."""
     response = await client.get("/nope", headers={"origin": "http://localhost:1"})

@@ -23,14 +23,19 @@ from pilotlight.registry import keep_alive
         (-1, math.inf),
         ("-1", math.inf),
         ("-1m", math.inf),
+        pytest.param(10**310, math.inf, id="10**310"),
+        pytest.param(-(10**310), math.inf, id="-10**310"),
     ],
 )
 def test_a_duration_is_seconds(value: float | str, expected: float) -> None:
-    """Anything negative is forever."""
+    """Anything negative is forever, and so is more than a float can be."""
     assert keep_alive.seconds(value) == expected
 
 
-@pytest.mark.parametrize("value", ["", "soon", "5 m", "m5", "5y", "--1", "5m-1m", "nan", "inf"])
+@pytest.mark.parametrize(
+    "value",
+    ["", "soon", "5 m", "m5", "5y", "--1", "5m-1m", "nan", "inf", pytest.param("1s" * 100, id="long")],
+)
 def test_what_is_no_duration_is_refused(value: str) -> None:
     """With what would be right."""
     with pytest.raises(ValueError, match="must be seconds"):

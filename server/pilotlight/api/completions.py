@@ -46,7 +46,7 @@ def _not_empty(tokens: list[int]) -> list[int]:
     return tokens
 
 
-_Tokens = Annotated[list[_Token], AfterValidator(_not_empty)]
+_Tokens = Annotated[list[_Token], Field(fail_fast=True), AfterValidator(_not_empty)]
 _Prompt = Annotated[
     Annotated[str, Tag(TEXT)]
     | Annotated[_Tokens, Tag(ARRAY)]
@@ -85,7 +85,7 @@ def _prompt(value: str | list[int] | list[str] | list[list[int]]) -> Prompt:
     return Prompt(tokens=tuple(first if isinstance(first, list) else value))  # type: ignore[arg-type]  # ints by now
 
 
-DIALECT = body.Dialect(CompletionBody, fields.COMPLETIONS)
+DIALECT = body.Dialect(CompletionBody, fields.COMPLETIONS, tokens="prompt")
 
 SHAPE = Shape(
     id_prefix="cmpl-",

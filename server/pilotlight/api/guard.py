@@ -44,7 +44,7 @@ class Guard:
             (
                 b"access-control-expose-headers",
                 b"x-request-id, x-request-class, retry-after, x-pilotlight-warnings, "
-                b"x-policy-state, x-policy-action, x-policy-rule, x-queue-wait-ms",
+                b"x-policy-state, x-policy-action, x-policy-rule, x-queue-wait-ms, x-should-retry",
             ),
         ]
 

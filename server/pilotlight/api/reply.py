@@ -91,15 +91,13 @@ class Reply(Response):
         yield sse.comment(self._comment())
         try:
             decision = await self._service.gate.admitted(decision)
+            with self._begin(decision, exchange.arrived) as (answer, tally):
+                exchange.model, exchange.status = self._request.model, ended
+                async for data in self._events(answer, tally, (), exchange):
+                    yield data
         except Error as error:
             yield sse.event(msgspec.json.encode(error.body()))
             exchange.status = error.status
-            return
-        exchange.status = ended
-        with self._begin(decision, exchange.arrived) as (answer, tally):
-            exchange.model = self._request.model
-            async for data in self._events(answer, tally, (), exchange):
-                yield data
 
     def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
         keepalive_s = self._service.config.server.keepalive_s

@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -9,17 +10,25 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern})+")
 
 FOREVER = math.inf
 
+MAX_LENGTH = 100
+"""Characters of a duration in words."""
+
 WRONG = 'must be seconds (300), a duration ("5m", "1h30m"), 0 (unload at once) or -1 (never unload)'
 
 
 def seconds(value: float | str) -> float:
-    """0: unload when the answer ends; `FOREVER` for anything below 0. Raises `ValueError`."""
+    """0: unload when the answer ends; `FOREVER` for anything below 0, and for more than a float can be.
+
+    Raises `ValueError`.
+    """
     if isinstance(value, str):
         value = _parse(value.strip())
-    return FOREVER if value < 0 else float(value)
+    return FOREVER if value < 0 or value > sys.float_info.max else float(value)
 
 
 def _parse(text: str) -> float:
+    if len(text) > MAX_LENGTH:
+        raise ValueError(WRONG)
     sign, words = (-1, text[1:]) if text.startswith("-") else (1, text)
     if re.fullmatch(r"\d+(\.\d+)?", words):
         return sign * float(words)
