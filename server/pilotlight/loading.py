@@ -1,5 +1,6 @@
 """How a model's table says it is to be loaded, where runtimes differ in what they can be told."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -66,5 +67,8 @@ def loading(name: str, wanted: LoadingSettings, runtime: str, kv_cache_type: str
 
 
 def changed(path: Path) -> int:
-    """When the file was, in Unix seconds; 0 if it is not there."""
-    return int(path.stat().st_mtime) if path.exists() else 0
+    """When the file was, in Unix seconds; 0 if it is not there, or not for us to see."""
+    try:
+        return int(os.path.getmtime(path))
+    except (OSError, ValueError):
+        return 0

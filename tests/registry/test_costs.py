@@ -150,6 +150,14 @@ def test_a_hostile_file_is_an_error(tmp_path: Path) -> None:
         fresh(tmp_path).estimate(Model("none", tmp_path / "none.gguf"))
 
 
+def test_a_link_in_a_circle_is_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """The system's word for it, and no other exception."""
+    path = tmp_path / "circle.gguf"
+    path.symlink_to(path)
+    with pytest.raises(OSError, match="symbolic links"):
+        fresh(tmp_path).estimate(Model("circle", path))
+
+
 def test_modes_are_laid_out_as_the_runtime_loads_them(model: Model) -> None:
     """The daemon does not import it, so both say it."""
     shape = Shape.of(read_model(model.path))

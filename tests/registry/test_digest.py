@@ -57,3 +57,15 @@ def test_every_part_counts(tmp_path: Path) -> None:
         before = digest_of(Model("big", path))
         parts[1].write_bytes(parts[1].read_bytes() + b"y")
         assert digest_of(Model("big", path)) != before
+
+
+def test_names_that_are_no_text_count_too(tmp_path: Path) -> None:
+    """A stranger's folder may have them."""
+    digests = set()
+    for name in (b"\xff", b"\xfe"):
+        file = tmp_path / os.fsdecode(name)
+        file.touch()
+        os.utime(file, (1, 1))
+        digests.add(digest_of(Model("folder", tmp_path)))
+        file.unlink()
+    assert len(digests) == 2

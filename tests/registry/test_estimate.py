@@ -1,8 +1,10 @@
 """What models are charged for."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pilotlight.core import Cost, Model, Size
 from pilotlight.registry.estimate import HEADROOM, KILLED_FACTOR, WEIGHTS_FACTOR, WORKER_BYTES, Estimates
@@ -50,6 +52,26 @@ def test_a_killed_worker_wanted_more(model: Model) -> None:
     before = estimates.estimate(model)
     estimates.record_killed(model)
     assert estimates.estimate(model) == pytest.approx(HEADROOM * KILLED_FACTOR * before, rel=1e-6)
+
+
+@pytest.mark.parametrize("change", [{"context": 512}, {"created": 5}, {"path": Path("other.gguf")}])
+def test_with_other_settings_or_another_file_it_is_another_matter(
+    model: Model, change: dict[str, Any]
+) -> None:
+    """What ran out of memory with the old ones may be tried with the new ones."""
+    estimates = Estimates()
+    estimates.record_killed(model)
+    changed = replace(model, **change)
+    assert estimates.estimate(changed) == Estimates().estimate(changed)
+    estimates.record(changed, 3 * WEIGHTS)
+    assert estimates.estimate(changed) == pytest.approx(HEADROOM * 3 * WEIGHTS)
+
+
+def test_what_its_worker_is_not_told_makes_no_difference(model: Model) -> None:
+    """Another alias, say, that a store has for it."""
+    estimates = Estimates()
+    estimates.record(model, 3 * WEIGHTS)
+    assert estimates.estimate(replace(model, aliases=("x",))) == pytest.approx(HEADROOM * 3 * WEIGHTS)
 
 
 def test_a_file_that_is_gone_weighs_nothing(tmp_path: Path) -> None:

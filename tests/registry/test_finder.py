@@ -122,6 +122,27 @@ def test_nothing_is_looked_at_twice_while_nothing_changes(machine: Machine) -> N
     assert len(machine.finder.complete(configured)) == 2
 
 
+def test_a_look_that_fails_is_begun_anew(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there was before is not taken for what it would have found."""
+    machine.ollama.add(TAG)
+    configured = (Model("pilot", Path("/pilot.gguf")),)
+    with monkeypatch.context() as patched:
+        patched.setattr(finder_module, "is_installed", lambda runtime: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            machine.finder.complete(configured)
+    assert [model.name for model in machine.finder.complete(configured)] == ["pilot", "ollama/m:latest"]
+
+
+def test_files_that_go_while_they_are_looked_at_cost_nothing_else(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their model stays, to be refused when it is asked for."""
+    gone = machine.own / "gone.gguf"
+    write(machine.own, {"a.gguf": GGUF})
+    monkeypatch.setattr(finder_module, "weights_of", lambda path: (gone,))
+    assert machine.models(Model("mine", gone)) == {"mine": (), "a": ()}
+
+
 def test_stores_are_only_read(machine: Machine) -> None:
     """Not a file more, not a byte else, and no folder's time changed."""
 

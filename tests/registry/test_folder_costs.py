@@ -9,9 +9,11 @@ import pytest
 
 from pilotlight.core import Model
 from pilotlight.registry.costs import Costs
-from pilotlight.registry.folders import MOST_JSON_BYTES, FolderShape, estimate_folder
+from pilotlight.registry.folders import CONTEXT, MOST_JSON_BYTES, FolderShape, estimate_folder
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.subjects import subject
+from pilotlight.runtimes.mlx.checkpoint import LONGEST, Checkpoint
 from pilotlight.worker.handle import Worker
 from pilotlight.worker.size import size_of
 
@@ -68,6 +70,24 @@ def test_quantized_rows_take_less(tmp_path: Path) -> None:
         estimate_folder(shape, context=2048, parallel=3, kv_bits=bits).at_most.cells for bits in (None, 8)
     )
     assert in_8_bits == plain * (8 + 2 * 16 / 32) / 16
+
+
+def test_the_context_it_was_trained_for_is_found_where_its_worker_finds_it(tmp_path: Path) -> None:
+    """The daemon does not import it, so both say where."""
+    assert CONTEXT["mlx"] == LONGEST
+    for key in LONGEST:
+        path = folder(tmp_path, **{"max_position_embeddings": None, key: 512})
+        assert FolderShape.of(path, "mlx").context_trained == Checkpoint.read(path).context_trained == 512
+
+
+@pytest.mark.parametrize(("trained", "expected"), [(2048, 2048), (None, 32768)])
+def test_a_context_counts_as_its_worker_takes_it(tmp_path: Path, trained: int | None, expected: int) -> None:
+    """No more than it was trained for, and all of it where that is not known; `fit` says the same."""
+    path = folder(tmp_path, max_position_embeddings=trained)
+    shape, model = FolderShape.of(path, "mlx"), Model("m", path, runtime="mlx", context=32768)
+    at_most = estimate_folder(shape, context=expected, parallel=8).at_most.total
+    assert Costs(tmp_path / "state", Ladder(tmp_path)).estimate(model).at_most.total == at_most
+    assert subject(model, "full").at(32768).at_most.total == at_most
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{", "[" * 100_000, '{"hidden_size": "wide"}', '{"model": 1}'])

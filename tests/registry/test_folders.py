@@ -1,13 +1,18 @@
 """The user's own folders, and LM Studio's; and what holds for all stores: bounds, links, names."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pilotlight.registry.stores import scan as scan_module
 from pilotlight.registry.stores import tree
+from pilotlight.registry.stores.folders import find_own
+from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place
 from pilotlight.registry.stores.scan import Scan, scan
+from pilotlight.registry.stores.tree import Tree
 from store_factory import GGUF, MLX, look, names, reasons, write
 
 
@@ -21,6 +26,14 @@ def test_a_model_in_a_folder_is_called_by_its_path(tmp_path: Path) -> None:
 def test_a_folder_that_is_itself_a_model_is_called_by_its_name(tmp_path: Path) -> None:
     """Somebody named it instead of the one around it."""
     assert names(look("folder", write(tmp_path / "mlx", MLX))) == ["mlx"]
+
+
+def test_a_place_whose_name_is_no_text_is_told(tmp_path: Path) -> None:
+    """A model that it is itself would be called by it; those in it are served."""
+    place = write(tmp_path / os.fsdecode(b"mlx\xff"), MLX)
+    write(place, {"a.gguf": GGUF})
+    assert names(look("folder", place)) == ["a"]
+    assert reasons(look("folder", place)).startswith("mlx?: would have a name with characters that no name")
 
 
 def test_lm_studio_s_models_are_called_by_publisher_and_model(tmp_path: Path) -> None:
@@ -50,6 +63,35 @@ def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
     """As everything that the system refuses to open."""
     (tmp_path / "a.gguf").symlink_to("a.gguf")
     assert reasons(look("folder", tmp_path)) == "a.gguf: cannot be read: Too many levels of symbolic links"
+
+
+def test_a_file_that_cannot_even_be_told_from_a_link_is_told(tmp_path: Path) -> None:
+    """Its path is longer than the system takes; in a folder that may only be listed it is the same."""
+    folder = tmp_path
+    while len(os.fspath(folder)) < 3900:
+        folder /= "a" * 100
+    os.makedirs(folder)
+    within = os.open(folder, os.O_RDONLY)
+    os.close(os.open(f"{'b' * 190}.gguf", os.O_CREAT, dir_fd=within))
+    os.close(within)
+    write(tmp_path / "others", {"c.gguf": GGUF})
+    found = scan([Place("folder", folder), Place("folder", tmp_path / "others")])
+    assert names(found) == ["c"]
+    assert "cannot be read: File name too long" in reasons(found)
+
+
+def test_a_bug_costs_the_models_of_one_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those behind it: it is told, without the words that led to it."""
+
+    def find(tree: Tree) -> Iterator[Found]:
+        yield from find_own(tree)
+        raise ValueError("what stands in the file")
+
+    monkeypatch.setitem(scan_module.FINDERS, "lmstudio", find)
+    one, two = write(tmp_path / "one", {"a.gguf": GGUF}), write(tmp_path / "two", {"b.gguf": GGUF})
+    found = scan([Place("lmstudio", one), Place("folder", two)])
+    assert (names(found), found.is_current) == (["a", "b"], True)
+    assert reasons(found) == "one: was not searched to its end: ValueError"
 
 
 def test_a_link_from_one_place_into_another_is_followed(tmp_path: Path) -> None:

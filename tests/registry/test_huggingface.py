@@ -73,6 +73,18 @@ def test_a_folder_that_is_not_whole_is_told(hub: HuggingFace) -> None:
     assert "is not whole: tokenizer.json is missing" in told
 
 
+@pytest.mark.parametrize("shard", ['["x"]', '{"x": {}}', "1", "null", "[" * 500 + "]" * 500])
+def test_an_index_without_names_costs_its_model_only(hub: HuggingFace, shard: str) -> None:
+    """Whatever stands in their place."""
+    index = b'{"weight_map": {"a": "model.safetensors", "b": %s}}' % shard.encode()
+    hub.add("a/shards", MLX | {"model.safetensors.index.json": index})
+    hub.add("a/good", MLX)
+    assert names(hub.scan()) == ["a/good"]
+    assert "is not whole: the name of a file in model.safetensors.index.json is missing" in reasons(
+        hub.scan()
+    )
+
+
 @pytest.mark.parametrize(
     "shard", ["../../secret", "/etc/passwd", "C:model.safetensors", "a\\0b", "a\\b", ".."]
 )

@@ -10,6 +10,8 @@ from store_factory import GGUF, MODEL, Ollama, names, reasons
 HOST = "ollama.ai"
 TAG = f"{HOST}/library/llama3.2/3b"
 
+DEEP = b'{"unknown": %s%s}' % (b"[" * 10**5, b"]" * 10**5)
+
 
 @pytest.fixture
 def ollama(tmp_path: Path) -> Ollama:
@@ -64,7 +66,7 @@ def test_sampling_values_of_its_author_are_taken(ollama: Ollama) -> None:
     assert found.sampling == {"temperature": 0.25, "top_k": 20}
 
 
-@pytest.mark.parametrize("params", [b"[]", b"{", b"\xff", b'{"temperature": 1e999}', b"[" * 10**5])
+@pytest.mark.parametrize("params", [b"[]", b"{", b"\xff", b'{"temperature": 1e999}', b"[" * 10**5, DEEP])
 def test_parameters_that_are_none_are_left_out(ollama: Ollama, params: bytes) -> None:
     """The model is fine without them."""
     layers = [ollama.layer(MODEL, GGUF), ollama.layer("application/vnd.ollama.image.params", params)]
@@ -115,6 +117,7 @@ def test_only_a_digest_names_a_file(ollama: Ollama, digest: str) -> None:
         ("{", "is no manifest"),
         ("[]", "is no manifest"),
         ("[" * 10**5, "is no manifest"),
+        (DEEP.decode(), "is no manifest"),
         ('{"layers": [{"digest": 3}]}', "is no manifest"),
         ('{"layers": []}', "names no GGUF files, not one"),
         (" " * (2**20 + 1), "is longer than 1048576 bytes"),

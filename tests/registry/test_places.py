@@ -48,7 +48,17 @@ def test_lm_studio_s_folder_is_where_its_own_files_say(tmp_path: Path) -> None:
     assert places(["lmstudio"], [], {}, tmp_path)[0].path == Path("/big/models")
 
 
-@pytest.mark.parametrize("settings", ["", "[]", "{}", "[" * 10**5, '{"downloadsFolder": "relative"}', "\0"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *("", "[]", "{}", "[" * 10**5, "\0"),
+        *(
+            '{"downloadsFolder": "relative"}',
+            '{"downloadsFolder": "/\\u0000"}',
+            '{"downloadsFolder": "/\\ud800"}',
+        ),
+    ],
+)
 def test_settings_of_lm_studio_that_say_nothing_are_left_alone(tmp_path: Path, settings: str) -> None:
     """The usual folder, then."""
     (tmp_path / ".lmstudio").mkdir()

@@ -56,6 +56,8 @@ def test_a_reference_is_understood(text: str, expected: object) -> None:
         (f"ftp://host/a.gguf#sha256={SHA}", "ftp:// is not downloaded from"),
         (f"file:///etc/passwd#sha256={SHA}", "file:// is not downloaded from"),
         (f"https://me:word@host/a.gguf#sha256={SHA}", "a URL with a password is refused"),
+        (f"http://me:word@[bad/a.gguf?key=secret#sha256={SHA}", "has no host that there can be"),
+        (f"http://me:word@h\u2100/a.gguf#sha256={SHA}", "has no host that there can be"),
         (f"https://host/a.zip#sha256={SHA}", "is no GGUF file"),
         (f"https://host/..%2Fa.gguf#sha256={SHA}", "is refused"),
     ],

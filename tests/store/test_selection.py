@@ -68,6 +68,17 @@ def test_what_is_not_there_lists_what_is() -> None:
         choose(REPO, "Q2_K", GGUF)
 
 
+def test_a_repository_of_thousands_is_told_in_part() -> None:
+    """Names may be as long as their owner likes, and as many."""
+    files = [f"{number:06}{'a' * 300}.gguf" for number in range(6000)]
+    with pytest.raises(BadRequest, match=r"there is: 000000a.* and 5900 more\. Pull one") as caught:
+        choose(REPO, "", files)
+    assert len(caught.value.message) < 25_000
+    with pytest.raises(BadRequest) as caught:
+        choose(REPO, "", [f"{'a' * 10**6}-00001-of-00002.gguf"])
+    assert len(caught.value.message) < 300
+
+
 def test_several_without_the_usual_one_must_be_picked() -> None:
     """A choice is not made in silence."""
     with pytest.raises(BadRequest, match="has several models; there is: Q2_K, Q8_0"):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from downloads import names
+from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
-from pilotlight.store.manifest import File, Version, version_id
-from pilotlight.store.store import Store
+from pilotlight.store.manifest import File, Version, encode, version_id
+from pilotlight.store.store import Store, short_name
 
 NAME = "owner/name-GGUF:Q8_0"
 
@@ -174,6 +175,7 @@ def test_a_manifest_cannot_name_a_file_outside(store: Store, path: str) -> None:
         '{"name": "", "origin": "x"}',
         '{"name": "../x", "origin": "x"}',
         '{"name": "other", "origin": "x", "active": "../../../x"}',
+        '{"name": "other", "origin": "x", "y": ' + "[" * 10**5 + "]" * 10**5 + "}",
     ],
 )
 def test_a_damaged_record_costs_its_model_only(store: Store, text: str) -> None:
@@ -183,6 +185,36 @@ def test_a_damaged_record_costs_its_model_only(store: Store, text: str) -> None:
     (store.root / "models" / "other" / "model.json").write_text(text)
     assert [stored.name for stored in store.models()] == [NAME]
     assert store.record(NAME).name == NAME
+
+
+def test_links_in_a_circle_are_no_files(store: Store) -> None:
+    """The system would look for their end without one."""
+    version = put(store, b"one")
+    path = store.path(NAME, version)
+    path.unlink()
+    path.symlink_to(path)
+    put(store, b"other", name="other")
+    assert [stored.name for stored in store.models()] == ["other"]
+
+
+def test_a_manifest_with_a_path_that_no_system_takes_costs_its_model_only(store: Store) -> None:
+    """Each step of it is fine; other downloads are looked for, too."""
+    version = put(store, b"one")
+    (file,) = version.files
+    manifest = store.path(NAME, version).with_name("version.json")
+    manifest.write_bytes(encode(replace(version, files=(replace(file, path="a/" * 5000 + "b"),))))
+    put(store, b"other", name="other")
+    assert [stored.name for stored in store.models()] == ["other"]
+    assert store.find(file) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("owner/name-GGUF:Q8_0", "name:Q8_0"), ("name", "name"), ("-gguf", "-gguf"), ("owner/", "owner/")],
+)
+def test_a_short_name_is_never_empty(name: str, short: str) -> None:
+    """No model can be named by nothing, and the settings would refuse all of them."""
+    assert short_name(name) == short
 
 
 def test_a_deletion_that_was_killed_is_finished_by_pruning(store: Store) -> None:

@@ -6,6 +6,7 @@ mode, library build and machine; for anything else there is an estimate again.
 
 import hashlib
 import json
+import os
 import sys
 import threading
 import time
@@ -122,8 +123,8 @@ class Costs:
         if isinstance(shape, Shape):
             return estimate(shape, layout(model, shape, mode, self._devices(model)))
         if isinstance(shape, FolderShape):
-            context = min(model.context or DEFAULT_CONTEXT, shape.context_trained or DEFAULT_CONTEXT)
             parallel, bits = model.parallel or DEFAULT_PARALLEL, BITS.get(model.loading.kv_cache_type)
+            context = model.context or DEFAULT_CONTEXT
             return estimate_folder(shape, context=context, parallel=parallel, kv_bits=bits)
         plain = Parts(0, 0, 0, 0, PROCESS_BYTES, LIBRARY_BYTES)
         return Estimate(plain, plain)
@@ -219,8 +220,8 @@ def _key(model: Model, mode: str) -> str:
 
 
 def _identity(path: Path) -> str:
-    """Changes when the file does, or any in the folder."""
-    path = path.resolve()
+    """Changes when the file does, or any in the folder. Raises `OSError`."""
+    path = Path(os.path.realpath(path))  # `resolve` would raise something else for links in a circle
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     found = [(file.name, file.stat()) for file in files]
     return json.dumps([str(path), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]])

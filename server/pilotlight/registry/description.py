@@ -3,7 +3,9 @@
 Pure: values in, plain data out.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from msgspec import to_builtins
@@ -63,7 +65,7 @@ def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any
     model = status.model
     return {
         **brief(status),
-        "path": str(model.path),
+        "path": _written(model.path),
         "versions": versions.get(model.name, ()),
         "settings": {
             "context": model.context,
@@ -87,13 +89,20 @@ def listing(
     """All of every model, and what looks like one and is not used."""
     return {
         "models": [full(status, versions) for status in statuses],
-        "not_used": [{"store": one.store, "path": str(one.path), "reason": one.reason} for one in skipped],
+        "not_used": [
+            {"store": one.store, "path": _written(one.path), "reason": one.reason} for one in skipped
+        ],
     }
 
 
 def at_rest(model: Model) -> ModelStatus:
     """As it is while no daemon runs."""
     return ModelStatus(model, WorkerState.STOPPED, None, 0.0, 0, 0, None, 0, None)
+
+
+def _written(path: Path) -> str:
+    """As JSON can have it: a name that a system takes may be no text."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def _cost(cost: Cost) -> dict[str, Any]:

@@ -5,6 +5,7 @@ take as long as loading them. Weights that differ, differ everywhere.
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 from pilotlight.core import Model
@@ -21,7 +22,7 @@ def digest_of(model: Model) -> str:
     for file in _files(model.path):
         found = file.stat()
         name = file.name if model.path.is_dir() else ""  # a file may be renamed
-        digest.update(f"{name} {found.st_size} {found.st_mtime_ns}\n".encode())
+        digest.update(os.fsencode(f"{name} {found.st_size} {found.st_mtime_ns}\n"))  # it may be no text
         digest.update(_samples(file, found.st_size))
     return digest.hexdigest()
 

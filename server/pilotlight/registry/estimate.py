@@ -23,11 +23,12 @@ KILLED_FACTOR = 1.5
 
 
 class Estimates:
-    """Remembers the most each model's workers held; `known` says what is known of a model by other means."""
+    """Remembers the most each model's workers held, for as long as it is loaded in the same way; `known` says
+    what is known of a model by other means."""
 
     def __init__(self, known: Callable[[Model], Cost | None] = lambda _: None) -> None:
         self._known = known
-        self._most: dict[str, int] = {}
+        self._most: dict[str, tuple[Model, int]] = {}
 
     def estimate(self, model: Model) -> int:
         """Bytes its worker may come to hold."""
@@ -37,7 +38,7 @@ class Estimates:
         if cost and model.memory is not None:
             guess = min(guess, model.memory)
         at_most = cost.at_most.total if cost else 0
-        return int(max(guess, at_most, HEADROOM * self._most.get(model.name, 0)))
+        return int(max(guess, at_most, HEADROOM * self._held(model)))
 
     def refusal(self, model: Model) -> DoesNotFit | None:
         """Why the model's own cap does not let it be loaded, as far as known."""
@@ -46,7 +47,7 @@ class Estimates:
 
     def record(self, model: Model, num_bytes: int) -> None:
         """A worker held so much."""
-        self._most[model.name] = max(num_bytes, self._most.get(model.name, 0))
+        self._most[model.name] = model, max(num_bytes, self._held(model))
 
     def forget(self, model: str) -> None:
         """What its workers held."""
@@ -56,9 +57,16 @@ class Estimates:
         """The system killed a worker for lack of memory: it takes more than was thought."""
         self.record(model, int(KILLED_FACTOR * self.estimate(model)))
 
+    def _held(self, model: Model) -> int:
+        """The most, with the settings and the file that it has now; 0 if that was never seen."""
+        known, num_bytes = self._most.get(model.name, (model, 0))
+        return num_bytes if model.is_loaded_as(known) else 0
+
 
 def _bytes_of_files(path: Path) -> int:
-    """What is missing weighs nothing: its load fails for a better reason."""
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.iterdir() if file.is_file())
-    return path.stat().st_size if path.is_file() else 0
+    """What is missing, or not for us to see, weighs nothing: its load fails for a better reason."""
+    try:
+        files = path.iterdir() if path.is_dir() else (path,)
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except OSError:
+        return 0

@@ -50,16 +50,16 @@ class Finder:
         from pilotlight.registry.stores.scan import scan
 
         started_s = time.perf_counter()
-        self._scan, self._configured = scan(self._places), configured
-        merged = _Merge(configured, self._config)
-        for found in self._scan.found:
+        looked, merged = scan(self._places), _Merge(configured, self._config)
+        for found in looked.found:
             merged.add(found)
-        self._models, self.skipped = merged.models, (*self._scan.skipped, *merged.skipped)
+        self._scan, self._configured, self._models = looked, configured, merged.models
+        self.skipped = (*looked.skipped, *merged.skipped)
         for skipped in self.skipped:
             log.debug("model not used", store=skipped.store, path=str(skipped.path), reason=skipped.reason)
         log.info(
             "looked for models",
-            found=len(self._scan.found),
+            found=len(looked.found),
             not_used=len(self.skipped),
             duration_s=round(time.perf_counter() - started_s, 3),
         )
@@ -79,6 +79,15 @@ class _Identity(Struct, frozen=True):
         return cls(places, (sum(found.st_size for found in stats), digests) if digests else None)
 
 
+def _identity_at(path: Path) -> _Identity:
+    """Of a model that is configured; of files that go just now, nothing is known."""
+    weights = weights_of(path)
+    try:
+        return _Identity.of(weights, digests_of(weights))
+    except OSError:
+        return _Identity(frozenset(), None)
+
+
 class _Merge:
     """The models so far, by name and by what they are."""
 
@@ -89,8 +98,7 @@ class _Merge:
         self._known: dict[object, str] = {}
         self.skipped: list[Skipped] = []
         for model in configured:
-            weights = weights_of(model.path)
-            self._register(model, _Identity.of(weights, digests_of(weights)))
+            self._register(model, _identity_at(model.path))
 
     @property
     def models(self) -> tuple[Model, ...]:

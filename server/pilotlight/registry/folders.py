@@ -26,6 +26,13 @@ LIBRARY_BYTES = {"onnx": 47 * 10**6, "mlx": 34 * 10**6}
 TOKENIZER_FACTOR = 8
 """Bytes that a tokenizer takes for each of its file."""
 
+CONTEXT = {
+    "onnx": ("context_length",),
+    "mlx": ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx"),
+}
+"""Where it says for how many tokens it was trained; the first that is there counts. As in `runtimes.mlx`,
+which the daemon does not import: a test holds them together."""
+
 WEIGHTS = {"onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"), "mlx": ("model*.safetensors",)}
 
 
@@ -42,6 +49,7 @@ class FolderShape(Struct, frozen=True):
     feed_forward: int
     num_vocab: int
     context_trained: int
+    """0: it does not say."""
 
     @classmethod
     def of(cls, folder: Path, runtime: str) -> "FolderShape":
@@ -65,15 +73,16 @@ class FolderShape(Struct, frozen=True):
             width=width,
             feed_forward=facts.number("intermediate_size", 4 * width),
             num_vocab=facts.number("vocab_size", 0),
-            context_trained=facts.number("context_length", 0) or facts.number("max_position_embeddings", 0),
+            context_trained=next(filter(None, (facts.number(key, 0) for key in CONTEXT[runtime])), 0),
         )
 
 
 def estimate_folder(
     shape: FolderShape, *, context: int, parallel: int, kv_bits: int | None = None
 ) -> Estimate:
-    """Rows take memory as they are written: none at the load. At most, they hold the context, and half as
-    much is parked; MLX makes each row as long as the longest."""
+    """Rows take memory as they are written: none at the load. At most, they hold the context, or what it was
+    trained for if that is less, and half as much is parked; MLX makes each row as long as the longest."""
+    context = min(context, shape.context_trained or context)
     longest_rows = parallel if shape.runtime == "mlx" else 1
     rows = int(
         shape.values_per_token * _value_bytes(shape, kv_bits) * (context * longest_rows + context // 2)

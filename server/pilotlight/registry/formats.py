@@ -1,5 +1,6 @@
 """Which runtime runs what a path leads to. Looks at names: what a file holds is the worker's business."""
 
+import os
 from pathlib import Path
 
 DEFAULT = "llamacpp"
@@ -13,7 +14,7 @@ PROJECTOR, STATISTICS = "mmproj", "imatrix"
 
 def runtime_of(path: Path) -> str:
     """The runtime for the path; the default for what is missing or not known, which refuses it by name."""
-    return next((runtime for runtime, mark in MARKS.items() if (path / mark).is_file()), DEFAULT)
+    return next((runtime for runtime, mark in MARKS.items() if os.path.isfile(path / mark)), DEFAULT)
 
 
 def is_of_model(name: str) -> bool:

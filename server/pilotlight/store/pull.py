@@ -70,10 +70,13 @@ class Puller(Struct, frozen=True):
         process.stdin.write(msgspec.json.encode(job) + b"\n")
         words = asyncio.ensure_future(_last_words(process.stderr))
         end: Event | None = None
-        async for line in process.stdout:
-            end = decode(line)
-            if not isinstance(end, Failed):
-                report(end)
+        try:
+            async for line in process.stdout:
+                end = decode(line)
+                if not isinstance(end, Failed):
+                    report(end)
+        except ValueError as exc:  # of a line that is too long, too
+            raise PullFailed("what the download process says makes no sense; what has come is kept") from exc
         said = await words
         if isinstance(end, Installed | Failed):
             return end
@@ -84,7 +87,11 @@ class Puller(Struct, frozen=True):
         record = await to_thread.run_sync(self.store.record, new.model)
         if record.active == new.version:
             return Done(new.model, new.version, record.previous, is_new=False)
-        (version,) = (one for one in self.store.versions(new.model) if one.id == new.version)
+        version = next((one for one in self.store.versions(new.model) if one.id == new.version), None)
+        if version is None:
+            raise PullFailed(
+                f"version {new.version} of {new.model} was deleted before it was tested; pull it again"
+            )
         report(Testing(new.model, new.version))
         kept = f"; version {record.active} stays active" if record.active else "; it is not activated"
         warning = None

@@ -62,8 +62,8 @@ class Running:
 
 
 class Pulls:
-    """Owns the running pulls. `on_change` is called for a new version, before its followers hear of it;
-    `on_end` how each ended: `done`, `failed` or `stopped`."""
+    """Owns the running pulls. `on_change` is called once a version is active, before its followers hear of
+    it, also if there are none any more; `on_end` how each ended: `done`, `failed` or `stopped`."""
 
     def __init__(
         self, puller: Puller, on_change: Callable[[], Awaitable[None]], on_end: Callable[[str], None]
@@ -115,7 +115,7 @@ class Pulls:
         )
         with running.scope:
             end = await self._puller.pull(job, running.say)
-            if isinstance(end, Done) and end.is_new:
+            if isinstance(end, Done):  # one that is not new another process may have activated
                 end = await self._changed(end)
         if self._running.get(job) is running:
             del self._running[job]
@@ -124,7 +124,11 @@ class Pulls:
 
     async def _changed(self, end: Done) -> Done | Failed:
         try:
-            await self._on_change()
+            # The store has it: who leaves meanwhile does not keep it from being served.
+            with anyio.CancelScope(shield=True):
+                await self._on_change()
         except Error as exc:  # the configuration has something for it that it cannot do
             return failure(exc)
+        except OSError as exc:
+            return failure(PullFailed(f"it is active, and the models cannot be looked at: {exc.strerror}"))
         return end

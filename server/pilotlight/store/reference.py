@@ -86,7 +86,13 @@ def parse(text: str) -> Reference:
 
 def _url(text: str) -> UrlReference:
     url, _, fragment = text.partition("#")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        # None of it is shown: the host stands beside what may be a password.
+        raise BadRequest(
+            "the URL has no host that there can be; give https://host/file.gguf#sha256=...", param="model"
+        ) from exc
     found = UrlReference(url, fragment.removeprefix("sha256=").lower())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise BadRequest(f"{parts.scheme}:// is not downloaded from; http:// and https:// are", param="model")

@@ -17,6 +17,10 @@ from pilotlight.registry.gguf import SHARD
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
+MAX_LISTED = 100
+MAX_SHOWN = 200
+"""Names in an error, and characters of each: a repository may have any number of either."""
+
 FOLDERS = {"genai_config.json": ("*.onnx", "*.data", "*.onnx_data*"), "config.json": ("model*.safetensors",)}
 """The file that makes a folder an ONNX or an MLX model, and its weights; the first that is there."""
 
@@ -61,12 +65,19 @@ def choose(repo: str, pick: str, paths: Iterable[str]) -> Choice:
     if not pick and len(found) > 1:
         found = [choice for choice in choices if choice.label == DEFAULT_QUANTIZATION]
     if len(found) != 1:
-        there = ", ".join(sorted({choice.label or "." for choice in choices}))
         problem = f"has no {pick!r}" if pick and not found else "has several models"
+        there = _listed({choice.label or "." for choice in choices})
         raise BadRequest(f"{repo} {problem}; there is: {there}. Pull one as {repo}:NAME", param="model")
     if found[0].num_missing:
-        raise BadRequest(f"{repo} lacks {found[0].num_missing} parts of {found[0].label}", param="model")
+        label = found[0].label[:MAX_SHOWN]
+        raise BadRequest(f"{repo} lacks {found[0].num_missing} parts of {label}", param="model")
     return found[0]
+
+
+def _listed(labels: Iterable[str]) -> str:
+    shown = sorted(label[:MAX_SHOWN] for label in labels)
+    others = len(shown) - MAX_LISTED
+    return ", ".join(shown[:MAX_LISTED]) + (f" and {others} more" if others > 0 else "")
 
 
 def quantization(path: str) -> str:

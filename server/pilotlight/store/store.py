@@ -95,7 +95,8 @@ class Store:
         """What a runtime loads. Raises `BadRequest` if any of it lies outside the store."""
         folder = self._folder(name) / version.id
         for path in (folder, *(folder / file.path for file in version.files)):
-            if not path.resolve().is_relative_to(self.root.resolve()) or path.is_symlink():
+            is_inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
+            if not is_inside or path.is_symlink():
                 raise BadRequest(f"{path} leads out of the store, so it is not used")
         return folder / version.entry
 
@@ -123,7 +124,8 @@ class Store:
             for version in self.versions(record.name):
                 for other in version.files:
                     path = self._folder(record.name) / version.id / other.path
-                    if other.digest == file.digest and path.is_file() and path.stat().st_size == other.size:
+                    is_it = other.digest == file.digest and os.path.isfile(path)
+                    if is_it and path.stat().st_size == other.size:
                         return path
         return None
 
@@ -246,8 +248,8 @@ class Store:
             return None
         try:
             return Stored(record.name, self.path(record.name, version), record, version)
-        except BadRequest as exc:
-            log.warning("a pulled model is not used", model=record.name, reason=exc.message)
+        except (BadRequest, OSError) as exc:
+            log.warning("a pulled model is not used", model=record.name, reason=str(exc))
             return None
 
     def _fill(self, staging: Path, version: Version) -> Version:
@@ -280,9 +282,10 @@ class Store:
 
 
 def short_name(name: str) -> str:
-    """What people call it: without the owner of its repository, and without saying that it is a GGUF."""
+    """What people call it: without the owner of its repository, and without saying that it is a GGUF. All of
+    it, if that leaves nothing."""
     repo, colon, label = name.rpartition("/")[2].partition(":")
-    return re.sub(r"[-_.]gguf$", "", repo, flags=re.IGNORECASE) + colon + label
+    return re.sub(r"[-_.]gguf$", "", repo, flags=re.IGNORECASE) + colon + label or name
 
 
 @contextmanager
@@ -364,7 +367,7 @@ def _read(path: Path, kind: type[T]) -> T | None:
         value: T = decode(path.read_bytes(), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         log.warning("a file of the store cannot be read and is left out", path=str(path), error=str(exc))
         return None
     return value

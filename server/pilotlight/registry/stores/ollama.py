@@ -107,7 +107,7 @@ def _layers_of_blob(tree: Tree, digest: str) -> tuple[Layer, ...]:
 def _decode(tree: Tree, file: Path) -> Manifest:
     try:
         return msgspec.json.decode(tree.read(file, MAX_MANIFEST_BYTES) or b"{}", type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         tree.skip(file, f"is no manifest: {exc}")
         return Manifest()
 
@@ -143,7 +143,7 @@ def _sampling(tree: Tree, manifest: Path, layers: tuple[Layer, ...]) -> dict[str
         values = msgspec.json.decode(
             (blob and tree.read(blob, MAX_MANIFEST_BYTES)) or b"{}", type=dict[str, Any]
         )
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return {key: value for key, value in values.items() if _is_valid(key, value)}
 

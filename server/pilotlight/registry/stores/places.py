@@ -71,8 +71,11 @@ def _downloads(lmstudio: Path) -> Path | None:
 
 
 def _folder(text: object) -> Path | None:
-    """A folder that another program names, if it can be one."""
-    return Path(text) if isinstance(text, str) and os.path.isabs(text) and "\0" not in text else None
+    """A folder that another program names, if it can be one. Raises `ValueError` for what is no text."""
+    if not isinstance(text, str) or not os.path.isabs(text) or "\0" in text:
+        return None
+    os.fsencode(text)  # half a character is JSON, and no path
+    return Path(text)
 
 
 def _read(file: Path) -> bytes:

@@ -88,7 +88,7 @@ class Tree:
 
     def skip(self, path: Path, reason: str) -> None:
         """Note that it is not used, and why."""
-        self.skipped.append(Skipped(self.place.store, path, reason))
+        self.skipped.append(Skipped(self.place.store, Path(_told(str(path))), _told(reason)))
 
     def _is_inside(self, path: Path) -> bool:
         """Told before what is there is opened."""
@@ -125,13 +125,13 @@ class Tree:
         if not is_plain(path.name):
             self.skip(path, "its name is refused: it is too long or has characters that no name should have")
             return None
-        if path.is_symlink() and not self._is_inside(path):
-            return None
         try:
+            if path.is_symlink() and not self._is_inside(path):
+                return None
             return path.stat()
         except FileNotFoundError:
             self.marks[os.fspath(path)] = None
-            if path.is_symlink():
+            if os.path.islink(path):
                 self.skip(path, "is a link that leads nowhere")
         except OSError as exc:
             self.skip(path, f"cannot be read: {exc.strerror}")
@@ -152,6 +152,11 @@ def is_plain(name: str) -> bool:
         and "/" not in name
         and name.isprintable()
     )
+
+
+def _told(text: str) -> str:
+    """As a terminal and JSON can have it: names of files may have bytes that are no text."""
+    return "".join(one if one.isprintable() else "?" for one in text)
 
 
 def _mark_at(path: str) -> Mark:

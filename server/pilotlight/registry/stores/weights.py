@@ -4,6 +4,7 @@ A GGUF file may be the first of several parts. A folder of ONNX or safetensors i
 """
 
 import json
+import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -56,16 +57,26 @@ def folder_weights(tree: Tree, files: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def weights_of(path: Path) -> tuple[Path, ...]:
-    """The files that a model's path stands for, whatever they hold; none if it leads nowhere."""
+    """The files that a model's path stands for, whatever they hold; none if it leads nowhere we may look."""
     try:
         if path.is_dir():
-            return tuple(sorted(file for file in path.iterdir() if file.suffix in SUFFIXES))
+            return tuple(
+                sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+            )
     except OSError:
         return ()
     stem, num_parts = _parts(path)
     names = (f"{stem}-{number:05}-of-{num_parts:05}{path.suffix}" for number in range(1, num_parts + 1))
     files = (path.parent / name for name in names) if num_parts > 1 else iter((path,))
-    return tuple(takewhile(Path.is_file, files))
+    return tuple(takewhile(os.path.isfile, files))
+
+
+def bytes_of(path: Path) -> int:
+    """Of these files; 0 if one of them goes meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in weights_of(path))
+    except OSError:
+        return 0
 
 
 def _parts(file: Path) -> tuple[str, int]:
@@ -103,11 +114,11 @@ def _missing_shard(tree: Tree, by_name: dict[str, Path]) -> str | None:
     if INDEX not in by_name:
         return None
     shards = _json(tree, by_name[INDEX], MAX_INDEX_BYTES).get("weight_map")
-    names = set(shards.values()) if isinstance(shards, dict) else {INDEX}
-    wrong = (
-        str(name) for name in names if not isinstance(name, str) or not is_plain(name) or name not in by_name
-    )
-    return next((repr(name[:100]) for name in sorted(wrong)), None)
+    names = list(shards.values()) if isinstance(shards, dict) else []
+    if not all(isinstance(name, str) for name in names):
+        return f"the name of a file in {INDEX}"
+    wrong = sorted(name for name in set(names) if not is_plain(name) or name not in by_name)
+    return repr(wrong[0][:100]) if wrong else None
 
 
 def _json(tree: Tree, file: Path, max_bytes: int) -> dict[str, object]:

@@ -1,0 +1,79 @@
+"""A pull from beginning to end, with a real download process and a runner that says what it is told to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fake_hub import Hub
+from pilotlight.core import Finished, FinishReason, Model, Request
+from pilotlight.store import events
+from pilotlight.store.events import Done, Event, Failed, Installed, Job, Progress
+from pilotlight.store.pull import Puller
+from pilotlight.store.smoke import Item, Smoke
+from pilotlight.store.store import Store
+
+REPO, FILE, NAME = "owner/tiny-GGUF", "tiny-F32.gguf", "owner/tiny-GGUF:F32"
+
+
+class Runner:
+    """Whatever is asked, it says four tokens."""
+
+    @asynccontextmanager
+    async def trying(self, model: Model, request: Request) -> AsyncIterator[AsyncIterator[list[Item]]]:
+        async def answer() -> AsyncIterator[list[Item]]:
+            yield [Finished(0, FinishReason.LENGTH, 4, 0)]
+
+        yield answer()
+
+
+@pytest.fixture
+def puller(hub: Hub, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Puller:
+    """Into the store, from the hub of the test."""
+    hub.commit_files(REPO, {FILE: b"GGUF and more"})
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return Puller(store, Smoke(Runner()), lambda name, path: Model(name, path))
+
+
+def job(store: Store) -> Job:
+    return Job(REPO, "", str(store.root), stall_s=5.0, retry_s=0.0)
+
+
+async def test_a_pull_ends_with_an_active_version(puller: Puller, anyio_backend: str) -> None:
+    """Downloaded and tested; the second time there is nothing to do."""
+    said: list[Event] = []
+    end = await puller.pull(job(puller.store), said.append)
+    assert isinstance(end, Done)
+    assert [stored.version.id for stored in puller.store.models()] == [end.version]
+    assert [type(event) for event in said if not isinstance(event, Progress)][1:] == [
+        Installed,
+        events.Testing,
+    ]
+    assert await puller.pull(job(puller.store), said.append) == Done(NAME, end.version, None, is_new=False)
+
+
+async def test_a_version_that_is_deleted_before_its_test_is_told(puller: Puller, anyio_backend: str) -> None:
+    """Somebody pruned as soon as it was there."""
+
+    def prune(event: Event) -> None:
+        if isinstance(event, Installed):
+            puller.store.prune()
+
+    end = await puller.pull(job(puller.store), prune)
+    assert isinstance(end, Failed)
+    assert (end.code, "was deleted before it was tested; pull it again" in end.message) == (
+        "pull_failed",
+        True,
+    )
+
+
+async def test_what_makes_no_sense_ends_a_pull(hub: Hub, puller: Puller, anyio_backend: str) -> None:
+    """Here a name of a million letters, each step of which is fine."""
+    folder = f"{'a' * 190}/" * 6000
+    files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights"}
+    hub.commit_files(REPO, {folder + name: content for name, content in files.items()})
+    end = await puller.pull(job(puller.store), lambda event: None)
+    assert isinstance(end, Failed)
+    assert (end.code, "makes no sense; what has come is kept" in end.message) == ("pull_failed", True)
