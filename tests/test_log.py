@@ -2,7 +2,10 @@
 
 import io
 import logging
-from collections.abc import Iterator
+import os
+import pty
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 import structlog
@@ -68,3 +71,20 @@ def test_an_exception_stays_on_one_line() -> None:
         structlog.get_logger().exception("failed")
     assert stream.getvalue().count("\n") == 1
     assert "ValueError: boom" in stream.getvalue()
+
+
+@pytest.mark.parametrize("open_both_ends", [os.pipe, pty.openpty])
+def test_a_line_that_cannot_be_written_is_lost(open_both_ends: Callable[[], tuple[int, int]]) -> None:
+    """Who reads has gone, or the terminal was closed; what is logged goes on."""
+    ours, theirs = open_both_ends()
+    stream = os.fdopen(theirs, "w", buffering=1)
+    try:
+        log.configure("info", stream)
+        os.close(ours)
+        structlog.get_logger().info("worker ready")
+        logging.getLogger("uvicorn.error").warning("trouble")
+        with pytest.raises(OSError):
+            print("it really cannot", file=stream, flush=True)
+    finally:
+        with suppress(OSError):
+            stream.close()

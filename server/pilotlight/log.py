@@ -5,7 +5,8 @@ Libraries that use `logging` are heard from warning up. Knows nothing of what is
 
 import logging
 import sys
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 _rich: Any = sys.modules.get("rich")
 # structlog would import it for tracebacks in colour, which we never ask for: 40 ms and 3 MB of the daemon.
@@ -22,16 +23,35 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARN
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send events of at least `level` to the stream (stderr); call once, before anything logs."""
+    """Send events of at least `level` to the stream (stderr); call once, before anything logs.
+
+    What the stream does not take is lost: nobody who logs hears of it.
+    """
     stream = stream or sys.stderr
     structlog.configure(
         processors=_processors(is_terminal=stream.isatty()),
         # Methods below the level become no-ops: a filtered event costs one call.
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(stream),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lossy(stream))),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Bridge()], level=max(_LEVELS[level], logging.WARNING), force=True)
+
+
+class _Lossy:
+    """As much of a stream as is printed to. A closed terminal, a dead pipe or a full disk costs lines, and
+    nothing else."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class _Bridge(logging.Handler):

@@ -22,7 +22,7 @@ MAKERS = {
 }
 """What is wrong with each file, made from the bytes of a good one."""
 
-BAD = [*MAKERS, "folder", "missing"]
+BAD = [*MAKERS, "folder", "missing", "loop"]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     for name, make in MAKERS.items():
         (folder / name).write_bytes(make(good.read_bytes()))
     (folder / "folder").mkdir()
+    (folder / "loop").symlink_to("loop")
     models = "".join(table(name, folder / name) for name in BAD) + table("good", good)
     with serving(folder / "daemon", models=models) as daemon:
         yield daemon
@@ -64,6 +65,7 @@ def test_a_stream_from_no_model_is_an_error_status(daemon: Daemon) -> None:
         ("text", "not a GGUF"),
         ("folder", "not a file; a model is a GGUF file, or a folder with a genai_config.json"),
         ("missing", "does not exist"),
+        ("loop", "does not exist"),
     ],
 )
 def test_the_error_says_what_the_file_is(daemon: Daemon, name: str, complaint: str) -> None:

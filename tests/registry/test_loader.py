@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import anyio
 import gguf
+import psutil
 import pytest
 
 from gguf_factory import write_tiny_gguf
@@ -11,11 +13,16 @@ from mappings import bytes_held
 from pilotlight.core import Model, Severity
 from pilotlight.errors import WorkerFailed
 from pilotlight.notices import Notices
+from pilotlight.power.clocks import Clock, Clocks
+from pilotlight.power.reading import Reading
 from pilotlight.registry import ladder
 from pilotlight.registry.cost import repacked_kinds
 from pilotlight.registry.costs import Costs
+from pilotlight.registry.enough import Enough
 from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.loader import Loader
+from pilotlight.runtimes.capabilities import CAPABILITIES
+from pilotlight.worker.protocol import Progress
 
 LOAD_S = 20.0
 
@@ -41,6 +48,20 @@ class Bench:
 
     def codes(self) -> list[str]:
         return [notice.code for notice in self.notices]
+
+
+class Unwanted(Enough):
+    """Breaks a load off when its worker is ready, and has said how many threads are enough."""
+
+    def __init__(self, state_dir: Path, scope: anyio.CancelScope) -> None:
+        super().__init__(state_dir, Clocks(Reading))
+        self.num_workers = 0
+        self._scope = scope
+
+    def answer(self, model: str, threads: int) -> Clock | None:
+        self.num_workers += 1
+        self._scope.cancel()
+        return None
 
 
 @pytest.fixture
@@ -118,6 +139,20 @@ async def test_what_a_loaded_model_holds_is_recorded(bench: Bench) -> None:
     assert cost.at_load.private > 5_000_000
 
 
+async def test_a_load_that_nobody_wants_once_it_is_done_leaves_no_process(bench: Bench) -> None:
+    """Its worker was ready, and nobody owned it yet."""
+    (bench.folder / "echo.toml").touch()
+    others = psutil.Process().children()
+    with anyio.CancelScope() as scope:
+        enough = Unwanted(bench.folder / "state", scope)
+        loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S, enough=enough)
+        model = Model("talk", bench.folder / "echo.toml", "echo", capabilities=CAPABILITIES["echo"])
+        await loader.load(model, lambda _: None, measures_threads=True)
+    assert enough.num_workers == 1
+    assert scope.cancelled_caught
+    assert psutil.Process().children() == others
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or "Q4_0" not in repacked_kinds(ladder.features()),
     reason="only Linux lets go of files, and this processor takes weights as they are",
@@ -142,3 +177,27 @@ async def test_a_hostile_file_starts_no_worker(bench: Bench) -> None:
     loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
     with pytest.raises(WorkerFailed, match=r"bad: bad.gguf: 18446744073709551615 tensors, more than"):
         await loader.load(Model("bad", path), lambda _: pytest.fail("a worker was started"))
+
+
+async def test_a_link_to_itself_is_told_by_the_worker(bench: Bench) -> None:
+    """As every path that leads nowhere."""
+    path = bench.folder / "loop.gguf"
+    path.symlink_to(path)
+    loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
+    await loader.look_at(Model("loop", path))
+    with pytest.raises(WorkerFailed, match="does not exist"):
+        await loader.load(Model("loop", path), lambda _: None)
+
+
+async def test_a_file_that_became_a_link_to_itself_is_loaded_all_the_same(bench: Bench) -> None:
+    """Its worker has read it before; what it holds is not recorded."""
+    path = bench.folder / "echo.toml"
+    path.touch()
+    loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
+
+    def break_it(_: Progress) -> None:
+        path.unlink(missing_ok=True)
+        path.symlink_to(path)
+
+    worker = await loader.load(Model("talk", path, runtime="echo"), break_it)
+    await worker.stop()

@@ -133,6 +133,10 @@ class FakeLoader:
         self.may_ask = True
         self.models: list[Model] = []
         """As each was asked for."""
+        self.looked_at: list[Model] = []
+        """As each was found."""
+        self.looked_at_before: list[bool] = []
+        """Whether each that was loaded had been looked at as it was."""
         self.forgotten: list[str] = []
         self.looks: Iterator[int] = iter(())
         """How many turns of the event loop each look at a model takes, if not one."""
@@ -143,6 +147,7 @@ class FakeLoader:
         progress(Progress(0.5))
         self.measured_at_load.append(measures_threads)
         self.models.append(model)
+        self.looked_at_before.append(model in self.looked_at)
         if self.error is not None:
             raise self.error
         self.workers.append(FakeWorker(self.parallel))
@@ -161,6 +166,7 @@ class FakeLoader:
     async def look_at(self, model: Model) -> None:
         for _ in range(next(self.looks, 1)):
             await checkpoint()
+        self.looked_at.append(model)
 
     def forget(self, model: str) -> None:
         self.forgotten.append(model)

@@ -13,7 +13,7 @@ from fake_worker import model
 from loop_bench import Bench, done, read
 from msgspec.structs import replace
 
-from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, WorkerState
+from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, Severity, WorkerState
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
 from pilotlight.scheduler import loop
 from pilotlight.worker.protocol import Admitted, Delta, Refused, State
@@ -182,6 +182,10 @@ async def test_a_worker_is_asked_for_its_state_when_it_has_nothing_to_do(bench: 
     await bench.worker.inspected.wait()
     bench.worker.tell(State(0, 0, 0, 0, 1, fault="slot 3 is lost"))
     assert bench.codes() == ["worker_fault_a"]
+    bench.worker.die()
+    await settle()
+    await bench.running("2")
+    assert bench.codes() == [], "the next one has not broken it"
 
 
 async def test_a_worker_is_not_asked_in_a_hurry(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +222,13 @@ async def test_a_preloaded_model_is_ready_before_anybody_asks(bench: Bench) -> N
     assert [status.state for status in bench.loop.status()] == [WorkerState.STOPPED, WorkerState.READY]
 
 
+async def test_a_model_that_was_not_loaded_at_start_is_told_until_it_is(bench: Bench) -> None:
+    """Whoever has it loaded in the end."""
+    bench.notices.raise_("not_loaded_a", Severity.ERROR, "a needs 3 GiB")
+    await bench.running("1")
+    assert bench.codes() == []
+
+
 async def test_an_idle_worker_of_a_changed_model_is_stopped(bench: Bench) -> None:
     """The next one is loaded as it is now; others are left alone."""
     await bench.loop.load("a")
@@ -247,6 +258,32 @@ async def test_a_busy_worker_of_a_changed_model_finishes_first(bench: Bench) -> 
     assert bench.loader.models[-1].context == 9
 
 
+async def test_who_waits_for_a_changed_model_has_it_loaded_for_what_it_takes_now(bench: Bench) -> None:
+    """It is looked at first, however long that takes, and stays as long as it says itself."""
+    bench.loader.looks = iter((1, 20))
+    first, number = await bench.running("1")
+    await bench.replace(replace(model("a"), keep_alive_s=60.0))
+    second = bench.loop.submit(request("2"))
+    await settle()
+    bench.worker.say(done(number))
+    await read(first)
+    await settle()
+    bench.worker.say(done(bench.worker.generates[-1].id))
+    await read(second)
+    await settle()
+    assert bench.loader.looked_at_before == [True, True]
+    assert bench.loop.status()[0].unload_in_s is not None
+
+
+async def test_a_request_by_a_name_that_became_an_alias_is_served(bench: Bench) -> None:
+    """It was held while its model was renamed, and is one of the model that has the name now."""
+    await bench.replace(replace(model("c"), aliases=("a",)))
+    answer, number = await bench.running("1", model="a")
+    bench.worker.say(done(number))
+    assert len(await read(answer)) == 1
+    assert [(status.model.name, status.loads) for status in bench.loop.status()] == [("c", 1)]
+
+
 async def test_what_a_worker_is_not_told_does_not_end_it(bench: Bench) -> None:
     """Other names, and values for requests that leave them out."""
     await bench.loop.load("a")
@@ -273,12 +310,14 @@ async def test_a_removed_model_goes_when_it_is_idle(bench: Bench) -> None:
         bench.loop.submit(request("3"))
 
 
-async def test_a_notice_of_a_removed_model_goes_with_it(bench: Bench) -> None:
+async def test_the_notices_of_a_removed_model_go_with_it(bench: Bench) -> None:
     """Nobody could mend it any more."""
     bench.loader.error = WorkerFailed("a: no such file")
     with pytest.raises(WorkerFailed):
         await read(bench.loop.submit(request("1")))
+    bench.notices.raise_("not_loaded_a", Severity.ERROR, "a: no such file")
     await bench.replace(model("b"))
+    assert bench.codes() == []
 
 
 async def test_after_the_shutdown_what_runs_goes_on(bench: Bench) -> None:

@@ -76,7 +76,6 @@ class Loader:
             if crashes:
                 self._ladder.remember(model.runtime, mode, f"{', '.join(crashes)} while loading {model.name}")
             self._tell(model.runtime)
-            await anyio.to_thread.run_sync(self._measure, model, mode, worker.pid)
             return worker
         raise WorkerFailed(
             f"{model.name}: native code crashed while loading, in every mode ({', '.join(crashes)}); "
@@ -150,6 +149,7 @@ class Loader:
             info = await worker.load(mode, progress, self._load_s, archive, measures)
             if measures:
                 await self.measured(model, info)
+            await anyio.to_thread.run_sync(self._measure, model, mode, worker.pid)
         except BaseException as exc:
             worker.kill()
             await worker.stop()

@@ -122,7 +122,9 @@ class Loop:
 
     def submit(self, request: Request) -> Answer:
         """Queue a request; refusals come out of the answer. Raises `ModelNotFound`."""
-        return self._submit(self._catalog.get(request.model), request)
+        model = self._catalog.get(request.model)
+        # While it was held, its model's name may have become an alias.
+        return self._submit(model, replace(request, model=model.name))
 
     @asynccontextmanager
     async def trying(self, model: Model, request: Request) -> AsyncIterator[Answer]:
@@ -277,8 +279,7 @@ class Loop:
             if model is not None:
                 at.model = model
             else:
-                self._notices.clear(f"worker_failed_{name}")
-                self._notices.clear(f"worker_fault_{name}")
+                self._serving.clear_notices(name)
             if at.loaded is not None and (model is None or not model.is_loaded_as(at.loaded)):
                 self._unload(name)
 
@@ -380,7 +381,11 @@ class Loop:
         assert self._tasks is not None and info is not None, "somebody has asked its worker"
         self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
-    def on_gone(self, model: Model, error: Error | None) -> None:
+    async def on_gone(self, model: Model, error: Error | None) -> None:
+        now = self._books[model.name].model
+        if now is not None and not now.is_loaded_as(model):
+            # Who waits has it started as it is now, with what that costs.
+            await self._loader.look_at(now)
         self._post(lambda: self._on_gone(model, error))
 
     def _on_gone(self, model: Model, error: Error | None) -> None:
@@ -389,7 +394,7 @@ class Loop:
         life, at.life, at.loaded, at.worker = at.life, None, None, None
         at.is_held, at.priority = False, Priority.NORMAL
         at.pauses.note(0, anyio.current_time())
-        self._survey(model)
+        self._survey(at.model or model)
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
         life.gone.set()

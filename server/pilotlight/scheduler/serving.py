@@ -29,7 +29,7 @@ class Owner(Protocol):
     def on_message(self, model: Model, message: Said) -> None:
         """Its worker said this."""
 
-    def on_gone(self, model: Model, error: Error | None) -> None:
+    async def on_gone(self, model: Model, error: Error | None) -> None:
         """Its process is no more, for which an `error` is the reason unless it was stopped. The owner takes
         it out of the books."""
 
@@ -65,6 +65,11 @@ class Serving:
         for worker in self._books.workers:
             worker.kill()
 
+    def clear_notices(self, model: str) -> None:
+        """What was wrong with its last worker, or the load at start, says nothing any more."""
+        for code in ("worker_failed", "worker_fault", "not_loaded"):
+            self._notices.clear(f"{code}_{model}")
+
     async def _serve_model(self, model: Model, life: Life) -> None:
         """Load the model, serve it until its worker ends or is stopped, and say so."""
         at = self._books[model.name]
@@ -78,7 +83,7 @@ class Serving:
         if self._is_stopping:
             life.gone.set()
         else:
-            self._gone(model, error)
+            await self._gone(model, error)
 
     async def _load_and_serve(self, model: Model, at: Residence) -> None:
         """Raises the `Error` that ended it."""
@@ -101,7 +106,7 @@ class Serving:
         assert info is not None, "a loaded worker has said what it is"
         at.worker, at.info, at.progress = worker, info, Progress(1.0)
         at.threads, at.threads_told = info.threads, SetThreads(info.threads, info.threads)
-        self._notices.clear(f"worker_failed_{model.name}")
+        self.clear_notices(model.name)
         log.info(
             "worker ready",
             model=model.name,
@@ -117,7 +122,7 @@ class Serving:
             at.restarts += 1
             raise oom.failure(model.name, end, kills, "; the next request starts a fresh worker") from end
 
-    def _gone(self, model: Model, error: Error | None) -> None:
+    async def _gone(self, model: Model, error: Error | None) -> None:
         if error is not None:
             log.error("worker gone", model=model.name, error=error.message)
             self._books[model.name].error = error.message
@@ -125,4 +130,4 @@ class Serving:
             self._notices.raise_(f"worker_failed_{model.name}", Severity.ERROR, error.message)
         if isinstance(error, OutOfMemory):
             self._books.record_killed(model)
-        self._owner.on_gone(model, error)
+        await self._owner.on_gone(model, error)
