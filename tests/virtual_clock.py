@@ -8,6 +8,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import anyio
+from anyio import to_thread
 
 GRACE_S = 0.1
 """Real seconds that a thread at work gets to report before the clock jumps."""
@@ -17,13 +18,13 @@ class _Jumping(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Instead of waiting it lets the time pass."""
 
     now = 0.0
-    threads: anyio.CapacityLimiter | None = None
+    num_at_work = 0
+    """Calls that wait for a thread."""
 
     def select(self, timeout: float | None = None) -> list[Any]:
         if timeout is None:
             return super().select(5)
-        is_at_work = self.threads is not None and self.threads.borrowed_tokens
-        found = super().select(min(timeout, GRACE_S if is_at_work else 0))
+        found = super().select(min(timeout, GRACE_S if self.num_at_work else 0))
         if not found and timeout > 0:
             self.now += timeout
         return found
@@ -41,12 +42,17 @@ class _Loop(asyncio.SelectorEventLoop):
 def run_virtual(main: Callable[[], Awaitable[None]]) -> None:
     """Run it to its end; sleeping takes no time."""
     loop = _Loop()
+    run_sync = to_thread.run_sync
 
-    async def run() -> None:
-        loop.jumping.threads = anyio.to_thread.current_default_thread_limiter()
-        await main()
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        loop.jumping.num_at_work += 1
+        try:
+            return await run_sync(*arguments, **options)
+        finally:
+            loop.jumping.num_at_work -= 1
 
-    anyio.run(run, backend_options={"loop_factory": lambda: loop})
+    with patch.object(to_thread, "run_sync", counted):
+        anyio.run(main, backend_options={"loop_factory": lambda: loop})
 
 
 @contextmanager

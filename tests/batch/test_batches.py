@@ -1,13 +1,18 @@
 """The daemon's batches from upload to answers, over restarts, with a model that answers at once."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import anyio
 import pytest
 from fake_inference import FakeInference, line
 from owner import Start, change, left, modes, requests
+from structlog.contextvars import bound_contextvars, get_contextvars
 
+from pilotlight.batch import batches as owning
 from pilotlight.batch.batches import Batches
+from pilotlight.batch.lines import MAX_FAULTS
 from pilotlight.batch.records import Batch, State
 from pilotlight.errors import Conflict, ShuttingDown
 
@@ -42,6 +47,24 @@ async def test_all_of_it_is_private(start: Start, tmp_path: Path) -> None:
     assert modes(tmp_path) == {(True, 0o700), (False, 0o600)}
 
 
+async def test_a_batch_is_no_part_of_a_request(start: Start) -> None:
+    """Though one brings it about: what it logs, maybe days later, has nobody's request id."""
+    bound: list[dict[str, Any]] = []
+
+    class Noting(FakeInference):
+        async def find(self, model: str) -> str:
+            bound.append(get_contextvars())
+            return await super().find(model)
+
+        async def may_run(self) -> None:
+            bound.append(get_contextvars())
+
+    with bound_contextvars(request_id="the first to come"):
+        async with start(Noting()) as owner:
+            await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+    assert bound == [{}, {}]
+
+
 async def test_bad_lines_are_told_before_anything_runs(start: Start) -> None:
     """With their numbers; so is a model that nobody knows."""
     inference = FakeInference()
@@ -53,6 +76,14 @@ async def test_bad_lines_are_told_before_anything_runs(start: Start) -> None:
             (fault,) = (await owner.until((await owner.submit(text)).id, State.FAILED)).faults
             assert (fault.code, fault.line) == (code, number)
     assert inference.asked == []
+
+
+async def test_models_that_nobody_knows_are_told_as_far_as_people_read(start: Start) -> None:
+    """Not all of fifty thousand."""
+    async with start() as owner:
+        text = "".join(line(f"r{n}", body={"model": f"m{n}"}) for n in range(MAX_FAULTS + 1))
+        failed = await owner.until((await owner.submit(text)).id, State.FAILED)
+        assert [fault.line for fault in failed.faults] == list(range(1, MAX_FAULTS + 1))
 
 
 async def test_a_night_on_battery_passes(start: Start) -> None:
@@ -159,6 +190,21 @@ async def test_a_batch_expires(start: Start) -> None:
         done = await owner.until(batch.id, State.EXPIRED)
         assert await owner.statuses(done) == {"r0": "batch_expired", "r1": "batch_expired"}
         assert done.counts.failed == 0
+
+
+async def test_a_batch_expires_though_the_machine_slept(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock that timers follow stood still meanwhile."""
+    monkeypatch.setattr(owning, "CLOCK_S", 0.01)
+    inference = FakeInference(hold=anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(2))
+        with anyio.fail_after(20):
+            await inference.until(1)
+        monkeypatch.setattr(owning, "time", SimpleNamespace(time=lambda: batch.expires_at + 1))
+        done = await owner.until(batch.id, State.EXPIRED)
+        assert await owner.statuses(done) == {"r0": "batch_expired", "r1": "batch_expired"}
 
 
 async def test_a_batch_expires_while_no_daemon_runs(start: Start) -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from fake_inference import FakeInference, line
 from filelock import FileLock
-from owner import Start, change, left, requests
+from owner import Start, change, eventually, left, requests
 
 from pilotlight.batch import batches as owning
 from pilotlight.batch.records import State, new_id
@@ -48,17 +48,45 @@ async def test_two_may_delete_the_same(start: Start) -> None:
         assert [file.id for file in await (await owner.batches.files()).all()] == [done.input_file_id]
 
 
-async def test_what_is_over_age_goes(start: Start) -> None:
-    """Files by their own time, batches when their files are long gone."""
+async def test_what_is_over_age_goes(start: Start, tmp_path: Path) -> None:
+    """Files by their own time, batches when their files are gone; at the next start, though nobody asks."""
     async with start() as owner:
         batch = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
-    for record in sorted(owner.state_dir.glob("*/*.json")):
-        change(record, expires_at=batch.created_at - 4000)
+    long_ago = batch.created_at - 4000
+    change(tmp_path / "batches" / f"{batch.id}.json", expires_at=long_ago, completed_at=long_ago)
+    for file_id in (batch.input_file_id, batch.output_file_id):
+        change(tmp_path / "files" / f"{file_id}.json", expires_at=long_ago)
+
+    async def is_gone() -> bool:
+        return left(tmp_path) == ["lock"]
+
+    async with start():
+        await eventually(is_gone)
+
+
+async def test_an_upload_goes_by_itself(start: Start, tmp_path: Path) -> None:
+    """At the next start, too, though no batch goes with it."""
     async with start() as owner:
-        assert await (await owner.batches.files()).all() == []
-        with pytest.raises(NotFound):
-            await owner.batches.get(batch.id)
-    assert left(owner.state_dir) == ["lock"]
+        file_id = await owner.upload(requests(1))
+    change(tmp_path / "files" / f"{file_id}.json", expires_at=0)
+
+    async def is_gone() -> bool:
+        return left(tmp_path) == ["lock"]
+
+    async with start():
+        await eventually(is_gone)
+
+
+async def test_a_batch_that_ends_late_is_kept_from_its_end(start: Start, tmp_path: Path) -> None:
+    """Its window was long over when the machine was switched on again."""
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(1))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    change(tmp_path / "batches" / f"{batch.id}.json", expires_at=batch.created_at - 4000)
+    async with start() as owner:
+        done = await owner.until(batch.id, State.EXPIRED)
+        assert await owner.statuses(done) == {"r0": "batch_expired"}
+        assert await owner.batches.all() == [done]
 
 
 async def test_a_broken_upload_leaves_nothing(start: Start, tmp_path: Path) -> None:
@@ -124,6 +152,20 @@ async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
     async with start(inference) as owner:
         (fault,) = (await owner.until((await owner.submit(requests(2))).id, State.FAILED)).faults
         assert (fault.code, "xyzzy" in fault.message) == ("internal_error", False)
+        await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+
+
+async def test_what_is_open_need_not_be_deleted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses to, and all lines have an answer, so the file of errors goes."""
+    unlink = Path.unlink
+
+    def refuse_open(path: Path, missing_ok: bool = False) -> None:
+        if path.exists() and any(link.resolve() == path for link in Path("/proc/self/fd").iterdir()):
+            raise PermissionError(13, "the file is open")
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse_open)
+    async with start() as owner:
         await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
 
 

@@ -84,6 +84,21 @@ def test_what_is_no_answer_of_this_batch_is_cut_off(tmp_path: Path, foreign: byt
     assert (tmp_path / "output").read_bytes() == whole
 
 
+def test_lines_end_alike_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system that has text files is asked for none."""
+    open_file, asked = os.open, []
+
+    def opening(path: Path, flags: int, mode: int) -> int:
+        asked.append(flags & os.O_SYNC)
+        return open_file(path, flags, mode)
+
+    monkeypatch.setattr(os, "O_BINARY", os.O_SYNC, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", opening)
+        opened(tmp_path).close()
+    assert asked == [os.O_SYNC] * 2
+
+
 def test_a_second_answer_is_a_bug(tmp_path: Path) -> None:
     """Nobody asks for one."""
     with opened(tmp_path) as journal:

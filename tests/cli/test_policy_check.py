@@ -7,6 +7,17 @@ from pathlib import Path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
+HALVES = """
+[[rule]]
+name = "morning"
+when = { between = "00:00-12:00" }
+batch = { admit = "defer" }
+[[rule]]
+name = "afternoon"
+when = { between = "12:00-00:00" }
+batch = { admit = "defer" }
+"""
+
 READING = '{"supply": "battery", "percent": 14, "thermal": "fair"}'
 
 OWN = """
@@ -47,6 +58,15 @@ def test_it_takes_what_the_daemon_says_of_its_machine(run: Run, tmp_path: Path) 
     (tmp_path / "reading.json").write_text(json.dumps(told))
     done = run("policy", "check", "rules.toml", "--reading", "reading.json", "--class", "batch")
     assert done.stdout.startswith("batch: admit = defer")
+
+
+def test_what_the_daemon_says_is_of_now(run: Run, tmp_path: Path) -> None:
+    """It tells no time of day; one that people write down is what they write."""
+    (tmp_path / "rules.toml").write_text(HALVES)
+    arguments = ("policy", "check", "rules.toml", "--reading", "-", "--json")
+    for reading, num_holding in (({"reading": {}}, 1), ({}, 0), ({"minute": "13:00"}, 1)):
+        rules = json.loads(run(*arguments, stdin=json.dumps(reading)).stdout)["rules"]
+        assert sum(rule["holds"] for rule in rules if rule["rule"] in HALVES) == num_holding
 
 
 def test_wrong_rules_and_readings_are_told(run: Run, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pilotlight.power.finding import assemble
 from pilotlight.power.reading import Reading
 
 AWAY = {"IdleHint": ("b", True), "IdleSinceHintMonotonic": ("t", 1_000_000)}
+BACK = {"IdleHint": ("b", False), "IdleSinceHintMonotonic": ("t", 1_000_000)}
 SAVING = {"ActiveProfile": ("s", "power-saver"), "PerformanceDegraded": ("s", "")}
 
 
@@ -31,10 +32,24 @@ def test_who_is_away_is_known_with_how_long(bus: str) -> None:
     assert idle_s == pytest.approx(time.monotonic() - 1, abs=5)
 
 
+def test_who_is_back_is_there(bus: str) -> None:
+    """However long ago that was: the desktop says when nobody is."""
+    with service(bus, LOGIND[0], BACK):
+        assert reading().user_idle_s == 0
+
+
 def test_nobody_away_tells_nothing(bus: str) -> None:
-    """Desktops that never tell logind look the same."""
-    with service(bus, LOGIND[0], {"IdleHint": ("b", False), "IdleSinceHintMonotonic": ("t", 5)}):
-        assert reading().unknown["user_idle_s"] == "logind knows of nobody who is away"
+    """Desktops that never tell logind look the same, and so does a server."""
+    with service(bus, LOGIND[0], {"IdleHint": ("b", False), "IdleSinceHintMonotonic": ("t", 0)}):
+        assert reading().unknown["user_idle_s"] == "logind was told of nobody who is away"
+
+
+def test_what_keeps_the_machine_awake_is_nobody(bus: str) -> None:
+    """A backup says that the machine is not idle, too."""
+    with service(bus, LOGIND[0], BACK | {"BlockInhibited": ("s", "shutdown:idle")}):
+        assert reading().unknown["user_idle_s"].startswith("something keeps logind")
+    with service(bus, LOGIND[0], BACK | {"BlockInhibited": ("s", "sleep:handle-power-key")}):
+        assert reading().user_idle_s == 0
 
 
 @pytest.mark.parametrize("name", [service[0] for service in PROFILES])

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 import pytest
+from anyio import to_thread
 
 from pilotlight.power.finding import Finding, Known
 from pilotlight.power.reading import Supply, ThermalLevel
@@ -160,7 +161,7 @@ def test_short_requests_wake_nobody_between_two_looks() -> None:
 
 
 def test_sensors_that_do_not_answer_hold_up_nothing() -> None:
-    """The first decision waits for a moment; no second thread is sent after the first, and what was known is
+    """The first decision waits for a moment; no second thread looks beside the first, and what was known is
     forgotten."""
     machine = Counted()
 
@@ -180,6 +181,37 @@ def test_sensors_that_do_not_answer_hold_up_nothing() -> None:
             machine.held = None
             while sampler.reading().supply is None:  # noqa: ASYNC110 - the thread ends in time of its own
                 await anyio.sleep(0.1)
+
+    run_virtual(main)
+
+
+def test_who_takes_all_threads_holds_up_no_look() -> None:
+    """As forty files that are checked at once: a battery empties all the same."""
+
+    async def main() -> None:
+        others = to_thread.current_default_thread_limiter()
+        for one in range(int(others.total_tokens)):
+            others.acquire_on_behalf_of_nowait(one)
+        async with sampling(Counted()) as sampler:
+            assert (await sampler.fresh()).supply is Supply.BATTERY
+
+    run_virtual(main)
+
+
+def test_a_look_that_never_began_does_not_stand_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was given up before it had a thread; the next one gets it."""
+    machine = Counted()
+
+    async def never(*_: object, **__: object) -> None:
+        await anyio.sleep_forever()
+
+    async def main() -> None:
+        async with sampling(machine) as sampler:
+            with monkeypatch.context() as patched:
+                patched.setattr(to_thread, "run_sync", never)
+                assert (await sampler.fresh()) is UNREAD
+                await anyio.sleep(1)
+            assert (await sampler.fresh()).supply is Supply.BATTERY
 
     run_virtual(main)
 

@@ -17,10 +17,11 @@ import structlog
 from anyio import to_thread
 from anyio.abc import TaskGroup
 from msgspec.structs import replace
+from structlog.contextvars import unbind_contextvars
 
 from pilotlight.batch.files import Files, storing
 from pilotlight.batch.journal import Journal
-from pilotlight.batch.lines import Input, Scan, scan
+from pilotlight.batch.lines import MAX_FAULTS, Input, Scan, scan
 from pilotlight.batch.records import Batch, Counts, Fault, Records, State
 from pilotlight.batch.run import Desk, Run
 from pilotlight.batch.states import KINDS, cancelled, end_of, fault_of, finalizing, outputs
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 NOT_OURS = "batches_elsewhere"
+
+CLOCK_S = 30.0
+"""Between two looks at the time of day while a batch is at work; what may not run is looked at more often."""
 
 log = structlog.get_logger()
 
@@ -164,6 +168,8 @@ class Batches:
         self._tasks.start_soon(self._do, work, batch)
 
     async def _do(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        # Tasks begin within whichever request comes first, and go on long after it.
+        unbind_contextvars("request_id")
         try:
             await work(batch)
         except* Exception as group:
@@ -189,10 +195,11 @@ class Batches:
         return lock
 
     async def _expire(self) -> None:
-        """Forget batches whose files are long gone."""
+        """Delete files that are over age, and forget batches whose files are gone."""
         for batch in self._records:
-            if batch.status.is_over and batch.expires_at + batch.output_keep_s < time.time():
+            if batch.status.is_over and batch.kept_until < time.time():
                 await self._drop(batch.id)
+        await self._files.expire()
 
     async def _drop(self, batch_id: str) -> None:
         for file_id in outputs(batch_id):
@@ -229,8 +236,10 @@ class Batches:
             return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
 
     async def _unknown_models(self, models: dict[str, int]) -> list[Fault]:
-        faults = []
+        faults: list[Fault] = []
         for model, line in models.items():
+            if len(faults) >= MAX_FAULTS:
+                break
             try:
                 await self._desk.inference.find(model)
             except Error as error:
@@ -263,7 +272,9 @@ class Batches:
         with lines, await self._journal(batch, len(lines)) as at_work.journal:
             run = Run(self._desk, batch.endpoint, lines, at_work.journal)
             await self._answer(batch, run, at_work)
-            await self._finish(batch, at_work.journal)
+            await self._finalize(batch, at_work.journal)
+        # Windows deletes no file that is open.
+        await self._finish(batch, at_work.journal)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
         output, errors = map(self._files.path, outputs(batch.id))
@@ -274,13 +285,9 @@ class Batches:
     async def _answer(self, batch: Batch, run: Run, at_work: AtWork) -> None:
         """Every line has an entry after that, if only why it has no answer."""
         assert at_work.journal is not None, "it is open"
-        with at_work.scope:
-            # Once more if a clock was set meanwhile, or one of the two stood still while the machine slept.
-            while (
-                at_work.journal.pending and not self._is_cancelled(batch) and time.time() < batch.expires_at
-            ):
-                with anyio.move_on_after(batch.expires_at - time.time()):
-                    await run.run()
+        if not self._is_cancelled(batch):
+            with at_work.scope:
+                await _until(batch.expires_at, run)
         if self._is_cancelled(batch):
             await run.end("batch_cancelled", "the batch was cancelled before this request ran")
         else:
@@ -292,12 +299,16 @@ class Batches:
     def _is_cancelled(self, batch: Batch) -> bool:
         return self._known(batch.id).status is State.CANCELLING
 
-    async def _finish(self, batch: Batch, journal: Journal) -> None:
-        """Make files of the answers. Killed in between, all of it is done again."""
-        counts, usage = journal.counts, journal.usage
+    async def _finalize(self, batch: Batch, journal: Journal) -> None:
+        """Nothing is added to the answers any more."""
+        counts = journal.counts
         if counts.completed + counts.failed == counts.total:
             await self._desk.write(lambda: self._change(batch.id, finalizing))
         await self._desk.write(lambda: to_thread.run_sync(journal.finish))
+
+    async def _finish(self, batch: Batch, journal: Journal) -> None:
+        """Make files of the answers. Killed in between, all of it is done again."""
+        counts, usage = journal.counts, journal.usage
         ids = zip(outputs(batch.id), KINDS, strict=True)
         output, errors = [await self._publish(batch, file_id, kind) for file_id, kind in ids]
 
@@ -353,3 +364,19 @@ class Batches:
         """The files that batches need which are not over."""
         running = [batch for batch in self._records if not batch.status.is_over]
         return {file_id for batch in running for file_id in (batch.input_file_id, *outputs(batch.id))}
+
+
+async def _until(moment: float, run: Run) -> None:
+    """Run it until then at most, by the time of day: timers stand still while the machine sleeps."""
+    done = anyio.Event()
+
+    async def work() -> None:
+        await run.run()
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(work)
+        while not done.is_set() and (left_s := moment - time.time()) > 0:
+            with anyio.move_on_after(min(left_s, CLOCK_S)):
+                await done.wait()
+        tasks.cancel_scope.cancel()

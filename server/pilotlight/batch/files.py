@@ -41,12 +41,12 @@ class Files:
 
     async def all(self) -> list[File]:
         """Oldest first."""
-        await self._expire()
+        await self.expire()
         return list(self._records)
 
     async def get(self, file_id: str) -> File:
         """Raises `NotFound`."""
-        await self._expire()
+        await self.expire()
         if (file := self._records.get(file_id)) is None:
             raise NotFound(f"there is no file {file_id[:80]!r}", param="file_id")
         return file
@@ -81,7 +81,8 @@ class Files:
             raise Conflict(f"{file_id} is the input of a batch that is not over; cancel the batch first")
         await self._drop(file_id)
 
-    async def _expire(self) -> None:
+    async def expire(self) -> None:
+        """Delete what is over age."""
         now, in_use = time.time(), self._in_use()
         for file in self._records:
             if file.expires_at < now and file.id not in in_use:

@@ -126,7 +126,9 @@ class _Lines:
     """A file that only grows, by whole lines."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        # Without the last one, Windows ends lines by two bytes.
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        self._descriptor = os.open(path, flags, 0o600)
         self._path = path
         self._size = 0
 

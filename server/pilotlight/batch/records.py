@@ -102,6 +102,12 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     cancelling_at: float | None = None
     cancelled_at: float | None = None
 
+    @property
+    def kept_until(self) -> float:
+        """When one that is over is forgotten: what it wrote has been kept for long enough after its end."""
+        ends = (self.completed_at, self.failed_at, self.expired_at, self.cancelled_at)
+        return max(self.expires_at, *(at for at in ends if at is not None)) + self.output_keep_s
+
     def moved(self, status: State, now: float) -> "Batch":
         """In another state since now; each state but the first has a time of its name."""
         return msgspec.structs.replace(self, status=status, **{f"{status.value}_at": now})

@@ -35,10 +35,11 @@ def command(file: Path, reading: Any, chosen: tuple[str, ...], as_json: bool) ->
     from pilotlight.policy.decide import decide
     from pilotlight.policy.facts import Facts
     from pilotlight.policy.settings import rules_of
+    from pilotlight.power.sampling import local_minute
 
     config = resolve(file)
     rules = rules_of(config.policy.preset, config.rules)
-    state = read(_json(reading))
+    state = read(_json(reading), local_minute())
     facts = [Facts(RequestClass(name), "the model", "its small one") for name in chosen or CLASSES]
     _print([decide(state, rules, one) for one in facts], verdicts(rules, state), as_json)
 

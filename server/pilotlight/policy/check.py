@@ -70,15 +70,16 @@ FIELDS: Mapping[str, Callable[[Any], Any]] = {
 }
 
 
-def read(document: Any) -> Reading:
+def read(document: Any, minute: int | None = None) -> Reading:
     """A reading out of JSON: `{"supply": "battery", "percent": 14}`, or what GET /admin/policy says.
 
-    What is left out or null is unknown. Raises `ConfigError`.
+    What is left out or null is unknown; what the daemon says has no time of day, which is `minute` then.
+    Raises `ConfigError`.
     """
     if not isinstance(document, dict):
         raise ConfigError('the reading must be a JSON object, as in {"supply": "battery", "percent": 14}')
     fields = document.get("reading", document)
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {} if fields is document else {"minute": minute}
     for name, given in fields.items():
         value = given.get("value") if isinstance(given, dict) else given
         if name not in FIELDS:

@@ -6,7 +6,7 @@ not started for this. Nothing is subscribed to, so nothing wakes us between two 
 
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pilotlight.power.files import Remembered
@@ -50,12 +50,7 @@ class Desktop:
             yield Missing("user_idle_s", "there is no system bus, or jeepney is not installed")
             return
         manager, profiles = answers
-        since = manager.get("IdleSinceHintMonotonic")
-        if manager.get("IdleHint") is True and isinstance(since, int) and since > 0:
-            yield Known("user_idle_s", max(0.0, time.monotonic() - since / 1e6), "logind")
-        else:
-            # Many desktops never tell logind that somebody is away: this does not say that somebody is there.
-            yield Missing("user_idle_s", "logind knows of nobody who is away")
+        yield _idle(manager)
         mode = profiles.get("ActiveProfile")
         if isinstance(mode, str) and mode:
             is_wanted = mode == SAVER and not _is_ours(profiles.get("ActiveProfileHolds"))
@@ -93,6 +88,21 @@ class Desktop:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _idle(manager: Mapping[str, Any]) -> Finding:
+    """How long the person has been away, at least: a desktop gives the hint after a delay that it tells
+    nobody. Until then, and once the hint is taken back, it is 0. A terminal's is by its last key."""
+    is_away, since = manager.get("IdleHint"), manager.get("IdleSinceHintMonotonic")
+    if not (isinstance(since, int) and since > 0):
+        # Many desktops never tell logind that somebody is away: this does not say that somebody is there.
+        return Missing("user_idle_s", "logind was told of nobody who is away")
+    if is_away is True:
+        return Known("user_idle_s", max(0.0, time.monotonic() - since / 1e6), "logind")
+    if is_away is False and "idle" not in str(manager.get("BlockInhibited")).split(":"):
+        return Known("user_idle_s", 0.0, "logind")
+    # Whatever it is that keeps the machine awake, it needs nobody there; newer versions date this, too.
+    return Missing("user_idle_s", "something keeps logind from saying that somebody is away")
 
 
 def _is_ours(holds: Any) -> bool:

@@ -7,6 +7,7 @@ old.
 """
 
 import math
+import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -71,7 +72,9 @@ class Sampler:
         self._memory = Level.NONE
         self._is_working = False
         self._is_asked = False
-        self._is_looking = False
+        self._looking = threading.Lock()
+        self._place = anyio.CapacityLimiter(1)
+        """Of a thread that looks: the places that others wait for may all be taken."""
         self._due = 0.0
         self._looked_at = 0.0
         self._delays: Callable[[], Iterable[float]] = lambda: ()
@@ -174,7 +177,9 @@ class Sampler:
         self._settled = self._settled if self._settled > now else math.inf
         findings = await self._look(now)
         if findings is not None:
-            self.last = assemble([*findings, *self._pressure(), *self._slower(findings, now)], now, _minute())
+            self.last = assemble(
+                [*findings, *self._pressure(), *self._slower(findings, now)], now, local_minute()
+            )
         self._is_asked = False
         told, self._told = self._told, anyio.Event()
         told.set()
@@ -182,22 +187,24 @@ class Sampler:
             on_look(self.reading(), anyio.current_time())
 
     async def _look(self, now: float) -> Sequence[Finding] | None:
-        """None if it took too long. A thread that hangs in a driver is left behind, and no other one is sent
-        after it."""
-        if self._is_looking:
-            return None
+        """None if it took too long. A thread that hangs in a driver is left behind, and no other one looks
+        meanwhile."""
         pids = tuple(self._pids())
-        self._is_looking = True
         with anyio.move_on_after(SLOWEST_S):
-            return await to_thread.run_sync(self._look_there, now, pids, abandon_on_cancel=True)
+            return await to_thread.run_sync(
+                self._look_there, now, pids, abandon_on_cancel=True, limiter=self._place
+            )
         log.warning("the machine's sensors do not answer", waited_s=SLOWEST_S)
         return None
 
-    def _look_there(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
+    def _look_there(self, now: float, pids: Collection[int]) -> Sequence[Finding] | None:
+        # Said here, not by who sends the thread: one that is given up before it begins never runs.
+        if not self._looking.acquire(blocking=False):
+            return None
         try:
             return self._machine.look(now, pids)
         finally:
-            self._is_looking = False
+            self._looking.release()
 
     def _pressure(self) -> list[Finding]:
         return [Known("memory", self._memory, "psi trigger")] if self._memory else []
@@ -212,7 +219,7 @@ class Sampler:
         return [*found, Known("thermal", heat, ANSWERS, Confidence.GUESSED)] if heat else found
 
 
-def _minute() -> int:
-    """Of the local day."""
+def local_minute() -> int:
+    """Of the day, now."""
     now = datetime.now()
     return now.hour * 60 + now.minute
