@@ -86,6 +86,6 @@ def _run(arguments: Sequence[str], environ: Mapping[str, str], streams: Sequence
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    sys.stdin = os.fdopen(0)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     sys.argv = ["pilotlight", *arguments]
     main()

@@ -190,6 +190,14 @@ def test_a_wrong_key_is_told_without_the_key(
     assert KEY not in raised.value.message
 
 
+def test_a_wrong_key_of_a_class_is_told_without_the_key(tmp_path: Path) -> None:
+    """Its table stands in another one."""
+    with pytest.raises(ConfigError) as raised:
+        resolve(tmp_path, "[classes.background]\nkeys = 'secret'")
+    assert "classes.background.keys: must be a valid tuple" in raised.value.message
+    assert "secret" not in raised.value.message
+
+
 def test_settings_do_not_show_their_keys(tmp_path: Path) -> None:
     """Whoever prints or logs them."""
     config = resolve(tmp_path, env={"PILOTLIGHT_API_KEYS": f"{KEY},{KEY}2"})

@@ -4,13 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.config import model_at, models, unpulled
+from pilotlight.config import check_preload, model_at, models, unpulled
 from pilotlight.core import Lora, RequestClass
 from pilotlight.errors import ConfigError
 from pilotlight.registry import memory
-from pilotlight.store.manifest import File, Version
-from pilotlight.store.store import Store
-from resolving import resolve
+from resolving import put, resolve
 
 
 def test_the_builtin_model_is_there_and_greedy(tmp_path: Path) -> None:
@@ -184,7 +182,7 @@ def test_a_name_given_as_model_is_loaded_at_start(tmp_path: Path) -> None:
 def test_a_model_that_is_neither_name_nor_file_is_an_error(tmp_path: Path) -> None:
     """Typing errors are told at once, with the nearest name."""
     with pytest.raises(ConfigError, match=r"--model pilto: no such file.*did you mean 'pilot'"):
-        resolve(tmp_path, model=("pilto",))
+        check_preload(resolve(tmp_path, model=("pilto",)))
 
 
 def test_two_models_of_one_name_are_an_error(tmp_path: Path) -> None:
@@ -219,16 +217,6 @@ def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:
     assert resolve(tmp_path, env={"PILOTLIGHT_MODEL": "pilot"}, model=(flag,)).preload == ("m",)
 
 
-def put(tmp_path: Path, *names: str) -> None:
-    """Pulled models of these names."""
-    store = Store(tmp_path / "store")
-    for name in names:
-        file = File("model.gguf", f"sha256:{'0' * 64}", 0)
-        store.part(file.digest)
-        store.arrived(file.digest).touch()
-        store.activate(name, store.install(name, Version("0" * 12, name, "", 0.0, file.path, (file,))))
-
-
 def test_pulled_models_are_served_without_a_table(tmp_path: Path) -> None:
     """After the others; the short name is for the first, and for no other model."""
     put(tmp_path, "a/tiny-GGUF:Q8_0", "b/tiny-GGUF:Q8_0", "c/taken")
@@ -255,11 +243,28 @@ def test_a_source_is_served_under_its_own_name_once_it_is_pulled(tmp_path: Path)
     config = resolve(tmp_path, text)
     assert (models(config), unpulled(config)) == ([], ["x", "y"])
     with pytest.raises(ConfigError, match="--model x: it is not pulled yet; `pilotlight pull x` gets it"):
-        resolve(tmp_path, text, model=("y",))
+        check_preload(resolve(tmp_path, text, model=("y",)))
     put(tmp_path, "x")
     (model,) = models(config)
     assert (model.name, model.aliases, model.context, unpulled(config)) == ("x", ("y",), 64, [])
     assert model_at(config, "x", Path("/new.gguf")).context == 64
+
+
+def test_a_model_to_load_need_not_be_there_yet(tmp_path: Path) -> None:
+    """Every command reads the variable, and one of them gets the model."""
+    env = {"PILOTLIGHT_MODEL": "pilot,a/tiny:Q8_0"}
+    with pytest.raises(ConfigError, match="--model a/tiny:Q8_0: no such file, and no model has that name"):
+        check_preload(resolve(tmp_path, env=env))
+    put(tmp_path, "a/tiny:Q8_0")
+    check_preload(config := resolve(tmp_path, env=env))
+    assert config.preload == ("pilot", "a/tiny:Q8_0")
+
+
+def test_a_path_that_cannot_be_looked_at_harms_no_other_model(tmp_path: Path) -> None:
+    """Whoever loads it is told."""
+    path = "x" * 300 + ".gguf"
+    (model,) = models(resolve(tmp_path, f"[server]\nbuiltin = false\n[[model]]\nname = 'm'\npath = '{path}'"))
+    assert (model.runtime, model.created, model.bytes_disk) == ("llamacpp", 0, 0)
 
 
 def test_a_pulled_model_can_be_chosen(tmp_path: Path) -> None:

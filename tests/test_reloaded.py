@@ -54,7 +54,10 @@ def test_flags_and_variables_still_win(tmp_path: Path) -> None:
 def test_what_cannot_change_while_we_run_is_told(tmp_path: Path) -> None:
     """By name; where models are looked for can."""
     old = resolve(tmp_path, "")
-    text = "[server]\nport = 1\ndrain_s = 1\n[defaults]\nload_s = 1\nthreads = 1\n[catalog]\nstores = []"
+    text = (
+        "[server]\nport = 1\ndrain_s = 1\n[defaults]\nload_s = 1\nthreads = 1\nkeep_alive = '1m'\n"
+        "[memory]\nper_model = '1GiB'\n[catalog]\nstores = []"
+    )
     assert between(old, again(old, text)).needs_restart == (
         "server.port",
         "server.drain_s",

@@ -26,7 +26,7 @@ from pilotlight.registry.description import EFFICIENT
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place, places
-from pilotlight.registry.stores.weights import weights_of
+from pilotlight.registry.stores.weights import bytes_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 from pilotlight.settings import (
     NO_CAP,
@@ -51,8 +51,8 @@ class Config:
     """All settings, resolved; nobody else looks at files, the environment or flags.
 
     `models` are the built-in one, those of models.toml and the paths given by `--model`; `preload` names
-    the ones `--model` chose, to be loaded at start; `file` is the configuration file that was read. More
-    models may be in `places`.
+    the ones `--model` chose, to be loaded at start, and `missing` tells of those it chose and nobody has;
+    `file` is the configuration file that was read. More models may be in `places`.
     """
 
     server: ServerSettings = field(default_factory=ServerSettings)
@@ -64,6 +64,7 @@ class Config:
     rules: tuple[RuleSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
     preload: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     file: Path | None = None
     places: tuple[Place, ...] = ()
     read_again: Callable[[], "Config"] | None = field(default=None, compare=False, repr=False)
@@ -78,7 +79,7 @@ class Config:
         given = {"STATE_DIR": self.server.state_dir, "STORE_DIR": self.server.store_dir, "CONFIG": self.file}
         ours = {f"PILOTLIGHT_{key}": str(value) for key, value in given.items() if value is not None}
         chosen = [str(one.path or one.name) for one in self.models if one.name in self.preload]
-        return os.environ | ours | {"PILOTLIGHT_MODEL": os.pathsep.join(chosen)}
+        return os.environ | ours | {"PILOTLIGHT_MODEL": ",".join(chosen)}
 
     @classmethod
     def resolve(
@@ -90,17 +91,20 @@ class Config:
     ) -> "Config":
         """Read every source once. `flags` are settings by key (None: not given), and `model`, a sequence.
 
-        Raises `ConfigError` for anything unknown or wrong.
+        Raises `ConfigError` for anything unknown or wrong, but not for a model that is not there: the command
+        may be the one that gets it, see `check_preload`.
         """
         environ = os.environ if environ is None else environ
         given = {key: value for key, value in (flags or {}).items() if value not in (None, ())}
-        chosen = given.pop("model", None) or environ.get("PILOTLIGHT_MODEL", "").split(os.pathsep)
+        chosen = given.pop("model", None) or environ.get("PILOTLIGHT_MODEL", "").split(",")
         file = _find_file(config_file or environ.get("PILOTLIGHT_CONFIG"))
         document = sources.load(Document, file, environ, given)
         found_in = places(document.catalog.stores, document.catalog.model_dirs, environ, Path.home())
         known = _with_builtin(document)
         pulled = _pulled(known, Store(document.server.store_dir).models())
-        picked = [_pick(value, [*known, *pulled], found_in) for value in chosen if value]
+        named = {name: entry for entry in (*known, *pulled) for name in (entry.name, *entry.aliases)}
+        picks = {value: _pick(value, named, found_in) for value in chosen if value}
+        picked = [entry for entry in picks.values() if entry is not None]
         config = cls(
             server=document.server,
             memory=document.memory,
@@ -112,13 +116,16 @@ class Config:
             # What was pulled may change while the daemon runs: `models` looks again.
             models=_unique([*known, *(entry for entry in picked if entry not in pulled)]),
             preload=tuple(entry.name for entry in _unique(picked)),
+            missing=tuple(
+                f"--model {value}: no such file, and no model has that name{sources.near(value, named)}"
+                for value, entry in picks.items()
+                if entry is None
+            ),
             file=file,
             places=found_in,
             read_again=partial(cls.resolve, flags, config_file=config_file, environ=environ),
         )
         _check_small(config, [*known, *pulled])
-        for name in sorted(set(config.preload) & set(unpulled(config))):
-            raise ConfigError(f"--model {name}: it is not pulled yet; `pilotlight pull {name}` gets it")
         return config
 
 
@@ -139,6 +146,14 @@ def unpulled(config: Config) -> list[str]:
     there = {one.name for one in Store(config.server.store_dir).models()}
     missing = [entry for entry in config.models if entry.path is None and entry.name not in there]
     return [name for entry in missing for name in (entry.name, *entry.aliases)]
+
+
+def check_preload(config: Config) -> None:
+    """Whether what is to be loaded at start is there. Raises `ConfigError` if it is not."""
+    if config.missing:
+        raise ConfigError(config.missing[0])
+    for name in sorted(set(config.preload) & set(unpulled(config))):
+        raise ConfigError(f"--model {name}: it is not pulled yet; `pilotlight pull {name}` gets it")
 
 
 def model_at(config: Config, name: str, path: Path) -> Model:
@@ -192,25 +207,22 @@ def _pulled(known: Iterable[ModelSettings], stored: Iterable[Stored]) -> list[Mo
     return entries
 
 
-def _pick(value: str, entries: list[ModelSettings], found_in: tuple[Place, ...]) -> ModelSettings:
-    """The entry a `--model` value means: a known name, a path, or a name that a store has.
+def _pick(
+    value: str, named: Mapping[str, ModelSettings], found_in: tuple[Place, ...]
+) -> ModelSettings | None:
+    """The entry a `--model` value means: a known name, a path, or a name that a store has; None: nobody.
 
     A path is served under its file name. What the file holds is the worker's business: a damaged one must not
     stop the other models.
     """
-    named = {name: entry for entry in entries for name in (entry.name, *entry.aliases)}
     if value in named:
         return named[value]
     path = absolute(Path(value))
-    if path.exists():
+    if os.path.exists(path):
         entry = ModelSettings(name=path.name.removesuffix(".gguf"), path=path)
         known = named.get(entry.name)
         return known if known is not None and known.path == path else entry
-    if (found := _look(value, found_in)) is not None:
-        return found
-    raise ConfigError(
-        f"--model {value}: no such file, and no model has that name{sources.near(value, named)}"
-    )
+    return _look(value, found_in)
 
 
 def _check_small(config: Config, entries: list[ModelSettings]) -> None:
@@ -295,5 +307,5 @@ def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
         created=changed(path),
         capabilities=capabilities,
-        bytes_disk=sum(file.stat().st_size for file in weights_of(path)),
+        bytes_disk=bytes_of(path),
     )

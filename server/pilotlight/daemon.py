@@ -5,6 +5,7 @@ Start: socket, parts, scheduler, HTTP, the ready line. Stop: no new requests, dr
 A part that fails takes everything down with exit code 1; a service manager starts it again.
 """
 
+import dataclasses
 import os
 import signal
 import socket
@@ -27,7 +28,7 @@ from pilotlight.address import bind, url_of, why_not_bound
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
-from pilotlight.config import Config, model_at, models, unpulled
+from pilotlight.config import Config, check_preload, model_at, models, unpulled
 from pilotlight.core import MemoryStatus, Model, ModelStatus, Request, Severity
 from pilotlight.energy.counters import Counters
 from pilotlight.energy.ledger import Ledger
@@ -94,8 +95,10 @@ class ExitCode(IntEnum):
 def main(config: Config) -> int:
     """Serve until a signal; returns the exit code. A second signal ends the process at once.
 
-    Raises `ConfigError` for a model's settings that contradict each other or its runtime.
+    Raises `ConfigError` for a model's settings that contradict each other or its runtime, and for a model to
+    be loaded at start that is not there.
     """
+    check_preload(config)
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         admin_key = ensure_admin_key(config.state_dir)
@@ -180,6 +183,10 @@ class Daemon:
     def classes(self) -> ClassesSettings:
         return self._settings.classes
 
+    @property
+    def preset(self) -> str:
+        return self._settings.policy.preset
+
     def standing(self, request: Request) -> str | None:
         return self._loop.standing(request)
 
@@ -194,8 +201,10 @@ class Daemon:
         async with self._reloading:
             read = await anyio.to_thread.run_sync(self.config.read_again or (lambda: self.config))
             before = self.catalog.configured
-            await self._serve_models(read)
-            self._settings, self.shelf = read, Shelf(read)
+            # Pulls go where they went.
+            settings = dataclasses.replace(read, server=self.config.server)
+            await self._serve_models(settings)
+            self._settings, self.shelf = settings, Shelf(settings)
             self.gate.follow(_policy(read))
         self.notices.clear(NOT_RELOADED)
         reloaded = Reloaded.between(self.config, read, before, self.catalog.configured)
@@ -324,6 +333,7 @@ class Daemon:
         if self._batches is not None:
             self._batches.stop()
         self._server.stop()
+        self._discovery.remove()  # a daemon that takes our place may say where it is
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()
 

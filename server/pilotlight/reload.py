@@ -11,7 +11,8 @@ from pilotlight.core import Model, RequestClass
 
 LIVE = {
     *("server.builtin", "defaults.context", "defaults.parallel", "defaults.threads"),
-    *("defaults.kv_cache_type", "policy.preset", "policy.background_priority", "policy.hysteresis"),
+    *("defaults.kv_cache_type", "defaults.keep_alive", "memory.per_model"),
+    *("policy.preset", "policy.background_priority", "policy.hysteresis"),
     *(f"classes.{request_class}" for request_class in RequestClass),
 }
 """Settings that only say which models, rules and classes of clients there are, and what models are like: they

@@ -177,9 +177,13 @@ def _explain(
 
 def _is_secret(loc: tuple[int | str, ...], document: type[BaseModel]) -> bool:
     """A value that is never to be seen: neither in a `repr` nor in an error."""
-    section = _sections(document).get(str(loc[0]))
-    field = section.model_fields.get(str(loc[1])) if section is not None and len(loc) > 1 else None
-    return field is not None and not field.repr
+    kind: Any = document
+    for step in loc:
+        field = getattr(kind, "model_fields", {}).get(step)
+        if field is not None and not field.repr:
+            return True
+        kind = field.annotation if field is not None else None
+    return False
 
 
 def _line(loc: tuple[int | str, ...], file: Path) -> str:

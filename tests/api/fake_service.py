@@ -171,6 +171,7 @@ class FakeService:
             self.releases.append(request.id)
             self.released.set()
 
+        self.catalog.get(request.model)  # raises what the daemon's does
         answer = Answer(request.id, release)
         self.requests.append(request)
         self.answers.append(answer)
@@ -181,6 +182,10 @@ class FakeService:
     @property
     def classes(self) -> ClassesSettings:
         return self.config.classes
+
+    @property
+    def preset(self) -> str:
+        return self.config.policy.preset
 
     def standing(self, request: Request) -> str | None:
         return self.stands

@@ -17,6 +17,15 @@ async def test_a_model_is_loaded_and_described(service: FakeService, client: htt
     assert service.loads == [("org/large", 300.0)]
 
 
+async def test_a_model_is_loaded_for_longer_than_a_float_can_say(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """That is for ever."""
+    body = {"model": "tiny", "keep_alive": 10**310}
+    assert (await client.post("/admin/models/load", json=body)).status_code == 200
+    assert service.loads == [("tiny", math.inf)]
+
+
 async def test_a_model_is_unloaded(service: FakeService, client: httpx.AsyncClient) -> None:
     """And described."""
     answer = await client.post("/admin/models/unload", json={"model": "tiny"})
@@ -47,7 +56,16 @@ async def test_an_unknown_model_is_a_404(path: str, client: httpx.AsyncClient) -
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [(None, None), (0, 0.0), (90, 90.0), (1.5, 1.5), ("5m", 300.0), (-1, math.inf), ("-1m", math.inf)],
+    [
+        (None, None),
+        (0, 0.0),
+        (90, 90.0),
+        (1.5, 1.5),
+        ("5m", 300.0),
+        (-1, math.inf),
+        ("-1m", math.inf),
+        pytest.param(10**310, math.inf, id="10**310"),
+    ],
 )
 async def test_a_request_says_how_long_its_model_stays(
     service: FakeService, client: httpx.AsyncClient, given: Any, expected: float | None

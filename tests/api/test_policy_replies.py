@@ -1,14 +1,16 @@
 """What answers say of the policy, in headers, bodies and streams."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-from fake_service import FakeService
+from fake_service import MODELS, FakeService
 
+from pilotlight.core import Model
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.finder import Finder
 
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "org/large", "messages": [{"role": "user", "content": "hi"}]}
@@ -97,14 +99,16 @@ async def test_what_nobody_waits_for_overrides_nothing(client: httpx.AsyncClient
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "X-Policy-Override")
 
 
-@pytest.mark.parametrize("ttl", [-1, 90000, "soon"])
+@pytest.mark.parametrize("ttl", [-1, 90000, pytest.param(10**310, id="10**310"), "soon"])
 async def test_an_override_has_an_end(client: httpx.AsyncClient, ttl: Any) -> None:
     """A day at most."""
     assert (await client.post("/admin/policy/override", json={"ttl": ttl})).status_code == 400
 
 
-async def while_held(service: FakeService, client: httpx.AsyncClient, body: dict[str, Any]) -> httpx.Response:
-    """A background request that waits on battery until somebody overrides that."""
+async def while_held(
+    service: FakeService, client: httpx.AsyncClient, body: dict[str, Any], models: Sequence[Model] = MODELS
+) -> httpx.Response:
+    """A background request that waits on battery until somebody overrides that; these are the models then."""
     service.readings.now = Reading(supply=Supply.BATTERY, percent=80.0)
     answers: list[httpx.Response] = []
 
@@ -115,6 +119,7 @@ async def while_held(service: FakeService, client: httpx.AsyncClient, body: dict
         tasks.start_soon(ask)
         await until(lambda: service.gate.held == 1)
         assert not service.requests
+        await service.catalog.replace(models, Finder())
         service.gate.override(60)
     return answers[0]
 
@@ -149,6 +154,15 @@ async def test_a_stream_that_waits_in_vain_ends_with_an_error(
     service.gate.close()
     answer = await client.post(PATH, json=STREAM, headers={"X-Request-Class": "background"})
     assert '"code":"shutting_down"' in answer.text and "[DONE]" not in answer.text
+
+
+async def test_a_stream_whose_model_goes_while_it_waits_ends_with_an_error(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """It has begun already, so that is an event; and it is counted as what it is."""
+    answer = await while_held(service, client, STREAM, MODELS[:1])
+    assert '"code":"model_not_found"' in answer.text and "[DONE]" not in answer.text
+    assert f'endpoint="{PATH}",model="org/large",status="404"}} 1.0' in service.metrics.text().decode()
 
 
 async def test_admin_policy_shows_rules_and_what_they_do(

@@ -10,6 +10,8 @@ from typing import Any
 
 MODEL = {
     "id": "pilot",
+    "aliases": [],
+    "path": "/models/pilot.gguf",
     "state": "ready",
     "runtime": "llamacpp",
     "context": 2048,
@@ -150,7 +152,10 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }
-            self._json(200, bodies[self.path])
+            if self.path in bodies:
+                self._json(200, bodies[self.path])
+            else:
+                self._json(404, {"error": {"message": "no model has that name"}})
 
         def do_POST(self) -> None:
             fake.keys.add(self.headers["Authorization"])

@@ -62,6 +62,51 @@ def test_an_error_in_the_stream_is_told_after_what_was_said(run: Run, daemon: Fa
     assert result.stderr == "pilotlight: the worker died\n"
 
 
+def test_a_file_is_asked_only_if_the_daemon_serves_it(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """Not another file of its name."""
+    file = tmp_path / "mine.gguf"
+    file.touch()
+    asking = ("run", str(file), "Hi?", "--port", daemon.port)
+    result = run(*asking)
+    told = f"pilotlight: {daemon.url} does not serve {file}: "
+    assert (result.returncode, result.stderr) == (1, f"{told}no model has that name\n")
+    daemon.models[0] |= {"id": "mine", "path": "/others/mine.gguf"}
+    assert run(*asking).stderr == f"{told}its mine is /others/mine.gguf\n"
+    daemon.models[0]["path"] = str(file)
+    assert run(*asking).stdout == "Hello there\n"
+
+
+def test_a_daemon_without_models_is_told(run: Run, daemon: FakeDaemon) -> None:
+    """There is nothing to talk to."""
+    daemon.models = []
+    result = run("run", "--port", daemon.port, stdin="Hi?")
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"pilotlight: {daemon.url} has no models; `pilotlight pull` gets one\n",
+    )
+
+
+@pytest.mark.parametrize("name", ["why " * 100, "~nobody/x", "a\nb"])
+def test_what_cannot_be_a_file_is_a_name(run: Run, daemon: FakeDaemon, name: str) -> None:
+    """The daemon knows whether it has one."""
+    assert run("run", name, "Hi?", "--port", daemon.port).returncode == 0
+    assert daemon.asked[0]["model"] == name
+
+
+def test_bytes_that_are_no_text_are_refused(run_afresh: Run, daemon: FakeDaemon) -> None:
+    """They come from the shell as they were typed."""
+    result = run_afresh("run", "pilot", "caf\udce9", "--port", daemon.port)
+    told = "pilotlight: the question has bytes that are no text in this terminal's encoding\n"
+    assert (result.returncode, result.stderr, daemon.asked) == (1, told, [])
+
+
+def test_what_a_terminal_has_no_character_for_is_a_question_mark(run_afresh: Run, daemon: FakeDaemon) -> None:
+    """The rest of the answer comes all the same."""
+    daemon.answers = ["coffee", " \u2615"]
+    result = run_afresh("run", "pilot", "Hi?", "--port", daemon.port, PYTHONIOENCODING="latin-1")
+    assert (result.returncode, result.stdout) == (0, "coffee ?\n")
+
+
 def test_the_conversation_is_sent_with_each_question(daemon: FakeDaemon, environ: dict[str, str]) -> None:
     """Until /clear forgets it."""
     with terminal(daemon, environ) as screen:
@@ -97,8 +142,8 @@ def test_an_error_does_not_end_the_conversation(daemon: FakeDaemon, environ: dic
     assert len(daemon.asked[1]["messages"]) == 1
 
 
-def test_what_is_said_is_written_nowhere(daemon: FakeDaemon, environ: dict[str, str], tmp_path: Path) -> None:
-    """No history file in the home directory."""
+def test_it_keeps_no_history(daemon: FakeDaemon, environ: dict[str, str], tmp_path: Path) -> None:
+    """No file in the home directory."""
     with terminal(daemon, environ) as screen:
         screen.type("a secret\n", "Hello there")
         assert screen.leave("\x04") == 0
@@ -106,18 +151,20 @@ def test_what_is_said_is_written_nowhere(daemon: FakeDaemon, environ: dict[str, 
 
 
 def test_a_loading_model_shows_a_progress_bar(daemon: FakeDaemon, environ: dict[str, str]) -> None:
-    """On the terminal, gone when the answer begins."""
-    daemon.models[0] |= {"state": "starting", "progress": 0.5}
+    """On the terminal, gone when the answer begins; by any of its names, and where a key is needed."""
+    daemon.models[0] |= {"state": "starting", "progress": 0.5, "aliases": ["small"]}
     daemon.answers, daemon.held = ["Hello there"], threading.Event()
-    with terminal(daemon, environ | {"TERM": "xterm"}) as screen:
-        screen.type("one\n", "loading pilot", until_prompt=False)
+    own = {"TERM": "xterm", "PILOTLIGHT_API_KEYS": "a-key-for-the-person"}
+    with terminal(daemon, environ | own, "small") as screen:
+        screen.type("one\n", "loading small", until_prompt=False)
         screen.expect("50%")
         daemon.models[0] |= {"is_measuring": True}
-        screen.expect("measuring threads for pilot")
+        screen.expect("measuring threads for small")
         daemon.held.set()
         screen.expect("Hello there")
         screen.expect(">>> ")
         assert screen.leave("\x04") == 0
+    assert daemon.keys == {"Bearer a-key-for-the-person"}
 
 
 def test_without_a_daemon_it_runs_one_of_its_own(run: Run, echo: Path, tmp_path: Path) -> None:
@@ -169,7 +216,7 @@ class Screen:
 
 
 @contextmanager
-def terminal(daemon: FakeDaemon, environ: dict[str, str]) -> Iterator[Screen]:
+def terminal(daemon: FakeDaemon, environ: dict[str, str], *arguments: str) -> Iterator[Screen]:
     """`pilotlight run` on a terminal that Ctrl-C works on."""
     ours, theirs = os.openpty()
     command = [
@@ -180,6 +227,7 @@ def terminal(daemon: FakeDaemon, environ: dict[str, str]) -> Iterator[Screen]:
         "-m",
         "pilotlight",
         "run",
+        *arguments,
         "--port",
         daemon.port,
     ]

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from resolving import put
 from serving import PROGRAM, Daemon, clean_environ, echo, text_of, until
 
 Serve = Callable[..., Daemon]
@@ -117,6 +118,24 @@ def test_clients_change_their_class(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "models.toml").write_text(settings + echo(tmp_path))
     assert said(daemon)["needs_restart"] == []
     assert daemon.post("echo").json()["service_tier"] == "flex"
+
+
+def test_the_preset_in_force_is_told(serve: Serve, tmp_path: Path) -> None:
+    """That of the file as it was read last."""
+    daemon = serve(models=echo(tmp_path))
+    (tmp_path / "models.toml").write_text("[policy]\npreset = 'quiet'\n" + echo(tmp_path))
+    assert said(daemon)["needs_restart"] == []
+    assert daemon.get("/admin/policy").json()["preset"] == "quiet"
+
+
+def test_pulled_models_are_looked_for_where_they_are_pulled_to(serve: Serve, tmp_path: Path) -> None:
+    """Until the restart that another folder needs."""
+    put(tmp_path, "a/tiny")
+    models = "[server]\nstore_dir = 'store'\n" + echo(tmp_path)
+    daemon = serve(models=models)
+    (tmp_path / "models.toml").write_text(models.replace("'store'", "'other'"))
+    assert said(daemon) == {"added": [], "changed": [], "removed": [], "needs_restart": ["server.store_dir"]}
+    assert daemon.model("a/tiny")["id"] == "a/tiny"
 
 
 def test_what_waits_for_a_restart_is_told(serve: Serve, tmp_path: Path) -> None:

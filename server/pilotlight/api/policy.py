@@ -39,7 +39,7 @@ async def policy(_http: HttpRequest, service: Service) -> Response:
     return json_response(
         {
             "reading": told(reading, now),
-            "preset": service.config.policy.preset,
+            "preset": service.preset,
             "rules": gate.rules(),
             "classes": {one: said.body(decision) for one, decision in decisions.items()},
             "pacing": service.pacer.pacing(now),

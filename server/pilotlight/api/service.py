@@ -36,6 +36,10 @@ class Service(Protocol):
         """As they were last read."""
 
     @property
+    def preset(self) -> str:
+        """Of the policy's rules, as it was last read."""
+
+    @property
     def catalog(self) -> Catalog: ...
     @property
     def notices(self) -> Notices: ...
@@ -62,7 +66,8 @@ class Service(Protocol):
         """Able to serve: started and not stopping."""
 
     def submit(self, request: Request) -> Answer:
-        """Queue a request of a known model. Refusals (`Busy`, `ShuttingDown`, ...) come out of the answer."""
+        """Queue a request. Raises `ModelNotFound` if its model is gone meanwhile; other refusals (`Busy`,
+        `ShuttingDown`, ...) come out of the answer."""
 
     def standing(self, request: Request) -> str | None:
         """Why a submitted request does not run now, in a line for a person; None if it does."""

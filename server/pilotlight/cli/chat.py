@@ -17,7 +17,7 @@ Ctrl-C  stop the answer"""
 
 
 class Chat:
-    """Owns the history of one conversation with one model; writes nothing of it to disk."""
+    """Owns the history of one conversation with one model, and writes nothing of it to disk."""
 
     def __init__(self, client: Client, model: str) -> None:
         self._client = client
@@ -26,6 +26,8 @@ class Chat:
 
     def ask(self, question: str) -> None:
         """Print the answer as it comes and remember both, also what was said before Ctrl-C or an `Error`."""
+        if not _is_text(question):
+            raise Error("the question has bytes that are no text in this terminal's encoding")
         said: list[str] = []
         messages = [*self._history, {"role": "user", "content": question}]
         try:
@@ -79,12 +81,20 @@ def _ask(chat: Chat, question: str) -> None:
         click.echo(f"pilotlight: {error.message}", err=True)
 
 
+def _is_text(words: str) -> bool:
+    """Bytes that are none in the terminal's encoding come as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in words)
+
+
 def _line() -> str | None:
     """The next line; None at the end of input. Ctrl-C on the prompt drops what was typed."""
     try:
         return input(">>> ")
     except KeyboardInterrupt:
         click.echo()
+        return ""
+    except UnicodeDecodeError as error:
+        click.echo(f"pilotlight: the line is no {error.encoding} text: {error.reason}", err=True)
         return ""
     except EOFError:
         click.echo()

@@ -26,7 +26,7 @@ class Client:
     for a person."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = url
+        self.url, self.key = url, key
         headers = {"authorization": f"Bearer {key}"} if key else {}
         # A proxy from the environment must not get what is said to this machine. A daemon speaks plain HTTP;
         # reading the certificates of all authorities takes 30 ms, so none is trusted.

@@ -24,8 +24,8 @@ class Done(NamedTuple):
 class Bar:
     """Watches one model from a thread of its own until `stop`; draws only while it loads, on a terminal."""
 
-    def __init__(self, url: str, model: str) -> None:
-        self._client = Client(url)
+    def __init__(self, client: Client, model: str) -> None:
+        self._client = Client(client.url, client.key)  # of its own: the other one is busy with the answer
         self._model = model
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -61,7 +61,7 @@ class Bar:
     def _progress(self) -> Done | None:
         """None when nothing loads."""
         try:
-            entry = next(entry for entry in self._client.models() if entry["id"] == self._model)
+            entry = next(one for one in self._client.models() if self._model in (one["id"], *one["aliases"]))
         except (Error, StopIteration):
             return None
         if entry.get("state") != "starting":
@@ -72,7 +72,7 @@ class Bar:
 @contextmanager
 def loading(client: Client, model: str) -> Iterator[Bar]:
     """Show the bar until it is stopped or the block ends."""
-    bar = Bar(client.url, model)
+    bar = Bar(client, model)
     bar.start()
     try:
         yield bar

@@ -1,15 +1,20 @@
 """`pilotlight run`: talk to a model in the terminal."""
 
+import os
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pilotlight.cli.options import daemon_options, is_address_given, model_names, resolve
+from pilotlight.errors import Error
+
+if TYPE_CHECKING:
+    from pilotlight.cli.client import Client
 
 EPILOG = """\b
-Without a running daemon it starts one of its own and ends it afterwards. What is said is written nowhere.
+Without a running daemon it starts one of its own and ends it afterwards. It keeps no history; whether the
+daemon keeps conversations, to go on with them fast, is a setting: conversations in [memory].
 
 \b
 Examples:
@@ -30,16 +35,37 @@ def command(model: str | None, question: str | None, **arguments: Any) -> None:
     from pilotlight.cli.chat import Chat, talk
     from pilotlight.cli.session import session
 
-    file = model if model and Path(model).expanduser().is_file() else None
+    file = model if model and os.path.isfile(os.path.expanduser(model)) else None
     config = resolve(**arguments, model=(file,) if file else ())
     with session(config, file, is_address_given=is_address_given(arguments)) as client:
-        chat = Chat(client, config.preload[0] if file else model or client.models()[0]["id"])
+        chat = Chat(client, _served(client, config.preload[0], file) if file else model or _first(client))
         if question := question or _piped():
             chat.ask(question)
         elif sys.stdin.isatty():
             talk(chat)
 
 
+def _served(client: "Client", name: str, file: str) -> str:
+    """The name, if what the daemon serves under it is this file."""
+    try:
+        path = client.show(name)["path"]
+    except Error as error:
+        raise Error(f"{client.url} does not serve {file}: {error.message}") from error
+    if os.path.realpath(path) != os.path.realpath(os.path.expanduser(file)):
+        raise Error(f"{client.url} does not serve {file}: its {name} is {path}")
+    return name
+
+
+def _first(client: "Client") -> str:
+    """The name of the model that the daemon lists first."""
+    for model in client.models():
+        return str(model["id"])
+    raise Error(f"{client.url} has no models; `pilotlight pull` gets one")
+
+
 def _piped() -> str | None:
     """All of standard input when it is no terminal."""
-    return None if sys.stdin.isatty() else sys.stdin.read().strip()
+    try:
+        return None if sys.stdin.isatty() else sys.stdin.read().strip()
+    except UnicodeDecodeError as error:
+        raise Error(f"what is piped in is no {error.encoding} text: {error.reason}") from error

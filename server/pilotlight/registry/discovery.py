@@ -33,13 +33,18 @@ class Discovery:
         self._key_file = keys.admin_file(state_dir)
 
     def write(self, url: str) -> None:
-        """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
+        """Say that this process answers at `url`; readers see the old file or the new one, never a part.
+
+        Not where another daemon has said so and still lives: it would be lost to those who look for it.
+        """
+        if (other := self.read()) is not None and other.pid != os.getpid():
+            return
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         running = Running(url, os.getpid(), __version__, time.time(), str(self._key_file))
         private_file.write(self._file, json.dumps(to_builtins(running)).encode())
 
     def remove(self) -> None:
-        """Take our own entry back; a daemon that started after us keeps its own."""
+        """Take our own entry back; that of another daemon stays."""
         if (running := self._load()) is not None and running.pid == os.getpid():
             self._file.unlink(missing_ok=True)
 
