@@ -1,11 +1,16 @@
 """Folders whose JSON says what no model has: refused in a line or two."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from speaking import BUILTIN, Bench, generate
+from tokenizers import Tokenizer
 
+from pilotlight.core import Prompt
+from pilotlight.errors import BadRequest
 from pilotlight.registry.folders import FolderShape
 from pilotlight.registry.reader import HeaderError
 from pilotlight.runtimes.base import LoadError
@@ -42,3 +47,19 @@ def test_a_refusal_does_not_quote_all_of_a_file(tmp_path: Path) -> None:
     with pytest.raises(HeaderError, match="max_position_embeddings is 'xxx") as refusal:
         FolderShape.of(folder(tmp_path, {"max_position_embeddings": "x" * 10**6}, {}), "mlx")
     assert len(str(refusal.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["onnx", "mlx"])
+def test_text_of_a_token_that_the_model_has_not_is_refused(tmp_path: Path, name: str) -> None:
+    """Its tokenizer knows one more; computing that would end the worker, or give nonsense."""
+    path = Path(shutil.copytree(BUILTIN / f"pilot-{name}", tmp_path / "model"))
+    tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    tokenizer.add_special_tokens(["<image_soft_token>"])
+    tokenizer.save(str(path / "tokenizer.json"))
+    bench = Bench(name, path)
+    text = "Look: <image_soft_token>"
+    messages = ({"role": "user", "content": text},)
+    for param, prompt in (("prompt", Prompt(text=text)), ("messages", Prompt(messages=messages))):
+        with pytest.raises(BadRequest, match="there is no token 2048; this model's are 0 to 2047") as caught:
+            bench.start(generate(prompt))
+        assert caught.value.param == param

@@ -111,6 +111,18 @@ def test_an_answer_may_outgrow_the_memory(bench: Bench) -> None:
     assert layout(bench) == own(1, 2 * UNIT)
 
 
+@pytest.mark.parametrize("mode", ["full", "plain"])
+def test_memory_that_is_shared_at_first_says_nothing_of_flash_attention(tmp_path: Path, mode: str) -> None:
+    """It is made without; short memory of their own, which two get, is not, unless the mode says so."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf", context=4 * UNIT)
+    bench = llamacpp(path, mode, context=4 * UNIT, parallel=8)
+    assert layout(bench) == Layout(8, UNIT, is_shared=True)
+    bench.answers(generate(tokens(50, seed), max_tokens=5) for seed in range(2))
+    assert layout(bench) == own(2, UNIT)
+    state = bench.runtime._decoder.save(0, bench.runtime.state().cells_used)
+    assert state.is_transposed == (mode == "plain")
+
+
 def several(num_prompts: int) -> list[Generate]:
     """Short prompts, with short answers."""
     changes = {"max_tokens": 20, "cache_prompt": False, "ignore_eos": True}

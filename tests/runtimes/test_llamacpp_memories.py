@@ -167,3 +167,8 @@ def test_what_cannot_be_taken_back_is_not_broken_off(recurrent: Bench) -> None:
         recurrent.step(is_wanted=lambda: True)
         recurrent.step()
     assert said(recurrent.speech(asked)) == (alone, 0)
+
+
+def test_no_more_is_begun_ahead_than_can_be_taken_back(bench: Bench) -> None:
+    """Else a request that comes meanwhile would wait for all of it."""
+    assert bench.runtime._decoder.largest_interruptible == MICROBATCH

@@ -1,6 +1,7 @@
 """The ONNX runtime on the built-in model, and what the library itself says."""
 
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,21 @@ def test_memory_is_given_back_when_nothing_runs(bench: Bench) -> None:
     bench.answer(generate(LONG[::-1], cache_prompt=False))
     assert bench.runtime.state().cached == 1
     assert not any(values.any() for values in bench.runtime._decoder.save(0, len(LONG)))
+
+
+def test_memory_that_is_not_given_back_does_as_well(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, whose pages stay: what follows in a row that was cleared does not see what was there."""
+    monkeypatch.delattr(mmap, "MAP_PRIVATE")
+    logits = []
+    for graph in (bench.runtime._decoder, builtin("onnx").runtime._decoder):
+        graph.read(0, LONG, 0)
+        graph.clear(0)
+        graph.read(0, [9, 8, 7], 0)
+        graph.read(1, [7, 8, 9], 0)
+        logits.append(graph.compute(0, [[5], [6]], [3, 3]).copy())
+        graph.clear(1)
+        graph.clear(0)
+    np.testing.assert_array_equal(*logits)
 
 
 def test_a_loaded_model_says_what_computes_it(bench: Bench) -> None:
@@ -111,6 +127,13 @@ def test_the_ends_are_the_library_s_own(genai: Any) -> None:
     export = Export.read(MODEL)
     folder = Folder(MODEL, num_vocab=export.num_vocab, end_tokens=export.end_tokens)
     assert folder.end_tokens == set(genai.Tokenizer(str(MODEL)).eos_token_ids.tolist())
+
+
+def test_ends_that_the_logits_do_not_reach_are_none() -> None:
+    """Of those that a folder names, and of the tokenizer: nobody can say them, nor forbid them."""
+    ends = (7, -1, 2043)
+    assert Folder(MODEL, num_vocab=2044, end_tokens=ends).end_tokens == {7, 2043}
+    assert Folder(MODEL, num_vocab=2043, end_tokens=ends).end_tokens == {7}
 
 
 def test_greedy_text_is_the_library_s_own(genai: Any, bench: Bench) -> None:

@@ -67,6 +67,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no object": (edit("genai_config.json", lambda raw: b"[]"), "holds no JSON object"),
     "no decoder": (edit("genai_config.json", lambda raw: b'{"model": {}}'), "'decoder' is missing"),
     "no number": (configure(num_hidden_layers="many"), "describes no text generation model"),
+    "an end that is no number": (
+        edit("genai_config.json", lambda raw: raw.replace(b'_token_id": [', b'_token_id": ["x",')),
+        "describes no text generation model",
+    ),
     "a graph elsewhere": (configure(filename="../model.onnx"), "'../model.onnx' is no file name"),
     "endless layers": (configure(num_hidden_layers=10**9), "1000000000 is not between 1 and 4096"),
     "no heads": (configure(num_key_value_heads=0), "0 is not between 1 and 4096"),

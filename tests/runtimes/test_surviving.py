@@ -182,6 +182,37 @@ def test_a_long_one_is_not_read_for_a_few_of_its_tokens(load_one: Load) -> None:
     assert second.answer(generate([*shared, 6, 7, 8], max_tokens=1)).end.cached_tokens == 0
 
 
+def two(load: Load) -> str:
+    """Archive two conversations that begin alike; the answer in the first one."""
+    bench = load()
+    answer = begin(bench)
+    bench.answer(chat(FIRST, "Never mind.", "Hello!"))
+    assert save(bench).count == 2
+    return answer
+
+
+def test_a_conversation_that_goes_on_reads_no_other(load_one: Load, archive: Archive) -> None:
+    """Though that begins like it: so do its own earlier turns."""
+    answer = two(load_one)
+    bench = load_one()
+    second = go_on(bench, answer).text
+    used_at = [path.stat().st_mtime_ns for path in files(archive)]
+    bench.answer(chat(FIRST, answer, SECOND, second, "Thank you."))
+    assert [path.stat().st_mtime_ns for path in files(archive)] == used_at
+
+
+def test_what_memory_has_is_not_restored(load_one: Load) -> None:
+    """Though it was asked for too long ago to be known; whoever needs more of the record still finds it."""
+    answer = two(load_one)
+    bench = load_one()
+    second = go_on(bench, answer).text
+    for token in range(keeper.MOST_PROMPTS):
+        bench.runtime.prepare(generate([5, token]))
+    bench.answer(chat(FIRST, answer, SECOND, second, "Thank you."))
+    assert bench.runtime.state().cached == 1
+    assert bench.answer(chat(FIRST, "Never mind.", "Hello!")).end.cached_tokens > 70
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "a byte in the middle": lambda path: _flip(path, path.stat().st_size // 2),
     "a byte of the header": lambda path: _flip(path, 60),
@@ -189,6 +220,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: os.truncate(path, 0),
     "open to others": lambda path: path.chmod(0o644),
     "another version": lambda path: _flip(path, 8),
+    "of another model": lambda path: _relabel(path),
     "gone": lambda path: path.unlink(),
 }
 
@@ -197,6 +229,12 @@ def _flip(path: Path, place: int) -> None:
     whole = bytearray(path.read_bytes())
     whole[place] ^= 1
     path.write_bytes(whole)
+
+
+def _relabel(path: Path) -> None:
+    header = record.read_header(path)
+    arrays = record.read(path, header)
+    assert record.write(path, structs.replace(header, key=b"another"), arrays, lambda: False)
 
 
 @pytest.mark.parametrize("when", ["before the load", "after the load"])
@@ -212,6 +250,19 @@ def test_damage_is_a_miss(load_one: Load, archive: Archive, what: str, when: str
     broken = go_on(second or load_one(), answer)
     assert broken.end.cached_tokens == 0
     assert broken.text == whole.text
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_what_is_damaged_is_written_anew(load_one: Load, archive: Archive, what: str) -> None:
+    """It is not taken for what was saved before."""
+    first = load_one()
+    begin(first)
+    save(first)
+    DAMAGE[what](files(archive)[0])
+    second = load_one()
+    answer = begin(second)
+    assert save(second).count == 1
+    assert go_on(load_one(), answer).end.cached_tokens > 60
 
 
 def forge(archive: Archive, arrays: Any, **changes: Any) -> None:

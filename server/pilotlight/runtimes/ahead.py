@@ -66,7 +66,8 @@ class Ahead:
         tokens = self._opening(ending)
         source = self._memory.find(tokens, ())
         piece = tokens[source.shared :]
-        if not (source.shared and 0 < len(piece) <= min(FURTHEST_AHEAD, self._decoder.largest_run)):
+        most = min(FURTHEST_AHEAD, self._decoder.largest_interruptible)
+        if not (source.shared and 0 < len(piece) <= most):
             return True
         sequence = Sequence(tokens, arrival=0)
         if not self._memory.enter(sequence, source):

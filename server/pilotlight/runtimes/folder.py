@@ -25,7 +25,8 @@ class Folder:
     def __init__(self, path: Path, *, num_vocab: int, end_tokens: Iterable[int]) -> None:
         """`num_vocab` is the width of the model's logits, which may be more than the tokenizer knows.
 
-        The tokenizer's own end token is one of the `end_tokens`, too. Raises `LoadError`.
+        The tokenizer's own end token is one of the `end_tokens`, too; those beyond the logits are none.
+        Raises `LoadError`.
         """
         self._path = path
         self._config = read_json(path / TOKENIZER_CONFIG) if (path / TOKENIZER_CONFIG).exists() else {}
@@ -36,7 +37,8 @@ class Folder:
         self.piece = cache(self._read_piece)
         self.num_vocab = num_vocab
         eos = self._tokenizer.token_to_id(self.special_text("eos"))
-        self.end_tokens = frozenset((*end_tokens, *(() if eos is None else (eos,))))
+        ends = (*end_tokens, *(() if eos is None else (eos,)))
+        self.end_tokens = frozenset(token for token in ends if 0 <= token < num_vocab)
         bos = self._tokenizer.token_to_id(self.special_text("bos"))
         self.adds_bos = bos is not None and self._tokenizer.encode("").ids[:1] == [bos]
 

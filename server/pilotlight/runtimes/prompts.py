@@ -31,15 +31,18 @@ class Prompts:
         """Raises `BadRequest`."""
         text = self._prompt_text(generate)
         tokens = self.tokenize(generate, text)
+        param = "messages" if generate.prompt.messages is not None else "prompt"
         limit = min(self._context, generate.context or self._context)
         if not tokens:
             raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
+        # Those of a text, too: its tokenizer may know more than the model has.
+        self._check_tokens(param, tokens)
         if len(tokens) >= limit:
             raise ContextOverflow(
                 f"the prompt has {len(tokens)} tokens; the context of this model holds {self._context}"
                 f"{'' if limit == self._context else f', of which the policy allows {limit} now'}, "
                 "and the answer needs at least one of them",
-                param="messages" if generate.prompt.messages is not None else "prompt",
+                param=param,
             )
         self._check_tokens("logit_bias", [token for token, _ in generate.sampling.logit_bias])
         if generate.n > self._parallel:
@@ -48,11 +51,9 @@ class Prompts:
         return Prepared(generate, text, tokens, min(generate.max_tokens or room, room))
 
     def tokenize(self, generate: Generate, text: str | None) -> list[int]:
-        """Tokens of a rendered prompt, or those it came as (`text` None). Raises `BadRequest`."""
+        """Tokens of a rendered prompt, or those it came as (`text` None); not checked."""
         if text is None:
-            tokens = generate.prompt.tokens or ()
-            self._check_tokens("prompt", tokens)
-            return list(tokens)
+            return list(generate.prompt.tokens or ())
         if generate.cache_prompt and (known := self.transcripts.find(text)) is not None:
             rest = self._vocabulary.tokenize(text[len(known.text) :], add_special=False)
             # Only at a control token are the two sides of the cut certain to be tokenized apart.
@@ -89,7 +90,7 @@ class Prompts:
 
     def _check_tokens(self, param: str, tokens: Sequence[int]) -> None:
         last = self._vocabulary.num_vocab - 1
-        for token in tokens:
+        for token in (min(tokens, default=0), max(tokens, default=0)):
             if not 0 <= token <= last:
                 raise BadRequest(
                     f"{param}: there is no token {token}; this model's are 0 to {last}", param=param

@@ -42,6 +42,10 @@ class Decoder(Protocol):
     """`read` and `compute` end when they are `is_wanted`, where what they have begun can be taken back."""
 
     @property
+    def largest_interruptible(self) -> int:
+        """Tokens of a row that one call may begin and take back."""
+
+    @property
     def can_cut(self) -> bool:
         """A row can go back to what it was some tokens ago."""
 

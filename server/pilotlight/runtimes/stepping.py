@@ -142,14 +142,23 @@ class RowRuntime:
 
     def start(self, prepared: Prepared) -> Event:
         generate = prepared.generate
-        restored = list(self._keeper.fetched()) if self._keeper is not None else []
-        for parked in restored:
-            self._memory.park(parked)
+        is_restored = self._park_fetched()
         banned = tuple(self._vocabulary.end_tokens) if generate.ignore_eos else ()
         for index in range(generate.n):
             sampler = self._make_sampler(prepared.sampling, index, prepared.tokens, banned)
             self._sequences.append(RowSequence(prepared, index, self._work_done, sampler))
-        return Admitted(generate.id, len(prepared.tokens), bool(restored))
+        return Admitted(generate.id, len(prepared.tokens), is_restored)
+
+    def _park_fetched(self) -> bool:
+        """Have what was read for prompts at rest; False if there is nothing that memory does not know."""
+        fetched = list(self._keeper.fetched(self._num_known)) if self._keeper is not None else []
+        for parked in fetched:
+            self._memory.park(parked)
+        return bool(fetched)
+
+    def _num_known(self, tokens: list[int]) -> int:
+        """How many tokens at the start of a prompt are computed."""
+        return self._memory.find(tokens, [other for other in self._memory.running if other.keeps]).shared
 
     def save(self, within_s: float) -> Saved:
         if self._keeper is None:

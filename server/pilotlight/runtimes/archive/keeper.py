@@ -9,7 +9,8 @@ import queue
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,9 @@ MOST_UNUSED = 16
 BYTES_FREE = 2**30
 """Of the disk, which are left to others."""
 
+MOST_PROMPTS = 32
+"""Of this worker, the last, that are remembered."""
+
 FREE_SETTINGS = frozenset(
     {"path", "context", "parallel", "threads", "chat_template", "archive", "measures_threads"}
 )
@@ -50,6 +54,16 @@ class Known(Struct, frozen=True):
     tokens: Tokens
 
 
+class Fetched(Struct, frozen=True):
+    """A record that was read for a prompt."""
+
+    known: Known
+    arrays: record.Arrays
+    prompt: list[int]
+    """All of it but the last token, which is computed always."""
+    shared: int
+
+
 class Keeper:
     """The records of one model. `fetch` may run beside all others on another thread."""
 
@@ -62,7 +76,9 @@ class Keeper:
         self._known: list[Known] = []
         self._seen: list[Known] = []
         """All there were at load, read since or not."""
-        self._fetched: queue.SimpleQueue[Parked] = queue.SimpleQueue()
+        self._prompts: tuple[Tokens, ...] = ()
+        """The last ones, newest first."""
+        self._fetched: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
 
     def open(self, num_vocab: int) -> list[Transcript]:
         """Look at what there is; the conversations' texts, the last used last."""
@@ -91,16 +107,19 @@ class Keeper:
     # --- to a worker ---
 
     def fetch(self, prompt: Sequence[int]) -> None:
-        """Read the record that shares most with the prompt, if any does. Blocks on the disk.
+        """Read the record that shares most with the prompt, if it is more than the last prompts do.
 
-        Each is read once: from then on it is the memory's.
+        What those share is in memory, so a conversation that goes on reads nothing. Blocks on the disk.
         """
         wanted = np.array(prompt[:-1], np.int32)
+        prompts, self._prompts = self._prompts, (wanted, *self._prompts)[:MOST_PROMPTS]
         matches = [(_shared(one.tokens, wanted), one) for one in self._known]
         useful = [match for match in matches if self._is_worth_it(*match)]
         if not useful:
             return
-        _, best = max(useful, key=lambda match: match[0])
+        shared, best = max(useful, key=lambda match: match[0])
+        if shared <= self._num_at_hand(wanted, prompts):
+            return
         self._known.remove(best)
         try:
             arrays = record.read(best.path, best.header)
@@ -108,21 +127,36 @@ class Keeper:
         except (RecordError, OSError, MemoryError) as exc:
             _say(f"a conversation is computed anew: {type(exc).__name__}: {exc}")
             self._seen.remove(best)
+            if isinstance(exc, RecordError):
+                _delete(best.path)
             return
-        self._fetched.put(Parked(best.tokens.tolist(), arrays))
+        self._fetched.put(Fetched(best, arrays, wanted.tolist(), shared))
+
+    def _num_at_hand(self, wanted: Tokens, prompts: Iterable[Tokens]) -> int:
+        """How many of these tokens memory should have, of these prompts or of what was read for them."""
+        matches = [(_shared(one, wanted), one.size) for one in prompts]
+        return max((shared for shared, size in matches if self._decoder.can_restore(size, shared)), default=0)
 
     def _is_worth_it(self, shared: int, known: Known) -> bool:
         num_tokens = len(known.tokens)
         is_enough = shared >= LEAST_TOKENS and shared * MOST_UNUSED >= num_tokens
         return is_enough and self._decoder.can_restore(num_tokens, shared)
 
-    def fetched(self) -> Iterator[Parked]:
-        """What was read since the last time, and is a state of this model."""
+    def fetched(self, num_known: Callable[[list[int]], int]) -> Iterator[Parked]:
+        """What was read since the last time, is a state of this model, and more of its prompt than is known.
+
+        `num_known` says how many tokens at the start of a prompt are.
+        """
         while not self._fetched.empty():
             one = self._fetched.get()
-            state = self._decoder.unpack(one.state, len(one.tokens))
+            if one.shared <= num_known(one.prompt):
+                # Another prompt may begin with more of it.
+                self._known.append(one.known)
+                continue
+            tokens = one.known.tokens.tolist()
+            state = self._decoder.unpack(one.arrays, len(tokens))
             if state is not None:
-                yield Parked(one.tokens, state)
+                yield Parked(tokens, state)
 
     # --- from a worker ---
 
@@ -166,7 +200,7 @@ class _Saver:
         tokens = np.array(kept.tokens, np.int32)
         folder.make(self._folder)
         path = self._folder / folder.name_of(self._key, _raw(tokens))
-        if not path.exists():
+        if not self._is_there(path, tokens):
             arrays = decoder.pack(kept.state())
             header = self._header(tokens, transcripts.of(kept.tokens), arrays)
             if not self._make_room(record.num_bytes(header)):
@@ -179,6 +213,14 @@ class _Saver:
         os.utime(path, (used_at, used_at))
         self.saved[path] = tokens
         return True
+
+    def _is_there(self, path: Path, tokens: Tokens) -> bool:
+        """It was written before, and can be read."""
+        try:
+            header = record.read_header(path)
+        except (RecordError, OSError):
+            return False
+        return header.key == self._key and header.tokens == _raw(tokens)
 
     def _header(self, tokens: Tokens, transcript: Transcript | None, arrays: record.Arrays) -> Header:
         forms = tuple(map(record.Form.of, arrays))
@@ -218,6 +260,12 @@ def _shared(one: Tokens, other: Tokens) -> int:
     end = min(one.size, other.size)
     differ = one[:end] != other[:end]
     return int(differ.argmax()) if differ.any() else end
+
+
+def _delete(path: Path) -> None:
+    """What is damaged, so that it is written anew; if it cannot be, it stays damaged."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _say(text: str) -> None:

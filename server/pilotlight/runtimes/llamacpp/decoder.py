@@ -48,12 +48,12 @@ class LlamaDecoder:
 
     def _look_at(self, state: SequenceState) -> None:
         """A first state tells whether it could be moved between layouts."""
-        if state.is_plain(num_tokens=1):
-            # llama.cpp leaves flash attention out for some architectures.
-            self._llama.can_flash = not state.is_transposed
-        else:
+        if not state.is_plain(num_tokens=1):
             self._llama.has_plain_memory = False
             self._open()
+        elif self._llama.would_flash(self._layout):
+            # llama.cpp leaves flash attention out for some architectures.
+            self._llama.can_flash = not state.is_transposed
 
     def _open(self) -> None:
         layout = self._choose([1] * self._num_rows)
@@ -112,11 +112,15 @@ class LlamaDecoder:
         """Compute the batch; False if it was broken off, which is done only where it can be taken back."""
         return self._llama.decode(is_wanted if is_wanted and self._can_take_back() else None)
 
-    def _can_take_back(self) -> bool:
-        """What the batch adds can be cut off again, and nothing is missed then that it took the place of."""
+    @property
+    def largest_interruptible(self) -> int:
         # Layers with a sliding window put each microbatch in the place of what is not seen from its start, so
         # all but the first may take what is seen from the batch's.
-        is_kept = not self._llama.sliding_window or len(self._llama.batch) <= self._llama.microbatch
+        return self._llama.microbatch if self._llama.sliding_window else self.largest_run
+
+    def _can_take_back(self) -> bool:
+        """What the batch adds can be cut off again, and nothing is missed then that it took the place of."""
+        is_kept = not self._llama.sliding_window or len(self._llama.batch) <= self.largest_interruptible
         return self.can_cut and is_kept
 
     def _pad(self, row: int, num_tokens: int, start: int) -> int:

@@ -30,6 +30,7 @@ class Network:
 
     largest_run = LARGEST_RUN
     is_interruptible = False
+    largest_interruptible = 0
     can_cut = True
     version = version("mlx")
 

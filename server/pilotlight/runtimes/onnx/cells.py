@@ -19,14 +19,20 @@ class Cells:
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         kind = np.dtype(dtype)
         size = int(np.prod(shape)) * kind.itemsize
-        # Private: shared memory would keep what is cleared.
-        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         self._bytes_per_row = size // shape[0]
-        self.array: npt.NDArray[Any] = np.frombuffer(self._memory, kind).reshape(shape)
+        self._memory: mmap.mmap | None = None
+        self.array: npt.NDArray[Any]
+        if hasattr(mmap, "MAP_PRIVATE"):
+            # Private: shared memory would keep what is cleared.
+            self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            self.array = np.frombuffer(self._memory, kind).reshape(shape)
+        else:
+            # Windows, which gives these pages as they are written, too, but takes none back.
+            self.array = np.zeros(shape, kind)
 
     def clear(self, row: int) -> None:
         """Nobody needs what stands in the row; a part of a page at either end may stay."""
         first = -(-row * self._bytes_per_row // PAGE) * PAGE
         end = (row + 1) * self._bytes_per_row // PAGE * PAGE
-        if end > first:
+        if self._memory is not None and end > first:
             self._memory.madvise(mmap.MADV_DONTNEED, first, end - first)

@@ -50,6 +50,7 @@ class Graph:
     """One loaded decoder; see `rows.Decoder`."""
 
     is_interruptible = False
+    largest_interruptible = 0
     can_cut = True
 
     def __init__(self, library: Any, export: Export, threads: int, provider: str = AUTO) -> None:
