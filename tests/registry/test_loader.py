@@ -88,6 +88,19 @@ async def test_a_crash_leads_to_the_next_mode(bench: Bench) -> None:
     assert "pilotlight doctor" in notice.text
 
 
+async def test_each_process_is_told_before_it_loads(bench: Bench) -> None:
+    """One that crashed is followed by another."""
+    path = bench.folder / "echo.toml"
+    path.write_text('crash_modes = ["full"]\ncrash_signal = "SIGILL"')
+    loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
+    told: list[int | Progress] = []
+    worker = await loader.load(Model("talk", path, runtime="echo"), told.append, spawned=told.append)
+    await worker.stop()
+    pids = [one for one in told if isinstance(one, int)]
+    assert len(set(pids)) == 2
+    assert (told[0], pids[1]) == (pids[0], worker.pid)
+
+
 async def test_a_mode_that_crashed_is_not_tried_again(bench: Bench) -> None:
     """Though it would work now; the notice stands."""
     bench.ladder.remember("echo", "plain", "crash")

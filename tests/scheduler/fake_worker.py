@@ -121,11 +121,13 @@ class FakeWorker:
 
 
 class FakeLoader:
-    """`registry.loader.Loader`: every load gives a new worker, or the `error`."""
+    """`registry.loader.Loader`: every load gives a new worker, or the `error`, as soon as it `may_end`."""
 
     def __init__(self, parallel: int = 2) -> None:
         self.parallel = parallel
         self.error: Error | None = None
+        self.may_end = anyio.Event()
+        self.may_end.set()
         self.workers: list[FakeWorker] = []
         self.measured_at_load: list[bool] = []
         """Whether each was to find out how many threads are enough."""
@@ -142,12 +144,18 @@ class FakeLoader:
         """How many turns of the event loop each look at a model takes, if not one."""
 
     async def load(
-        self, model: Model, progress: Callable[[Progress], None], measures_threads: bool
+        self,
+        model: Model,
+        progress: Callable[[Progress], None],
+        measures_threads: bool,
+        spawned: Callable[[int], None],
     ) -> FakeWorker:
+        spawned(os.getpid())
         progress(Progress(0.5))
         self.measured_at_load.append(measures_threads)
         self.models.append(model)
         self.looked_at_before.append(model in self.looked_at)
+        await self.may_end.wait()
         if self.error is not None:
             raise self.error
         self.workers.append(FakeWorker(self.parallel))

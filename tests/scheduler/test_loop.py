@@ -74,6 +74,13 @@ async def test_nobody_overtakes_while_a_file_is_looked_at(bench: Bench, looks: t
     assert [generate.max_tokens for generate in bench.worker.generates] == [1, 2, 3]
 
 
+async def test_every_piece_of_a_bundle_was_generated(bench: Bench) -> None:
+    """One frame of a fast model has several of an answer, and its speed is that of all."""
+    _, number = await bench.running("1")
+    bench.worker.say(Admitted(number, 3), Delta(number, 0, "a", 1), Delta(number, 0, "b", 2))
+    assert bench.slowdown._works["a"].contexts == {(number, 0): 6}
+
+
 async def test_a_request_ends_with_the_last_of_its_answers(bench: Bench) -> None:
     """Not with the first."""
     answer, number = await bench.running("1", n=2)

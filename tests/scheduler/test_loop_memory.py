@@ -1,10 +1,19 @@
 """Workers that go because their memory is wanted."""
 
+from pathlib import Path
+
+import anyio
 import pytest
 from anyio import wait_all_tasks_blocked as settle
-from loop_bench import Bench
+from fake_effects import request
+from fake_worker import model
+from loop_bench import Bench, done
+from msgspec.structs import replace
 
 from pilotlight.core import WorkerState
+from pilotlight.errors import WorkerFailed
+from pilotlight.registry.budget import Budget
+from pilotlight.registry.finder import Finder
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler import books, scheduler
 from pilotlight.worker.protocol import Trim
@@ -78,3 +87,70 @@ async def test_when_memory_is_short_it_saves_and_when_there_is_none_it_goes(
     await evicted(bench, Level.CRITICAL)
     assert not bench.worker.is_finishing
     assert bench.worker.is_stopped
+
+
+@pytest.mark.parametrize("is_broken_off", [True, False])
+async def test_what_a_worker_holds_while_it_loads_is_no_other_programs(
+    bench: Bench, is_broken_off: bool
+) -> None:
+    """The budget has it from the begin of the load; nothing is left of one that came to nothing."""
+    bench.loader.may_end = anyio.Event()
+    bench.loader.error = WorkerFailed("a: no such file")
+    answer = bench.loop.submit(request("1"))
+    await settle()
+    assert bench.books["a"].bytes_private > 0
+    if is_broken_off:
+        answer.close()
+        await bench.loop.unload("a")
+    else:
+        bench.loader.may_end.set()
+        await settle()
+    assert bench.loop.status()[0].loads == 0
+    assert bench.books["a"].bytes_private == 0
+
+
+async def test_the_budget_is_read_again_when_a_worker_is_ready(bench: Bench) -> None:
+    """It was small for a while: who waited for room has it now."""
+    bench.books._budget = Budget.parse("180MiB")
+    bench.loader.may_end = anyio.Event()
+    bench.loop.submit(request("1"))
+    bench.loop.submit(request("2", model="b"))
+    await settle()
+    assert [loaded.name for loaded in bench.loader.models] == ["a"]
+    bench.books._budget = Budget.parse("64GiB")
+    bench.loader.may_end.set()
+    await settle()
+    assert [loaded.name for loaded in bench.loader.models] == ["a", "b"]
+
+
+async def test_a_changed_model_that_waits_for_room_waits_for_what_it_takes_now(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """It is loaded at once if there is room for that."""
+    path = tmp_path / "large.gguf"
+    with path.open("wb") as file:
+        file.truncate(int(51.1 * 2**30))  # of which a worker just fits into the budget
+    await bench.replace(model("a"), replace(model("b"), path=path))
+    await bench.running("1")
+    bench.loop.submit(request("2", model="b"))
+    await settle()
+    assert [loaded.name for loaded in bench.loader.models] == ["a"]
+    await bench.replace(model("a"), model("b"))
+    assert bench.loader.models == [model("a"), model("b")]
+
+
+async def test_a_changed_model_is_not_loaded_for_what_it_took_before(bench: Bench) -> None:
+    """Though there is room for that while it is still looked at."""
+    bench.books._budget = Budget.parse("180MiB")
+    _, number = await bench.running("1")
+    bench.loop.submit(request("2", model="b"))
+    await settle()
+    changed = replace(model("b"), context=9)
+    bench.loader.looks = iter((1000, 1000))
+    await bench.catalog.replace([model("a"), changed], Finder())
+    bench.worker.say(done(number))
+    await bench.loop.unload("a")
+    assert changed not in bench.loader.looked_at
+    await settle()
+    assert bench.loader.models == [model("a"), changed]
+    assert bench.loader.looked_at_before == [True, True]

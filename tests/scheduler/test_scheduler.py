@@ -115,11 +115,12 @@ STORIES: dict[str, list[tuple[Event, str]]] = {
         (done("1"), "dispatch 2"),
         (done("2"), "dispatch 3"),
     ],
-    "a request with more answers than the worker runs goes in alone": [
-        (ask("1", n=9), "start a"),
+    "a request with more answers than the worker runs is refused by it at once": [
+        (ask("1"), "start a"),
         (ready(2), "dispatch 1"),
-        (ask("2"), ""),
-        (done("1"), "dispatch 2"),
+        (ask("2", n=9), "dispatch 2"),
+        (ask("3"), ""),
+        (done("2"), "dispatch 3"),
     ],
     "models do not wait for each other": [
         (ask("1", "a"), "start a"),

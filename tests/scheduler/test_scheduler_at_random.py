@@ -73,9 +73,10 @@ class World(RuleBasedStateMachine):
         assert all(request.rank <= other.rank for other in waiting), "a more urgent one waits"
         self.running[request.id] = request
         beside = [other for other in self.running.values() if other.model == request.model]
-        active = [other.n for other in beside if request.yields or not other.yields]
-        assert sum(active) <= PARALLEL or len(active) == 1
-        assert sum(other.n for other in beside) <= 2 * MOST_ANSWERS
+        # Of more sequences than there are the worker runs none.
+        rows = [other for other in beside if other.n <= PARALLEL]
+        assert sum(other.n for other in rows if request.yields or not other.yields) <= PARALLEL
+        assert sum(other.n for other in rows) <= 2 * MOST_ANSWERS
         self.keeps_to_its_limit(request, beside)
 
     def keeps_to_its_limit(self, request: Request, beside: list[Request]) -> None:

@@ -45,10 +45,15 @@ class Loader:
         self._archive = archive
 
     async def load(
-        self, model: Model, progress: Callable[[Progress], None], measures_threads: bool = False
+        self,
+        model: Model,
+        progress: Callable[[Progress], None],
+        measures_threads: bool = False,
+        spawned: Callable[[int], None] = lambda pid: None,
     ) -> Worker:
         """A worker with the model loaded, and how many threads are enough measured if that `measures_threads`
-        and it is not known. Raises `WorkerFailed`, `RuntimeMissing` or `DoesNotFit`; leaves no process then.
+        and it is not known. `spawned` hears the pid of each process that tries. Raises `WorkerFailed`,
+        `RuntimeMissing` or `DoesNotFit`; leaves no process then.
         """
         if (cost := await anyio.to_thread.run_sync(self._refuse_hostile, model)) is not None:
             if cost.refusal:
@@ -60,7 +65,7 @@ class Loader:
         kills = oom.kills()
         for mode in self._ladder.modes(model.runtime):
             try:
-                worker = await self._try(model, mode, progress, measures_threads)
+                worker = await self._try(model, mode, progress, measures_threads, spawned)
             except WorkerEndedError as end:
                 if end.crash is None:
                     raise oom.failure(model.name, end, kills, " while loading") from end
@@ -133,7 +138,12 @@ class Loader:
                 self._costs.record(model, mode, size)
 
     async def _try(
-        self, model: Model, mode: str, progress: Callable[[Progress], None], measures_threads: bool
+        self,
+        model: Model,
+        mode: str,
+        progress: Callable[[Progress], None],
+        measures_threads: bool,
+        spawned: Callable[[int], None],
     ) -> Worker:
         try:
             # Broken off in the middle, nobody would own the process.
@@ -143,6 +153,7 @@ class Loader:
         except OSError as exc:
             raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
         try:
+            spawned(worker.pid)
             await self._look_at_threads(model, mode)
             measures = measures_threads and self.may_measure(model.name)
             archive = await self._archive_of(model)
@@ -187,7 +198,7 @@ class Loader:
             return
         text = (
             f"{runtime} runs in mode {outcome.mode}: native code crashed ({outcome.reason}). "
-            f"Cost: {COSTS[outcome.mode]}. `pilotlight doctor` prints how to rebuild it for this machine."
+            f"Cost: {COSTS[outcome.mode]}. `pilotlight doctor` says what to do."
         )
         self._notices.raise_(code, Severity.WARNING, text)
 

@@ -75,9 +75,14 @@ class Residence:
 
     model: Model | None = None
     """As it was when it was last asked for: the catalog may know it otherwise by now, or no more."""
+    surveyed: Model | None = None
+    """As it was when it was last found out what it takes to load it."""
     loaded: Model | None = None
     """As its worker has it, or is being told."""
+    pid: int | None = None
+    """Of its worker, also while that loads."""
     worker: Worker | None = None
+    """Once it has loaded."""
     info: WorkerInfo | None = None
     life: Life | None = None
     progress: Progress = NOT_BEGUN
@@ -117,9 +122,9 @@ class Residence:
 
     def _memory(self) -> tuple[int, int] | None:
         """Resident, and of that shared."""
-        if self.worker is not None:
+        if self.pid is not None:
             with suppress(psutil.Error):
-                found = psutil.Process(self.worker.pid).memory_info()
+                found = psutil.Process(self.pid).memory_info()
                 return int(found.rss), int(getattr(found, "shared", 0))
         return None
 

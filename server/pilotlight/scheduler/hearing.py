@@ -85,7 +85,9 @@ class Hearing:
             if dispatched is not None:  # else cancelled while the frame was on its way
                 self._on_event(dispatched, event)
                 if isinstance(event, Delta):
-                    tokens[event.id, event.index] = event.tokens
+                    # Of a fast model one frame brings several pieces.
+                    sequence = event.id, event.index
+                    tokens[sequence] = tokens.get(sequence, 0) + event.tokens
         if tokens:
             self._slowdown.said(model.name, tokens, self._books[model.name].threads, now)
 

@@ -59,11 +59,12 @@ class Line:
     def has_room(self, request: Request, limits: Limits) -> bool:
         """What yields is in the way of its like only: for others the worker sets it aside.
 
-        A request with more sequences than the worker has goes in alone, and the worker refuses it by name;
-        one with more than its limit, alone of its class.
+        A request with more sequences than the worker has needs none of them: the worker refuses it by name.
+        One with more than its limit goes in alone of its class.
         """
         in_its_way = [other.n for other in self.running.values() if request.yields or not other.yields]
-        has_row = not in_its_way or sum(in_its_way) + request.n <= self.parallel
+        is_too_many = request.n > self.parallel
+        has_row = not in_its_way or is_too_many or sum(in_its_way) + request.n <= self.parallel
         return has_row and self._is_within(limits, request)
 
     def _is_within(self, limits: Limits, request: Request) -> bool:

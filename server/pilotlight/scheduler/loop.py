@@ -40,7 +40,7 @@ from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.arrivals import Arrivals
-from pilotlight.scheduler.books import Books, Residence
+from pilotlight.scheduler.books import Books, Life, Residence
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.hearing import Hearing
@@ -278,10 +278,22 @@ class Loop:
             model = self._catalog.known(name)
             if model is not None:
                 at.model = model
+                self._renew(model, at)
             else:
                 self._serving.clear_notices(name)
             if at.loaded is not None and (model is None or not model.is_loaded_as(at.loaded)):
                 self._unload(name)
+
+    def _renew(self, model: Model, at: Residence) -> None:
+        """Who waits until there is room for it waits for as much as it takes now."""
+        is_waited_for = at.life is None and self._scheduler.line(model.name).queue
+        if is_waited_for and at.surveyed is not None and not model.is_loaded_as(at.surveyed):
+            assert self._tasks is not None, "the loop runs before the first request comes in"
+            self._tasks.start_soon(self._look_again, model)
+
+    async def _look_again(self, model: Model) -> None:
+        await self._loader.look_at(model)
+        self._post(lambda: self._survey(model))
 
     def _unload(self, model: str) -> None:
         self._post(lambda: self._scheduler.on_unload(model))
@@ -295,8 +307,14 @@ class Loop:
     def start(self, model: str) -> None:
         assert self._tasks is not None, "the loop runs before the first request comes in"
         at = self._books[model]
-        assert at.model is not None, f"{model} was never asked for"
-        self._serving.start(at.model, self._tasks, measures_threads=self._steering.wants_measured(at.model))
+        assert at.model is not None and at.surveyed is not None, f"{model} was never asked for"
+        if at.model.is_loaded_as(at.surveyed):
+            measures_threads = self._steering.wants_measured(at.model)
+            self._serving.start(at.model, self._tasks, measures_threads=measures_threads)
+        else:
+            # It was charged for other settings: it ends before it begins, and is looked at as it is now.
+            at.life = Life()
+            self._tasks.start_soon(self.on_gone, at.surveyed, None)
 
     def stop(self, model: str, reason: Reason) -> None:
         at = self._books[model]
@@ -367,8 +385,13 @@ class Loop:
     # --- what becomes of workers ---
 
     def on_ready(self, model: Model, info: WorkerInfo) -> None:
-        self._post(lambda: self._scheduler.on_worker_ready(model.name, info.parallel))
+        self._post(lambda: self._on_ready(model, info))
         self._measure(model)
+
+    def _on_ready(self, model: Model, info: WorkerInfo) -> None:
+        # A load is long enough for other programs to come and go.
+        self._scheduler.on_budget(*self._books.budget())
+        self._scheduler.on_worker_ready(model.name, info.parallel)
 
     def on_message(self, model: Model, message: Said) -> None:
         if isinstance(message, Measured):
@@ -382,19 +405,19 @@ class Loop:
         self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
     async def on_gone(self, model: Model, error: Error | None) -> None:
-        now = self._books[model.name].model
-        if now is not None and not now.is_loaded_as(model):
+        now = self._books[model.name].model or model
+        if not now.is_loaded_as(model):
             # Who waits has it started as it is now, with what that costs.
             await self._loader.look_at(now)
-        self._post(lambda: self._on_gone(model, error))
+        self._post(lambda: self._on_gone(now, error))
 
     def _on_gone(self, model: Model, error: Error | None) -> None:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
-        life, at.life, at.loaded, at.worker = at.life, None, None, None
+        life, at.life, at.loaded, at.pid, at.worker = at.life, None, None, None, None
         at.is_held, at.priority = False, Priority.NORMAL
         at.pauses.note(0, anyio.current_time())
-        self._survey(at.model or model)
+        self._survey(model)
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
         life.gone.set()
@@ -410,8 +433,9 @@ class Loop:
 
     def _survey(self, model: Model) -> None:
         """What it takes to load it, and what there is."""
-        self._scheduler.on_needs(model.name, self._books.needs(model))
+        self._books[model.name].surveyed = model
         self._scheduler.on_budget(*self._books.budget())
+        self._scheduler.on_needs(model.name, self._books.needs(model))
 
     def _measure(self, model: Model) -> None:
         num_bytes = self._books.measure(model)

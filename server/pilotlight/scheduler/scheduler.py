@@ -81,8 +81,10 @@ class Scheduler:
         self._residency.budget, self._residency.most = budget, most
 
     def on_needs(self, model: str, needs: Needs) -> None:
-        """What it takes to load it; unknown ones count as needing nothing."""
+        """What it takes to load it, also for who waits already; unknown ones count as needing nothing."""
         self._residency.learn(model, needs)
+        if model in self._wanted:
+            self._settle()
 
     def on_measured(self, model: str, num_bytes: int) -> None:
         """What its worker holds."""

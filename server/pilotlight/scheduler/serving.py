@@ -91,9 +91,12 @@ class Serving:
         def progress(progress: Progress) -> None:
             at.progress = progress
 
+        def spawned(pid: int) -> None:
+            at.pid = pid
+
         log.info("loading model", model=model.name, path=str(model.path))
         started_at = anyio.current_time()
-        worker = await self._loader.load(model, progress, at.measures_threads)
+        worker = await self._loader.load(model, progress, at.measures_threads, spawned)
         at.loads += 1
         at.load_s += anyio.current_time() - started_at
         try:
