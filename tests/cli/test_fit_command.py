@@ -57,6 +57,39 @@ def test_a_model_s_own_cap_is_what_it_may_take(run: Run, tmp_path: Path) -> None
     assert run("fit", "q", "--config", "models.toml", "--within", "9GB").returncode == 0
 
 
+def machine(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """What a model was judged for."""
+    found: dict[str, Any] = json.loads(result.stdout)["machine"]
+    return found
+
+
+def test_a_budget_is_what_a_model_may_take(run: Run, tmp_path: Path) -> None:
+    """As the daemon sees it; then another budget is what would help, unless the model's own cap is less."""
+    (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    result = run("fit", "qwen.gguf", PILOTLIGHT_MEMORY_BUDGET="1GB")
+    assert result.returncode == 1
+    assert "memory it may take: 1.00 GB of " in result.stdout
+    assert " GB higher: it was given one" in result.stdout
+    (tmp_path / "models.toml").write_text(
+        '[memory]\nbudget = "1GB"\n[[model]]\nname = "q"\npath = "qwen.gguf"\nmemory = "500MB"'
+    )
+    capped = machine(run("fit", "q", "--config", "models.toml", "--json"))
+    assert (capped["bytes_available"], capped["is_limited"]) == (500 * 10**6, True)
+
+
+def test_what_the_budget_leaves_free_is_not_there(run: Run, tmp_path: Path) -> None:
+    """It is no limit that somebody could raise, either; a given one is."""
+    (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    asked = ("fit", "qwen.gguf", "--json")
+    reserving = machine(run(*asked, PILOTLIGHT_MEMORY_RESERVE="99%"))
+    assert 0 < reserving["bytes_available"] <= 0.011 * reserving["bytes_total"]
+    assert reserving["bytes_reserved"] == int(0.99 * reserving["bytes_total"])
+    assert not reserving["is_limited"]
+    given = machine(run(*asked, "--within", "100%", PILOTLIGHT_MEMORY_RESERVE="99%"))
+    assert given["bytes_available"] == given["bytes_total"]
+    assert (given["is_limited"], given["bytes_reserved"]) == (True, 0)
+
+
 def test_a_model_is_judged_with_the_context_of_its_table(run: Run, tmp_path: Path) -> None:
     """Unless another is asked for."""
     (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())

@@ -181,7 +181,7 @@ def test_the_test_of_a_version_waits_for_room(tmp_path: Path, settings: dict[str
     """It takes its turn within the budget: what nobody uses goes for it, and all together never hold more."""
     other = echo(tmp_path, "other", tokens_per_s=50)
     settings["models"] += other
-    with serving(tmp_path, "--memory-budget", "200MiB", **settings) as daemon:
+    with serving(tmp_path, "--memory-budget", "72MiB", **settings) as daemon:
         with daemon.stream("other", max_tokens=100) as stream, pulling(daemon) as events:
             until(lambda: next(events)["event"] == "testing")
             assert len(text_of(stream).split()) == 100
@@ -192,10 +192,10 @@ def test_the_test_of_a_version_waits_for_room(tmp_path: Path, settings: dict[str
 
 def test_a_version_that_never_fits_is_not_active(tmp_path: Path, settings: dict[str, Any], hub: Hub) -> None:
     """With the numbers; a pull with more memory tests it again, without another download."""
-    with serving(tmp_path / "small", "--memory-budget", "64MiB", **settings) as daemon:
+    with serving(tmp_path / "small", "--memory-budget", "48MiB", **settings) as daemon:
         end = pull(daemon)
         assert (end["event"], end["code"], end["status"]) == ("failed", "model_does_not_fit", 400)
-        assert "memory.budget is 64 MiB; raise it to" in end["message"]
+        assert "memory.budget is 48 MiB; raise it to" in end["message"]
         assert "a pull tests it again; it is not activated" in end["message"]
         assert served(daemon) == {}
         assert daemon.notices() == {}

@@ -91,11 +91,11 @@ async def test_what_its_cap_refuses_is_not_loaded(tmp_path: Path, costs: Costs, 
 
 
 def test_a_capped_model_is_charged_what_it_may_take(costs: Costs, model: Model) -> None:
-    """Not more by a guess; and before anybody asks who could make room, it is said what is refused."""
+    """No more, and no less; and before anybody asks who could make room, it is said what is refused."""
     capped = replace(model, memory=80 * MIB)
     known: Cost = costs.estimate(capped)
     estimates = Estimates(lambda _: known)
-    assert known.at_most.total <= estimates.estimate(capped) <= 80 * MIB
+    assert known.at_most.total == estimates.estimate(capped) <= 80 * MIB
     assert estimates.refusal(capped) is None
     too_long = replace(capped, context=8192, memory=50 * MIB)
     refused = Estimates(lambda _: costs.estimate(too_long)).refusal(too_long)

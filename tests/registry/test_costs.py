@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from pilotlight.core import Loading, Model, Size
+from pilotlight.registry.cost import LIBRARY_BYTES
 from pilotlight.registry.costs import Costs, layout
 from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.gguf import read_model
@@ -52,6 +53,30 @@ def test_what_was_measured_replaces_it(tmp_path: Path, model: Model) -> None:
     assert after.at_most.total - after.at_load.total == before.at_most.total - before.at_load.total
 
 
+def test_pages_of_a_mapped_file_that_were_dropped_are_charged_all_the_same(
+    tmp_path: Path, model: Model
+) -> None:
+    """They come back with use; what was measured is told as it was."""
+    mapped = replace(model, loading=Loading(mmap=True))
+    before = fresh(tmp_path).estimate(mapped)
+    fresh(tmp_path).record(mapped, "full", replace(before.at_load, shared=0))
+    after = fresh(tmp_path).estimate(mapped)
+    assert after.at_load == replace(before.at_load, shared=0)
+    assert after.at_most.private == before.at_most.private
+    assert after.at_most.shared == before.at_most.shared - LIBRARY_BYTES > 0
+
+
+def test_weights_are_not_charged_twice_where_they_turn_out_not_to_be_mapped(
+    tmp_path: Path, model: Model
+) -> None:
+    """On a processor, say, that wants them all in another order."""
+    mapped = replace(model, loading=Loading(mmap=True))
+    before = fresh(tmp_path).estimate(mapped)
+    own = replace(before.at_load, private=before.at_load.total, shared=0)
+    fresh(tmp_path).record(mapped, "full", own)
+    assert fresh(tmp_path).estimate(mapped).at_most.total == before.at_most.total
+
+
 def test_it_is_known_without_reading(tmp_path: Path, model: Model) -> None:
     """For who only shows it, as soon as there is something to show."""
     some = fresh(tmp_path)
@@ -94,12 +119,37 @@ def test_a_changed_file_is_another_model(tmp_path: Path, tiny_gguf: Path) -> Non
     assert not some.estimate(model).is_measured
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"version": 1}', '{"version": 1, "measured": {"a": {}}}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 10**5,
+        "\xff",
+        '{"version": 1}',
+        '{"version": 1, "measured": 5}',
+        '{"version": 1, "measured": {"a": {}}}',
+    ],
+)
 def test_a_damaged_file_counts_as_empty(tmp_path: Path, model: Model, damage: str) -> None:
     """And is whole again after the next measurement."""
     some = fresh(tmp_path)
     some.record(model, "full", MEASURED)
     (tmp_path / "state" / "costs.json").write_text(damage)
+    assert not some.estimate(model).is_measured
+    some.record(model, "full", MEASURED)
+    assert some.estimate(model).is_measured
+
+
+@pytest.mark.parametrize("field", ["private", "shared"])
+@pytest.mark.parametrize("number", ["null", '"1"', "-1", "1.5", "Infinity", "NaN", "1e999", "1" * 400, "[1]"])
+def test_a_damaged_number_is_not_believed(tmp_path: Path, model: Model, field: str, number: str) -> None:
+    """Whoever reckons with it would stumble."""
+    some = fresh(tmp_path)
+    some.record(model, "full", MEASURED)
+    file = tmp_path / "state" / "costs.json"
+    file.write_text(file.read_text().replace(str(getattr(MEASURED, field)), number))
     assert not some.estimate(model).is_measured
     some.record(model, "full", MEASURED)
     assert some.estimate(model).is_measured

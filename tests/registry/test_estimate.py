@@ -33,9 +33,18 @@ def test_a_model_that_was_never_loaded_is_charged_by_its_size(model: Model) -> N
 
 
 def test_what_a_full_context_takes_is_charged_once_it_is_known(model: Model) -> None:
-    """Unless the guess was more."""
+    """In the place of the guess, whether that was more or less."""
     assert Estimates(lambda _: cost(3 * WEIGHTS)).estimate(model) == 3 * WEIGHTS
-    assert Estimates(lambda _: cost(WEIGHTS)).estimate(model) == Estimates().estimate(model)
+    assert Estimates(lambda _: cost(WEIGHTS)).estimate(model) == WEIGHTS
+
+
+def test_what_a_worker_held_counts_more_than_arithmetic(model: Model) -> None:
+    """Where it was more."""
+    estimates = Estimates(lambda _: cost(2 * WEIGHTS))
+    estimates.record(model, WEIGHTS)
+    assert estimates.estimate(model) == 2 * WEIGHTS
+    estimates.record(model, 3 * WEIGHTS)
+    assert estimates.estimate(model) == pytest.approx(HEADROOM * 3 * WEIGHTS)
 
 
 def test_what_a_worker_held_is_remembered(model: Model) -> None:
@@ -51,7 +60,26 @@ def test_a_killed_worker_wanted_more(model: Model) -> None:
     estimates = Estimates()
     before = estimates.estimate(model)
     estimates.record_killed(model)
-    assert estimates.estimate(model) == pytest.approx(HEADROOM * KILLED_FACTOR * before, rel=1e-6)
+    assert estimates.estimate(model) == pytest.approx(KILLED_FACTOR * before)
+
+
+def test_workers_killed_again_and_again_want_no_more_than_one(model: Model) -> None:
+    """Else a few kills in a daemon's life would be a model that never fits; what one held counts, though."""
+    estimates = Estimates(lambda _: cost(2 * WEIGHTS))
+    for _ in range(3):
+        estimates.record_killed(model)
+        assert estimates.estimate(model) == KILLED_FACTOR * 2 * WEIGHTS
+    estimates.record(model, 4 * WEIGHTS)
+    estimates.record_killed(model)
+    assert estimates.estimate(model) == pytest.approx(KILLED_FACTOR * HEADROOM * 4 * WEIGHTS)
+
+
+def test_what_nobody_knows_any_more_was_not_killed_either(model: Model) -> None:
+    """Another model may get its name."""
+    estimates = Estimates()
+    estimates.record_killed(model)
+    estimates.forget(model.name)
+    assert estimates.estimate(model) == Estimates().estimate(model)
 
 
 @pytest.mark.parametrize("change", [{"context": 512}, {"created": 5}, {"path": Path("other.gguf")}])

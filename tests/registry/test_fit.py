@@ -120,6 +120,21 @@ def test_who_has_a_limit_is_not_told_to_free_memory() -> None:
     assert not any(line.startswith("free ") for line in advice)
 
 
+@pytest.mark.parametrize(
+    ("available", "context", "advice"),
+    [
+        (6 * GB, 8192, "free 1.7 GB of memory"),  # of 8 that are free 2 stay so
+        (GB, 8192, "free 7.7 GB of memory"),  # half of 2 that are free, but no more than 2 of more
+        (6 * GB, 32768, None),
+    ],
+)
+def test_what_stays_free_is_freed_too(available: int, context: int, advice: str | None) -> None:
+    """Else the model would not fit afterwards either; and no memory is freed for what never fits."""
+    reserving = replace(LAPTOP, bytes_available=available, bytes_reserved=2 * GB)
+    told = [line.split(":")[0] for line in judge(published("Qwen3 8B"), reserving, context).advice]
+    assert next((line for line in told if line.startswith("free ")), None) == advice
+
+
 def test_what_fits_needs_no_advice() -> None:
     """Nobody wants to read it."""
     assert judge(published("Llama 3.2 1B"), LAPTOP).advice == ()

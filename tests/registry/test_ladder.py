@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.registry.ladder import COSTS, MODES, Ladder
+from pilotlight.registry.ladder import COSTS, MODES, Ladder, Outcome
 
 
 @pytest.fixture
@@ -81,8 +81,22 @@ def test_a_mode_of_another_version_counts_as_none(ladder: Ladder, tmp_path: Path
     assert ladder.outcome("echo") is None
 
 
+OF_WRONG_KIND = json.dumps({"outcomes": [dict.fromkeys(Outcome.__struct_fields__, 3)]})
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "{}", '{"outcomes": [{"mode": 1}]}', '{"outcomes": 3}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"outcomes": [{"mode": 1}]}',
+        '{"outcomes": 3}',
+        OF_WRONG_KIND,
+        "[" * 100_000,
+    ],
 )
 def test_a_damaged_file_counts_as_empty(ladder: Ladder, tmp_path: Path, text: str) -> None:
     """And is written anew."""

@@ -58,9 +58,7 @@ class Memory(click.ParamType["Amount"]):
 @click.command("fit", epilog=EPILOG)
 @click.argument("model", metavar="MODEL|OWNER/NAME", shell_complete=model_names)
 @click.option("--context", type=click.IntRange(256, 2**24), metavar="N", help="Tokens it is to hold.")
-@click.option(
-    "--within", type=Memory(), metavar="SIZE", help="Memory it may take.  [default: what is available]"
-)
+@click.option("--within", type=Memory(), metavar="SIZE", help="Memory it may take.  [default: the budget]")
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The models.toml to read.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
@@ -87,15 +85,21 @@ def _verdicts(
     """Of the model, or of each file of the repository."""
     from pilotlight.cli.bandwidth import bytes_per_s
     from pilotlight.registry import memory
+    from pilotlight.registry.budget import Budget
     from pilotlight.registry.fit import Machine, judge
 
     subjects = _subjects(name, config)
     found, speed = memory.read(), bytes_per_s()
+    budget = Budget.parse(config.memory.budget, config.memory.reserve)
+    if within:
+        budget = replace(budget, amount=within)
+    available = budget.now(found, 0)
+    is_set = budget.amount is not None
+    reserved = 0 if is_set else budget.reserve.of(found.bytes_total)
     for subject in subjects:
-        available = min(found.bytes_available, subject.memory or found.bytes_available)
-        most = within.of(found.bytes_total) if within else available
-        is_limited = most < found.bytes_available
-        yield judge(subject, Machine(found.bytes_total, most, speed, is_limited), context or 0)
+        most = available if within else min(available, subject.memory or available)
+        machine = Machine(found.bytes_total, most, speed, is_set or most < available, reserved)
+        yield judge(subject, machine, context or 0)
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:

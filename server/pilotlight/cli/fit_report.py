@@ -25,7 +25,7 @@ def lines(verdict: Verdict) -> Iterator[str]:
     count = f"{_count(subject.num_weights)} weights, " if subject.num_weights else ""
     yield f"{subject.name}: {subject.kind}, {count}{_size(subject.bytes_weights)}"
     yield f"trained context: {subject.context_trained or 'not given'}"
-    yield f"available memory: {_size(machine.bytes_available)} of {_size(machine.bytes_total)}"
+    yield f"memory it may take: {_size(machine.bytes_available)} of {_size(machine.bytes_total)}"
     yield ""
     has_device = any(row.device for row in verdict.rows)
     on_gpu = f"  {'ON GPU':>8}" if has_device else ""
@@ -53,7 +53,7 @@ def choice(repo: str, verdicts: Sequence[Verdict]) -> Iterator[str]:
     best = max((one for one in verdicts if one.fits), key=lambda one: one.subject.bytes_weights, default=None)
     width = max(len(verdict.subject.name) for verdict in verdicts)
     yield f"{repo}: {verdicts[0].subject.kind}; by the header of its smallest file, and sizes"
-    yield f"memory: {_size(machine.bytes_available)} of {_size(machine.bytes_total)}"
+    yield f"memory it may take: {_size(machine.bytes_available)} of {_size(machine.bytes_total)}"
     yield ""
     yield f"{'FILE':{width}}  {'WEIGHTS':>8}  {'AT MOST':>8}  {'CONTEXT':>8}  {'TOKENS/S':>8}  FITS"
     for verdict in verdicts:

@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from msgspec import Struct, to_builtins
+from msgspec import Meta, Struct, to_builtins
 from msgspec.structs import replace
 
 from pilotlight.core import Cost, Loading, Model, Size
@@ -34,12 +34,16 @@ if TYPE_CHECKING:
     from pilotlight.registry.shape import Shape
 
 
+Bytes = Annotated[int, Meta(ge=0, le=2**60)]
+"""That a process may have; it comes from a file."""
+
+
 class Measured(Struct, frozen=True):
     """A worker's bytes when it had loaded; `at` is Unix seconds, `model` for whoever reads the file."""
 
     model: str
-    private: int
-    shared: int
+    private: Bytes
+    shared: Bytes
     at: float
 
 
@@ -192,11 +196,11 @@ def _corrected(found: "Estimate", measured: Measured | None) -> Cost:
     if measured is None:
         return Cost(estimated, most, estimated, is_measured=False, device=device)
     at_load = Size(measured.private, measured.shared)
-    at_most = Size(
-        at_load.private + max(0, most.private - estimated.private),
-        at_load.shared + max(0, most.shared - estimated.shared),
-    )
-    return Cost(at_load, at_most, estimated, is_measured=True, device=device)
+    private = at_load.private + max(0, most.private - estimated.private)
+    # What the system had dropped of a mapped file when it was measured comes back with use.
+    mapped = min(found.at_most.mapped, most.total - private)
+    shared = max(at_load.shared + max(0, most.shared - estimated.shared), mapped)
+    return Cost(at_load, Size(private, shared), estimated, is_measured=True, device=device)
 
 
 def _size(parts: "Parts") -> Size:

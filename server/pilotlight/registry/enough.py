@@ -12,9 +12,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import structlog
-from msgspec import Struct, to_builtins
+from msgspec import Meta, Struct, to_builtins
 
 from pilotlight.core import Model
 from pilotlight.power.clocks import Clock, Clocks
@@ -35,7 +36,7 @@ class Measured(Struct, frozen=True):
 
     model: str
     clock: str
-    threads: int
+    threads: Annotated[int, Meta(ge=1)]
     at: float
 
 
@@ -61,9 +62,7 @@ class Enough:
         keys = {clock: _key(model, mode, clock, digest) for clock in Clock}
         with self._lock:
             found = self._records.read()
-        known = {clock: found[key].threads for clock, key in keys.items() if key in found}
-        # It comes from a file.
-        self._known[model.name] = {clock: n for clock, n in known.items() if isinstance(n, int) and n > 0}
+        self._known[model.name] = {clock: found[key].threads for clock, key in keys.items() if key in found}
 
     def known(self, model: str) -> int:
         """With the clocks of now; else the most that ever were needed, as fewer cost speed. 0: not known."""

@@ -1,4 +1,4 @@
-"""What a model is charged for, in bytes: guessed from its files, read from headers, learnt from workers.
+"""What a model is charged for, in bytes: read from headers, else guessed from files; learnt from workers.
 
 Blocks on nothing but a look at a file's size: `known` is what was read before.
 """
@@ -23,22 +23,21 @@ KILLED_FACTOR = 1.5
 
 
 class Estimates:
-    """Remembers the most each model's workers held, for as long as it is loaded in the same way; `known` says
-    what is known of a model by other means."""
+    """Remembers the most each model's workers held, and whether one was killed for it, for as long as it is
+    loaded in the same way; `known` says what is known of a model by other means."""
 
     def __init__(self, known: Callable[[Model], Cost | None] = lambda _: None) -> None:
         self._known = known
         self._most: dict[str, tuple[Model, int]] = {}
+        self._killed: dict[str, Model] = {}
 
     def estimate(self, model: Model) -> int:
         """Bytes its worker may come to hold."""
         cost = self._known(model)
-        elsewhere = cost.device if cost else 0
-        guess = WORKER_BYTES + WEIGHTS_FACTOR * max(0, _bytes_of_files(model.path) - elsewhere)
-        if cost and model.memory is not None:
-            guess = min(guess, model.memory)
-        at_most = cost.at_most.total if cost else 0
-        return int(max(guess, at_most, HEADROOM * self._held(model)))
+        expected = cost.at_most.total if cost else _guess(model)
+        # Once for all kills: what it held before one of them is known by itself.
+        factor = KILLED_FACTOR if self._was_killed(model) else 1.0
+        return int(factor * max(expected, HEADROOM * self._held(model)))
 
     def refusal(self, model: Model) -> DoesNotFit | None:
         """Why the model's own cap does not let it be loaded, as far as known."""
@@ -50,17 +49,28 @@ class Estimates:
         self._most[model.name] = model, max(num_bytes, self._held(model))
 
     def forget(self, model: str) -> None:
-        """What its workers held."""
+        """What its workers held, and how they ended."""
         self._most.pop(model, None)
+        self._killed.pop(model, None)
 
     def record_killed(self, model: Model) -> None:
         """The system killed a worker for lack of memory: it takes more than was thought."""
-        self.record(model, int(KILLED_FACTOR * self.estimate(model)))
+        self._killed[model.name] = model
 
     def _held(self, model: Model) -> int:
         """The most, with the settings and the file that it has now; 0 if that was never seen."""
         known, num_bytes = self._most.get(model.name, (model, 0))
         return num_bytes if model.is_loaded_as(known) else 0
+
+    def _was_killed(self, model: Model) -> bool:
+        """With the settings and the file that it has now."""
+        known = self._killed.get(model.name)
+        return known is not None and model.is_loaded_as(known)
+
+
+def _guess(model: Model) -> float:
+    """For as long as nothing is known of it but how large it is."""
+    return WORKER_BYTES + WEIGHTS_FACTOR * _bytes_of_files(model.path)
 
 
 def _bytes_of_files(path: Path) -> int:

@@ -62,10 +62,17 @@ class Machine(Struct, frozen=True):
 
     bytes_total: int
     bytes_available: int
+    """That the model may take."""
     bytes_per_s: float
     """Read from memory."""
     is_limited: bool = False
-    """More is available, and the model may not have it."""
+    """Somebody has said that the model may have no more than is available."""
+    bytes_reserved: int = 0
+    """Of what is free that stays free, or as much as is available where that is less."""
+
+    def bytes_free(self, num_bytes: int) -> int:
+        """That have to be free so that the model may take so many."""
+        return num_bytes + min(num_bytes, self.bytes_reserved)
 
 
 class Row(Struct, frozen=True):
@@ -140,8 +147,9 @@ def _advice(subject: Subject, machine: Machine, asked: Row, largest: int) -> lis
         found.append('kv_cache_type = "q8_0" there: that fits with this context; prompts take longer')
     if machine.is_limited:
         found.append(f"a limit that is {lacking / GB:.1f} GB higher: it was given one")
-    elif asked.at_most <= machine.bytes_total:
-        found.append(f"free {lacking / GB:.1f} GB of memory: close what holds it")
+    elif asked.at_most <= machine.bytes_total - machine.bytes_reserved:
+        to_free = machine.bytes_free(asked.at_most) - machine.bytes_free(machine.bytes_available)
+        found.append(f"free {to_free / GB:.1f} GB of memory: close what holds it")
     if smaller := _smaller(subject, subject.bytes_weights - lacking):
         found.append(smaller)
     return found or ["nothing here: the machine has too little memory for this model"]

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import structlog
-from msgspec import Struct, to_builtins
+from msgspec import Struct, ValidationError, convert, to_builtins
 
 from pilotlight.registry import private_file
 
@@ -60,10 +60,10 @@ class Ladder:
         """Everything remembered, other machines' and builds' too."""
         try:
             content = json.loads(self._path.read_text())
-            return [Outcome(**outcome) for outcome in content["outcomes"]]
+            return convert(content["outcomes"], list[Outcome])
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, KeyError) as exc:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, ValidationError) as exc:
             log.warning(
                 "crash ladder file is unreadable and starts over", path=str(self._path), error=str(exc)
             )

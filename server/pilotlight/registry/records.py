@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import structlog
-from msgspec import to_builtins
+from msgspec import MsgspecError, convert, to_builtins
+from msgspec.json import decode
 
 from pilotlight.registry import private_file
 
@@ -20,6 +21,9 @@ VERSION = 1
 
 MOST = 512
 """Records kept; the oldest go first."""
+
+UNREADABLE = (OSError, MsgspecError, ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading a file comes to that anything may be written in."""
 
 T = TypeVar("T", bound="DataclassInstance")
 
@@ -36,13 +40,13 @@ class Records(Generic[T]):
     def read(self) -> dict[str, T]:
         """All, by key."""
         try:
-            content = json.loads(self._path.read_bytes())
+            content = decode(self._path.read_bytes())
             if content["version"] != VERSION:
                 return {}
-            return {key: self._kind(**one) for key, one in content["measured"].items()}
+            return {key: convert(one, self._kind) for key, one in content["measured"].items()}
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+        except UNREADABLE as exc:
             log.warning("measurements are unreadable and start over", path=str(self._path), error=str(exc))
             return {}
 
