@@ -50,6 +50,41 @@ def test_a_counter_that_begins_anew_is_followed(tmp_path: Path) -> None:
     assert counted(meter) - before == pytest.approx(0.75)
 
 
+@pytest.mark.parametrize("energy_uj", [5_000_000, 210_000_000_000])
+def test_what_a_counter_says_after_a_sleep_is_not_counted(tmp_path: Path, energy_uj: int) -> None:
+    """It began anew, or went on all night, of which our clock knows nothing: it is a second later."""
+    file = zone(tmp_path, "0", "package-0", 200_000_000_000)
+    meter = Rapl(Files(tmp_path))
+    before = counted(meter, now=101)
+    file.write_text(f"{energy_uj}\n")
+    assert (meter.joules(102), meter.lacks) == (None, None)
+    file.write_text(f"{energy_uj + 2_000_000}\n")
+    assert counted(meter, now=103) - before == pytest.approx(2)
+
+
+def test_a_sleep_while_nobody_computed_costs_the_next_request_nothing(tmp_path: Path) -> None:
+    """The first look at its begin is one to count from."""
+    file = zone(tmp_path, "0", "package-0", 200_000_000_000)
+    meter = Rapl(Files(tmp_path))
+    counted(meter, now=101)
+    file.write_text("5000000\n")
+    before = counted(meter, now=102 + STALE_S)
+    file.write_text("7000000\n")
+    assert counted(meter, now=103 + STALE_S) - before == pytest.approx(2)
+
+
+@pytest.mark.parametrize("passed", [0.0, 0.25, 1.0])
+def test_what_processors_can_draw_is_counted(tmp_path: Path, passed: float) -> None:
+    """Four large ones at their limit, by a clock that is half a second late."""
+    files = [zone(tmp_path, str(number), f"package-{number}", 0) for number in range(4)]
+    meter = Rapl(Files(tmp_path))
+    before = counted(meter, now=101)
+    joules = 500 * (passed + 0.5)
+    for file in files:
+        file.write_text(f"{joules * 10**6:.0f}\n")
+    assert counted(meter, now=101 + passed) - before == pytest.approx(4 * joules)
+
+
 def test_a_counter_that_only_root_may_read_counts_nothing_and_is_named(tmp_path: Path) -> None:
     """One of two is as good as none. (A folder cannot be read by root either, who runs the tests.)"""
     zone(tmp_path, "0", "package-0", 5)

@@ -125,6 +125,17 @@ def test_it_learns_what_answers_add(time: Time) -> None:
     assert time.thermal.target > first + 0.05
 
 
+@pytest.mark.parametrize(("pause_s", "is_late"), [(8.0, False), (3600.0, False), (3600.0, True)])
+def test_an_answer_ends_when_it_was_last_seen(time: Time, pause_s: float, is_late: bool) -> None:
+    """Nobody looks while nothing runs: the next reading comes with the next request, or a little late, and
+    the machine has cooled by then."""
+    for rested in (0.5, 0.3) * 10:
+        time.go(headroom=rested, is_answering=is_late)
+        time.go(20, headroom=rested + 0.2, is_answering=True)
+        time.now += pause_s
+    assert time.thermal.reserve == pytest.approx(0.19, abs=0.02)
+
+
 def test_an_answer_that_was_throttled_teaches_nothing(time: Time) -> None:
     """It took longer and heated less than it would have."""
     time.go(10, headroom=0.9)

@@ -19,6 +19,12 @@ POWERCAP = "sys/class/powercap"
 
 MICRO = 1e-6
 
+MOST_WATTS = 2000.0
+"""That one counter counts, with room: the largest processors (Xeon 6980P, EPYC 9965) are made for 500."""
+
+SLACK_S = 1.0
+"""What the event loop's time may be late when a counter is read."""
+
 _PACKAGE = re.compile(r"intel-rapl:\d+")
 _INSIDE = re.compile(r"intel-rapl:\d+:\d+")
 
@@ -93,6 +99,7 @@ class Rapl(_Always):
         self._files = files
         self._zones = Remembered(self._look)
         self._before: dict[str, int] = {}
+        self._looked_at = 0.0
         self._joules = 0.0
         self.scope = "package"
         self.lacks: str | None = "not read yet"
@@ -101,13 +108,18 @@ class Rapl(_Always):
         zones = self._zones.at(now)
         counts = {zone: self._count(zone) for zone in zones}
         self._note(zones, counts)
+        passed, self._looked_at = now - self._looked_at, now
         if self.lacks is not None:
             self._before.clear()
             return None
+        more = []
         for zone, count in counts.items():
             assert count is not None, "else something would be lacking"
-            self._joules += MICRO * self._since_before(zone, count)
+            more.append(MICRO * self._since_before(zone, count))
             self._before[zone.folder] = count
+        if _has_slept(max(more), passed):
+            return None
+        self._joules += sum(more)
         return self._joules
 
     def _note(self, zones: "list[_Zone]", counts: "dict[_Zone, int | None]") -> None:
@@ -121,7 +133,8 @@ class Rapl(_Always):
             self.scope = "package+dram" if any(zone.is_memory for zone in zones) else "package"
 
     def _since_before(self, zone: _Zone, count: int) -> int:
-        """A counter that is less than before has begun anew: it was read often enough for that to be once."""
+        """A counter that is less than before has reached its end: it was read often enough for that to be
+        once. (Or the machine has slept.)"""
         more = count - self._before.get(zone.folder, count)
         return more if more >= 0 else more + zone.range_uj
 
@@ -228,6 +241,13 @@ class ProcessorTime(_Always):
 
     def joules(self, now: float) -> float | None:
         return self._joules if self._watts else None
+
+
+def _has_slept(joules: float, passed: float) -> bool:
+    """More was counted than a processor draws: after the machine's sleep a counter begins anew, or it has
+    counted all night. `passed` is without that (`CLOCK_MONOTONIC`). If it is long, nobody computed meanwhile,
+    and it does not matter what was counted."""
+    return passed <= STALE_S and joules > MOST_WATTS * (passed + SLACK_S)
 
 
 def meters_of(files: Files) -> "tuple[Meter, ...]":

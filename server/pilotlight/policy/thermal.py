@@ -62,7 +62,7 @@ RECOVERY = 0.05
 """What duty grows by otherwise, every `SETTLE_S`."""
 
 LONGEST_GAP_S = 10.0
-"""A longer time without readings counts as so long."""
+"""A longer time without readings counts as so long, and no answer lasts beyond it."""
 
 
 class Answer(Struct, frozen=True):
@@ -129,21 +129,25 @@ class Thermal:
     # --- what answers add ---
 
     def _learn(self, reading: Reading, headroom: float, is_answering: bool) -> None:
+        if not is_answering or self._passed(reading.at) >= LONGEST_GAP_S:
+            self._end_answer()
         self._watch_throttling(reading, headroom)
         self._headroom = self._smoothed(self._headroom, headroom, reading.at)
-        if is_answering and self._answer is None:
-            self._answer = Answer(reading.at, self._headroom, 1 - self.duty)
-        if (answer := self._answer) is not None:
-            seconds = reading.at - answer.began
+        if is_answering:
+            answer = self._answer or Answer(reading.at, self._headroom, 1 - self.duty)
+            self._answer = answer
             if not self._throttled_since(answer):
-                self._reserve.learn(answer.rested, seconds, headroom - answer.headroom)
-            if not is_answering:
-                self._end(answer, reading.at)
+                self._reserve.learn(answer.rested, reading.at - answer.began, headroom - answer.headroom)
 
-    def _end(self, answer: Answer, now: float) -> None:
+    def _end_answer(self) -> None:
+        """When it was last seen, if there is one. Nobody looks while nothing runs: the next reading may come
+        hours later, when the machine has cooled."""
+        if (answer := self._answer) is None:
+            return
+        assert self._last is not None, "a reading has begun it"
         if not self._throttled_since(answer):
-            self._reserve.ended(now - answer.began)
-        self._answer, self._answered_at = None, now
+            self._reserve.ended(self._last.at - answer.began)
+        self._answer, self._answered_at = None, self._last.at
 
     def _throttled_since(self, answer: Answer) -> bool:
         """Then it took longer and heated less than it would have."""
