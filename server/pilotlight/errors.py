@@ -5,7 +5,7 @@
     ├── BadRequest             400, the request cannot mean anything
     │   ├── UnknownField       400, a field nobody knows, with the nearest one that exists
     │   ├── Unsupported        400, a known field or value this server does not do
-    │   └── ContextOverflow    400, prompt (plus max_tokens) is longer than the context
+    │   └── ContextOverflow    400, the prompt is longer than the context; an answer ends where that does
     ├── BodyTooLarge           413
     ├── InvalidKey             401, the path needs a key, and none or another came
     ├── NotAllowed             403, Host or Origin is not one of ours

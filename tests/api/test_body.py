@@ -75,6 +75,9 @@ def test_what_is_no_json_object_is_refused(raw: bytes) -> None:
         ({"stop": ["a"] * 17}, "stop", "at most 16 items, not 17"),
         ({"stop": 5}, "stop", "a string or an array of strings"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "token ids"),
+        ({"logit_bias": {"05": 1}}, "logit_bias", "token ids"),
+        ({"logit_bias": {"0" * 5000: 1}}, "logit_bias", "token ids"),
+        ({"logit_bias": {"2147483648": 1}}, "logit_bias", "token ids"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "from -100 to 100"),
         ({"repeat_penalty": 1.1, "repetition_penalty": 1.2}, "repetition_penalty", "differ"),
         ({"chat_template_kwargs": {"a": 10**30}}, "chat_template_kwargs", "64 bits"),
@@ -221,7 +224,7 @@ def test_a_refused_field_is_refused_by_name(name: str) -> None:
         {"store": False, "priority": 0},
         {"modalities": ["text"]},
         {"mirostat": 0, "mirostat_tau": 5.0},
-        {"user": "u", "metadata": {"a": "b"}, "prompt_cache_key": "k"},
+        {"user": "u", "metadata": {"a": "b"}, "prompt_cache_key": "k", "prompt_cache_options": {"ttl": "1h"}},
     ],
 )
 def test_values_that_ask_for_nothing_are_fine(changes: dict[str, Any]) -> None:

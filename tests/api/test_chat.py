@@ -1,6 +1,7 @@
 """POST /v1/chat/completions: shapes, and what reaches the model."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,7 +9,8 @@ import pytest
 from fake_service import FakeService, fail, say
 from structlog.testing import capture_logs
 
-from pilotlight.core import FinishReason, Prompt, Sampling
+from pilotlight.api.writer import fingerprint
+from pilotlight.core import FinishReason, Model, Prompt, Sampling
 from pilotlight.errors import Busy, ContextOverflow, Internal, WorkerFailed
 
 PATH = "/v1/chat/completions"
@@ -98,12 +100,16 @@ async def test_streamed_answers_are_told_apart(client: httpx.AsyncClient) -> Non
 
 
 async def test_any_text_survives(service: FakeService, client: httpx.AsyncClient) -> None:
-    """Line breaks of every kind, quotes, emoji."""
-    text = 'a\r\n\n"b"\u2028\x85\\n😀'
+    """Line breaks of every kind, quotes, emoji; also if somebody reads by lines, of whatever kind."""
+    text = 'a\r\n\n"b"\u2028\u2029\x85\\n😀'
     service.script = say(text)
-    chunks = events((await client.post(PATH, json=BODY | {"stream": True})).text)
-    assert chunks[1]["choices"][0]["delta"]["content"] == text
-    assert (await client.post(PATH, json=BODY)).json()["choices"][0]["message"]["content"] == text
+    stream, whole = [
+        await client.post(PATH, json=BODY | {"stream": is_stream}) for is_stream in (True, False)
+    ]
+    assert events(stream.text)[1]["choices"][0]["delta"]["content"] == text
+    assert whole.json()["choices"][0]["message"]["content"] == text
+    assert len(stream.text.splitlines()) == stream.text.count("\n")
+    assert len(whole.text.splitlines()) == 1
 
 
 async def test_an_answer_without_text_still_opens(service: FakeService, client: httpx.AsyncClient) -> None:
@@ -233,3 +239,22 @@ async def test_what_no_route_takes_has_the_same_shape(
     assert set(response.json()["error"]) == {"message", "type", "param", "code", "source"}
     assert response.headers["x-request-id"]
     assert response.headers.get("allow") == ("POST" if status == 405 else None)
+
+
+async def test_a_method_is_refused_by_all_that_there_are(client: httpx.AsyncClient) -> None:
+    """Also where each has a route of its own."""
+    assert (await client.put("/v1/batches/x")).headers["allow"] == "DELETE, GET, HEAD"
+
+
+async def test_a_path_of_openai_s_that_is_not_there_does_not_look_like_a_wrong_base_url(
+    client: httpx.AsyncClient,
+) -> None:
+    """It is under /v1 already."""
+    (missing, misplaced) = [(await client.post(path)).json()["error"]["message"] for path in ("/v1/x", "/x")]
+    assert missing == "there is no '/v1/x'; /openapi.json names all that is"
+    assert misplaced == "there is no '/x'; OpenAI's API is under /v1"
+
+
+def test_a_model_may_lie_where_the_name_is_no_text() -> None:
+    """The system takes any bytes."""
+    assert fingerprint(Model("m", Path("/mod\udce9les/a.gguf"))).startswith("fp_")

@@ -32,6 +32,7 @@ async def asked(client: httpx.AsyncClient, headers: Mapping[str, str], **fields:
         ({"service_tier": None}, {}, "interactive"),
         ({"service_tier": "auto"}, {}, "interactive"),
         ({"service_tier": "priority"}, {}, "interactive"),
+        ({"service_tier": "scale"}, {}, "interactive"),
         ({"service_tier": "flex"}, {}, "background"),
         ({}, {"x-request-class": "batch"}, "batch"),
         ({"service_tier": "flex"}, {"x-request-class": "interactive"}, "interactive"),
@@ -72,7 +73,7 @@ async def test_every_chunk_says_its_tier(client: httpx.AsyncClient) -> None:
 
 async def test_a_tier_nobody_knows_is_refused(client: httpx.AsyncClient) -> None:
     """With those there are."""
-    error = (await asked(client, {}, service_tier="scale")).json()["error"]
+    error = (await asked(client, {}, service_tier="silver")).json()["error"]
     assert error["param"] == "service_tier"
     assert "'flex'" in error["message"]
     assert "'scale'" in error["message"]

@@ -23,8 +23,9 @@ def test_developer_is_system() -> None:
 
 
 def test_parts_are_joined_by_newlines() -> None:
-    """Templates of text models expect a string."""
-    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    """Templates of text models expect a string; where a cache is to begin says nothing to them."""
+    breakpoint = {"prompt_cache_breakpoint": {"mode": "explicit"}}
+    parts = [{"type": "text", "text": "a", **breakpoint}, {"type": "text", "text": "b"}]
     assert rendered(role="user", content=parts)["content"] == "a\nb"
 
 

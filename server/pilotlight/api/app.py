@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
+from starlette.routing import Match
 
 from pilotlight import __version__
 from pilotlight.api import admin, chat, completions, energy, health, models, policy, pulls, residency
@@ -78,15 +79,23 @@ def _bound(route: Route, service: Service) -> Callable[[HttpRequest], Awaitable[
     return handle
 
 
+def _methods(http: HttpRequest) -> set[str]:
+    """Of all routes of this path; the router tells those of the first."""
+    routes = (route for route in http.app.routes if route.matches(http.scope)[0] is not Match.NONE)
+    return {method for route in routes for method in route.methods}
+
+
 async def _refused_by_router(http: HttpRequest, exc: Exception) -> Response:
     """What no route takes, in our shape."""
     assert isinstance(exc, HTTPException)
     method, path, headers = http.method[:20], http.url.path[:200], dict(exc.headers or {})
     error: Error
     if exc.status_code == 404:
-        error = NotFound(f"there is no {path!r}; OpenAI's API is under /v1")
+        where = "/openapi.json names all that is" if path.startswith("/v1/") else "OpenAI's API is under /v1"
+        error = NotFound(f"there is no {path!r}; {where}")
     elif exc.status_code == 405:
-        error = MethodNotAllowed(f"{method} is not for {path!r}, which takes {headers.get('Allow', '')}")
+        headers["Allow"] = ", ".join(sorted(_methods(http)))
+        error = MethodNotAllowed(f"{method} is not for {path!r}, which takes {headers['Allow']}")
     else:
         error = BadRequest(str(exc.detail))
     return error_response(error, headers)

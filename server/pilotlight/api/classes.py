@@ -23,6 +23,7 @@ TIERS = {
     "default": RequestClass.INTERACTIVE,
     "priority": RequestClass.INTERACTIVE,
     "fast": RequestClass.INTERACTIVE,
+    "scale": RequestClass.INTERACTIVE,
     "flex": RequestClass.BACKGROUND,
 }
 """What OpenAI's tiers ask for; `auto` leaves it to the server."""

@@ -116,6 +116,7 @@ CHAT: Mapping[str, Refusal] = {
     "audio": Refusal(_TEXT_ONLY),
     "modalities": Refusal(_TEXT_ONLY, (["text"],)),
     "prediction": Refusal("predicted outputs are not used"),
+    "moderation": Refusal("nothing is moderated"),
     "web_search_options": Refusal("the server has no network"),
     "reasoning": Refusal("send chat_template_kwargs with the variable of the model's template"),
     "reasoning_effort": Refusal("send chat_template_kwargs with the variable of the model's template"),

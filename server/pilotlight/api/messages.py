@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from pilotlight.api.schema import ARRAY, TEXT, Strict, check_free, either, invalid, unsupported
+from pilotlight.api.schema import ARRAY, TEXT, FreeForm, Strict, check_free, either, invalid, unsupported
 
 _OTHER_PARTS = frozenset(
     ("image_url", "image", "input_image", "input_audio", "audio_url", "video_url", "file", "input_file",
@@ -25,10 +25,11 @@ def _check_part_type(kind: str) -> str:
 
 
 class Part(Strict):
-    """A part of a message's content; text is the only kind."""
+    """A part of a message's content; text is the only kind. `prompt_cache_breakpoint` has no effect."""
 
     type: Annotated[str, AfterValidator(_check_part_type)]
     text: str
+    prompt_cache_breakpoint: FreeForm | None = None
 
 
 class Function(Strict):

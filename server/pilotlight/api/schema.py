@@ -4,6 +4,7 @@ Strict: "5" is no number, 5.0 no integer, true no 1. `null` is as good as absent
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -30,6 +31,8 @@ MAX_DEPTH = 32
 """Of free-form objects; a chat template or a tool schema has no use for more."""
 MAX_COUNT = 2**31 - 1
 """Token counts are 32-bit in every runtime."""
+_TOKEN = re.compile(r"0|[1-9][0-9]{0,9}")
+"""As JSON writes a number, so that no token is there twice."""
 _INT64 = range(-(2**63), 2**63)
 
 _SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repeat_penalty", "repeat_last_n",
@@ -79,7 +82,7 @@ def either(message: str) -> Discriminator:
 
 def _check_bias(bias: dict[str, float]) -> dict[str, float]:
     for token, value in bias.items():
-        if not (token.isascii() and token.isdecimal() and int(token[:11]) <= MAX_COUNT):
+        if not (_TOKEN.fullmatch(token) and int(token) <= MAX_COUNT):
             raise invalid("must have token ids as keys")
         if not -100 <= value <= 100:
             raise invalid("must have values from -100 to 100")
@@ -101,7 +104,7 @@ KeepAlive = Annotated[float, PlainValidator(_keep_alive, json_schema_input_type=
 """Seconds, or a duration in words; comes out as seconds, infinite for never."""
 TEXT, ARRAY = f"{MEMBER}string", f"{MEMBER}array"
 """Tags of members of unions."""
-Tier = Literal["auto", "default", "flex", "priority", "fast"]
+Tier = Literal["auto", "default", "flex", "scale", "priority", "fast"]
 """OpenAI's classes of requests."""
 _Stop = Annotated[str, StringConstraints(min_length=1)]
 
@@ -148,6 +151,7 @@ class GenerateBody(Strict):
     metadata: FreeForm | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    prompt_cache_options: FreeForm | None = None
     safety_identifier: str | None = None
 
     @field_validator("stream_options")

@@ -5,6 +5,7 @@ and a concatenation. Knows no connections.
 """
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,9 @@ from pilotlight.api.tally import Usage
 from pilotlight.core import FinishReason, Model
 
 _encode = msgspec.json.Encoder().encode
+
+_LINE_ENDS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
+"""What JSON has as it is, and readers of lines take for the end of one."""
 
 
 class Choice(Struct, frozen=True):
@@ -76,7 +80,9 @@ class Writer:
     def chunk(self, index: int, text: str) -> bytes:
         """Some text of answer `index`."""
         opening = b"" if index in self._opened else self._open(index)
-        return opening + self._opened[index] + self._shape.before_text + _encode(text) + self._after_text
+        return (
+            opening + self._opened[index] + self._shape.before_text + _lined(_encode(text)) + self._after_text
+        )
 
     def finish(self, index: int, reason: FinishReason) -> bytes:
         """The end of answer `index`."""
@@ -93,13 +99,15 @@ class Writer:
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
         """Everything at once."""
-        return _encode(
-            {
-                **self._head,
-                "choices": [self._whole_choice(index, choice) for index, choice in enumerate(choices)],
-                "usage": usage.body(),
-                **self._remarks,
-            }
+        return _lined(
+            _encode(
+                {
+                    **self._head,
+                    "choices": [self._whole_choice(index, choice) for index, choice in enumerate(choices)],
+                    "usage": usage.body(),
+                    **self._remarks,
+                }
+            )
         )
 
     def _open(self, index: int) -> bytes:
@@ -118,7 +126,15 @@ class Writer:
         return {"index": index, **message, "logprobs": None, "finish_reason": choice.reason}
 
 
+def _lined(data: bytes) -> bytes:
+    """The same JSON, in one line for everybody."""
+    if not data.isascii():
+        for character, escaped in _LINE_ENDS.items():
+            data = data.replace(character, escaped)
+    return data
+
+
 def fingerprint(model: Model) -> str:
     """The same as long as the model's file and this server are; our dependencies pin the runtimes."""
     identity = f"{__version__} {model.runtime} {model.name} {model.path} {model.created}"
-    return "fp_" + hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return "fp_" + hashlib.sha256(os.fsencode(identity)).hexdigest()[:12]
