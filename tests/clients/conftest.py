@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,14 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield daemon
 
 
+def tool(name: str) -> str:
+    """Of node: the machine's own, else the one that pip has brought, beside this Python."""
+    return shutil.which(name) or str(Path(sys.executable).with_name(name))
+
+
 @pytest.fixture(scope="session")
 def node_package() -> Path:
     """A folder in which node finds the packages of node/package.json; installed once per user and version."""
-    for tool in ("node", "npm"):
-        assert shutil.which(tool), f"{tool} is not installed; the openai-node tests need node 20 or newer"
     wanted = (NODE / "package.json").read_bytes()
     cache = platformdirs.user_cache_path("pilotlight-tests", ensure_exists=True)
     folder = cache / f"node-{hashlib.sha256(wanted).hexdigest()[:12]}"
@@ -58,7 +62,7 @@ def _install(package: bytes, folder: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     (partial / "package.json").write_bytes(package)
-    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+    command = [tool("npm"), "install", "--no-audit", "--no-fund", "--no-package-lock"]
     done = subprocess.run(command, cwd=partial, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(command)} failed:\n{done.stderr}"
     partial.rename(folder)
@@ -68,7 +72,7 @@ def _install(package: bytes, folder: Path) -> None:
 def seen(node_package: Path, served: Daemon, full: Daemon) -> dict[str, Any]:
     """What the scenarios of node/client.mjs saw, by name."""
     # From stdin, so that the packages are looked for in the working directory.
-    command = ["node", "--input-type=module", "-", served.url, full.url]
+    command = [tool("node"), "--input-type=module", "-", served.url, full.url]
     script = (NODE / "client.mjs").read_text()
     done = subprocess.run(command, cwd=node_package, input=script, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
