@@ -252,7 +252,7 @@ def test_a_source_is_served_under_its_own_name_once_it_is_pulled(tmp_path: Path)
 
 def test_a_model_to_load_need_not_be_there_yet(tmp_path: Path) -> None:
     """Every command reads the variable, and one of them gets the model."""
-    env = {"PILOTLIGHT_MODEL": "pilot,a/tiny:Q8_0"}
+    env = {"PILOTLIGHT_MODEL": "pilot, a/tiny:Q8_0"}
     with pytest.raises(ConfigError, match="--model a/tiny:Q8_0: no such file, and no model has that name"):
         check_preload(resolve(tmp_path, env=env))
     put(tmp_path, "a/tiny:Q8_0")

@@ -75,10 +75,17 @@ class Config:
         return self.server.state_dir
 
     def environ(self) -> dict[str, str]:
-        """For another process of ours: our variables, with what flags have said of models and folders."""
-        given = {"STATE_DIR": self.server.state_dir, "STORE_DIR": self.server.store_dir, "CONFIG": self.file}
+        """For another process of ours: our variables, with what flags said of models, folders and memory."""
+        given = {
+            "STATE_DIR": self.server.state_dir,
+            "STORE_DIR": self.server.store_dir,
+            "CONFIG": self.file,
+            "MEMORY_BUDGET": self.memory.budget,
+            "MEMORY_RESERVE": self.memory.reserve,
+        }
         ours = {f"PILOTLIGHT_{key}": str(value) for key, value in given.items() if value is not None}
         chosen = [str(one.path or one.name) for one in self.models if one.name in self.preload]
+        chosen = [one for one in chosen if "," not in one]  # it could not be told from two
         return os.environ | ours | {"PILOTLIGHT_MODEL": ",".join(chosen)}
 
     @classmethod
@@ -96,7 +103,7 @@ class Config:
         """
         environ = os.environ if environ is None else environ
         given = {key: value for key, value in (flags or {}).items() if value not in (None, ())}
-        chosen = given.pop("model", None) or environ.get("PILOTLIGHT_MODEL", "").split(",")
+        chosen = given.pop("model", None) or map(str.strip, environ.get("PILOTLIGHT_MODEL", "").split(","))
         file = _find_file(config_file or environ.get("PILOTLIGHT_CONFIG"))
         document = sources.load(Document, file, environ, given)
         found_in = places(document.catalog.stores, document.catalog.model_dirs, environ, Path.home())

@@ -1,7 +1,7 @@
 """The daemon: the only place that builds the parts and wires them, and the order in which they start and
 stop.
 
-Start: socket, parts, scheduler, HTTP, the ready line. Stop: no new requests, drain HTTP, workers, the rest.
+Start: socket, parts, scheduler, the ready line, HTTP. Stop: no new requests, drain HTTP, workers, the rest.
 A part that fails takes everything down with exit code 1; a service manager starts it again.
 """
 
@@ -200,6 +200,7 @@ class Daemon:
         """
         async with self._reloading:
             read = await anyio.to_thread.run_sync(self.config.read_again or (lambda: self.config))
+            check_preload(read)
             before = self.catalog.configured
             # Pulls go where they went.
             settings = dataclasses.replace(read, server=self.config.server)
@@ -333,7 +334,6 @@ class Daemon:
         if self._batches is not None:
             self._batches.stop()
         self._server.stop()
-        self._discovery.remove()  # a daemon that takes our place may say where it is
         await anyio.sleep(self.config.server.drain_s)
         self._loop.end_drain()
 

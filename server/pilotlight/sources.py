@@ -1,7 +1,7 @@
 """Where settings come from: flags, environment variables, a TOML file; and how a wrong one is told.
 
-Works for any `Layered` settings whose fields are tables, and knows none of them by name. Every scalar
-setting has the environment variable `PILOTLIGHT_<NAME>` and the flag `--<name>`. Its name is its key, after
+Works for any `Layered` settings whose fields are tables, and knows none of them by name. Every setting has
+the environment variable `PILOTLIGHT_<NAME>`, and may have the flag `--<name>`. Its name is its key, after
 the `prefix` of its table if that has one, and unique across tables; `PILOTLIGHT_<TABLE>__<KEY>` is the long
 form of the variable.
 """

@@ -124,6 +124,19 @@ def test_what_has_no_end_is_not_written(source: str) -> None:
     assert f"makes more than {MAX_CHARS} characters at once" in refusal(NESTED + source)
 
 
+def test_text_that_is_marked_as_html_is_refused() -> None:
+    """It has methods of its own, which nothing bounds."""
+    source = (
+        "{% autoescape true %}{% set m %}{{ s }}{% endset %}{{ m.join(range(30000)) }}{% endautoescape %}"
+    )
+    assert "has text marked as HTML" in refusal(LONG + source)
+
+
+def test_a_number_without_end_is_refused() -> None:
+    """Python would read a name where Jinja writes it."""
+    assert "is no number" in refusal("{{ 1e999 }}")
+
+
 @pytest.mark.parametrize(
     "source", ["{{ '%*d' % (9999999999, 1) }}", "{{ '{:{w}}'.format('x', w=9999999999) }}"]
 )

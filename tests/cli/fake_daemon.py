@@ -112,6 +112,8 @@ class FakeDaemon:
     notices: list[dict[str, Any]] = field(default_factory=list)
     answers: list[str] = field(default_factory=lambda: ["Hello", " there"])
     error: str | None = None
+    refused: str | None = None
+    """The path that needs a key."""
     error_at_end: str | None = None
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
@@ -152,7 +154,9 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
             }
-            if self.path in bodies:
+            if self.path == fake.refused:
+                self._json(401, {"error": {"message": "/admin needs the key"}})
+            elif self.path in bodies:
                 self._json(200, bodies[self.path])
             else:
                 self._json(404, {"error": {"message": "no model has that name"}})

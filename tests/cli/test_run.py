@@ -76,6 +76,23 @@ def test_a_file_is_asked_only_if_the_daemon_serves_it(run: Run, daemon: FakeDaem
     assert run(*asking).stdout == "Hello there\n"
 
 
+def test_a_model_s_name_is_one_though_a_file_has_it(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """In the folder that it is called in."""
+    (tmp_path / "pilot").touch()
+    assert run("run", "pilot", "Hi?", "--port", daemon.port).stdout == "Hello there\n"
+
+
+def test_without_the_admin_key_a_file_is_known_by_its_name(
+    run: Run, daemon: FakeDaemon, tmp_path: Path
+) -> None:
+    """Of a daemon with another state directory."""
+    (tmp_path / "mine.gguf").touch()
+    daemon.models[0]["id"] = "mine"
+    daemon.refused = "/admin/models/mine"
+    asking = ("run", str(tmp_path / "mine.gguf"), "Hi?", "--port", daemon.port)
+    assert run(*asking).stdout == "Hello there\n"
+
+
 def test_a_daemon_without_models_is_told(run: Run, daemon: FakeDaemon) -> None:
     """There is nothing to talk to."""
     daemon.models = []

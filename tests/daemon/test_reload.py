@@ -102,6 +102,17 @@ def test_a_wrong_file_changes_nothing(serve: Serve, tmp_path: Path, text: str, m
     until(lambda: "not_reloaded" not in daemon.notices())
 
 
+def test_a_model_of_the_command_line_stays_though_its_file_is_away(serve: Serve, tmp_path: Path) -> None:
+    """For a moment, perhaps: that is told, and nothing changes."""
+    (tmp_path / "away.gguf").touch()
+    daemon = serve("--model", str(tmp_path / "away.gguf"), models=echo(tmp_path))
+    (tmp_path / "away.gguf").unlink()
+    response = reload(daemon)
+    assert response.status_code == 400
+    assert "away.gguf: no such file" in response.json()["error"]["message"]
+    assert daemon.model("away")["id"] == "away"
+
+
 def test_the_signal_does_what_the_request_does(serve: Serve, tmp_path: Path) -> None:
     """`systemctl reload` sends it."""
     daemon = serve(models=echo(tmp_path))

@@ -61,14 +61,20 @@ def test_a_daemon_removes_only_its_own_entry(tmp_path: Path) -> None:
     assert not (tmp_path / "daemon.json").exists()
 
 
-def test_a_daemon_that_lives_stays_findable(tmp_path: Path) -> None:
-    """Another one with its state directory came later."""
+def test_a_daemon_that_lives_is_findable_again(tmp_path: Path) -> None:
+    """Another one with its state directory came and went."""
     Discovery(tmp_path).write("http://127.0.0.1:1")
     _edit(tmp_path, pid=os.getppid())
-    Discovery(tmp_path).write("http://127.0.0.1:2")
-    running = Discovery(tmp_path).read()
-    assert running is not None
-    assert (running.url, running.pid) == ("http://127.0.0.1:1", os.getppid())
+    other = Discovery(tmp_path)
+    other.write("http://127.0.0.1:2")
+    assert _urls(tmp_path) == ["http://127.0.0.1:2"]
+    other.remove()
+    assert _urls(tmp_path) == ["http://127.0.0.1:1"]
+
+
+def _urls(folder: Path) -> list[str]:
+    running = Discovery(folder).read()
+    return [] if running is None else [running.url]
 
 
 def test_the_holder_of_a_port_is_named() -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Exit codes:
   0  fine
-  1  something is wrong; the advice says what to do
+  1  something is wrong: the advice, or a notice of the daemon, says what
 """
 
 

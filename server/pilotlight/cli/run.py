@@ -10,6 +10,8 @@ from pilotlight.cli.options import daemon_options, is_address_given, model_names
 from pilotlight.errors import Error
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pilotlight.cli.client import Client
 
 EPILOG = """\b
@@ -37,6 +39,8 @@ def command(model: str | None, question: str | None, **arguments: Any) -> None:
 
     file = model if model and os.path.isfile(os.path.expanduser(model)) else None
     config = resolve(**arguments, model=(file,) if file else ())
+    if file and not any(_is_same(one.path, file) for one in config.models if one.name in config.preload):
+        file = None  # it is a name all the same
     with session(config, file, is_address_given=is_address_given(arguments)) as client:
         chat = Chat(client, _served(client, config.preload[0], file) if file else model or _first(client))
         if question := question or _piped():
@@ -50,10 +54,17 @@ def _served(client: "Client", name: str, file: str) -> str:
     try:
         path = client.show(name)["path"]
     except Error as error:
+        # A daemon whose admin key we do not have tells nobody of files: the name has to do.
+        if any(name == model["id"] for model in client.models()):
+            return name
         raise Error(f"{client.url} does not serve {file}: {error.message}") from error
-    if os.path.realpath(path) != os.path.realpath(os.path.expanduser(file)):
+    if not _is_same(path, file):
         raise Error(f"{client.url} does not serve {file}: its {name} is {path}")
     return name
+
+
+def _is_same(path: "Path | str | None", file: str) -> bool:
+    return path is not None and os.path.realpath(path) == os.path.realpath(os.path.expanduser(file))
 
 
 def _first(client: "Client") -> str:

@@ -8,7 +8,8 @@ import click
 from pilotlight.cli.options import daemon_options, model_names, resolve
 
 EPILOG = """\b
-Every option is also a setting of models.toml and a variable: PILOTLIGHT_PORT=0 is --port 0.
+Every option is also a variable, PILOTLIGHT_PORT=0 is --port 0, and all but --config and --model are settings
+of models.toml.
 Flags win over the environment, which wins over models.toml.
 
 \b

@@ -29,29 +29,33 @@ class Discovery:
     """Owns `daemon.json` in the state directory."""
 
     def __init__(self, state_dir: Path) -> None:
+        self._before: Running | None = None
         self._file = state_dir / "daemon.json"
         self._key_file = keys.admin_file(state_dir)
 
     def write(self, url: str) -> None:
-        """Say that this process answers at `url`; readers see the old file or the new one, never a part.
-
-        Not where another daemon has said so and still lives: it would be lost to those who look for it.
-        """
-        if (other := self.read()) is not None and other.pid != os.getpid():
-            return
+        """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        running = Running(url, os.getpid(), __version__, time.time(), str(self._key_file))
-        private_file.write(self._file, json.dumps(to_builtins(running)).encode())
+        self._before = self.read()
+        self._put(Running(url, os.getpid(), __version__, time.time(), str(self._key_file)))
 
     def remove(self) -> None:
-        """Take our own entry back; that of another daemon stays."""
-        if (running := self._load()) is not None and running.pid == os.getpid():
+        """Take our own entry back: a daemon that was there before, and still lives, has its own again. One
+        that started after us keeps its own."""
+        if (running := self._load()) is None or running.pid != os.getpid():
+            return
+        if self._before is not None and _is_alive(self._before):
+            self._put(self._before)
+        else:
             self._file.unlink(missing_ok=True)
 
     def read(self) -> Running | None:
         """The daemon that wrote the file, if it still lives; a damaged file counts as none."""
         running = self._load()
         return running if running is not None and _is_alive(running) else None
+
+    def _put(self, running: Running) -> None:
+        private_file.write(self._file, json.dumps(to_builtins(running)).encode())
 
     def _load(self) -> Running | None:
         try:
