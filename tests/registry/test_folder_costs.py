@@ -60,7 +60,15 @@ def test_rows_take_memory_when_they_are_written(tmp_path: Path) -> None:
     shape = FolderShape.of(folder(tmp_path), "mlx")
     found = estimate_folder(shape, context=2048, parallel=3)
     bytes_per_token = 4 * 2 * 2 * 32 * 2
-    assert (found.at_load.cells, found.at_most.cells) == (0, (3 * 2048 + 1024) * bytes_per_token)
+    assert (found.at_load.cells, found.at_most.cells) == (0, (4 * 2048 + 1024) * bytes_per_token)
+
+
+@pytest.mark.parametrize(("parallel", "num_rows"), [(1, 1), (2, 2), (3, 4), (5, 8), (8, 8)])
+def test_mlx_makes_rows_by_doubling(tmp_path: Path, parallel: int, num_rows: int) -> None:
+    """As its `Cells` do."""
+    shape = FolderShape.of(folder(tmp_path), "mlx")
+    cells = estimate_folder(shape, context=2048, parallel=parallel).at_most.cells
+    assert cells == (num_rows * 2048 + 1024) * shape.values_per_token * shape.bytes_per_value
 
 
 def test_quantized_rows_take_less(tmp_path: Path) -> None:

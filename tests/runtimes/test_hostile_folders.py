@@ -42,6 +42,24 @@ def test_what_a_folder_says_is_read_or_refused(tmp_path: Path, config: dict[str,
     assert 0 < len(str(refusal.value)) < 1100
 
 
+@pytest.mark.parametrize(
+    ("top", "inner", "generation", "expected"),
+    [
+        ({"eos_token_id": [3, 4]}, {"eos_token_id": 5}, {}, (3, 4)),
+        ({}, {"eos_token_id": 5}, {"eos_token_id": []}, (5,)),
+        ({"eos_token_id": 3}, {}, {"eos_token_id": 0}, (0,)),
+        ({}, {}, {}, ()),
+    ],
+)
+def test_the_ends_are_those_of_the_most_particular_file(
+    tmp_path: Path, top: dict[str, Any], inner: dict[str, Any], generation: dict[str, Any], expected: object
+) -> None:
+    """How to generate, the whole model, its part for text: the first that says any."""
+    path = folder(tmp_path, top | {"text_config": inner}, {"weight_map": {"a": "model.safetensors"}})
+    (path / "generation_config.json").write_text(json.dumps(generation))
+    assert Checkpoint.read(path).end_tokens == expected
+
+
 def test_a_refusal_does_not_quote_all_of_a_file(tmp_path: Path) -> None:
     """It would be in the log and in an answer."""
     with pytest.raises(HeaderError, match="max_position_embeddings is 'xxx") as refusal:

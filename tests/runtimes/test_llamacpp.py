@@ -1,15 +1,20 @@
 """llama.cpp on a tiny model of random weights: what it keeps beyond `test_alike`."""
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import gguf
 import numpy as np
 import pytest
-from speaking import Bench, generate, llamacpp
+from speaking import GREEDY, Bench, generate, llamacpp
 
 from gguf_factory import write_tiny_gguf
 from pilotlight.core import Prompt, Sampling
-from pilotlight.errors import BadRequest
+from pilotlight.errors import BadRequest, ContextOverflow
+from pilotlight.runtimes import prompts
+from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.llamacpp.native import MODES
 
 PROMPT = "you and the model"
@@ -124,3 +129,96 @@ def test_the_batch_lies_in_memory_as_llama_cpp_reads_it(bench: Bench) -> None:
     assert [native.pos[i] for i in range(3)] == [3, 4, 0]
     assert [native.seq_id[i][0] for i in range(3)] == [2, 2, 1]
     assert [ctypes.c_int8(native.logits[i]).value for i in range(3)] == [0, 0, 1]
+
+
+class Lengths:
+    """A vocabulary, and the length of each text it is asked to tokenize."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._vocabulary = bench.runtime._prompts._vocabulary
+        self.seen: list[int] = []
+
+    def tokenize(self, text: str, **fields: Any) -> list[int]:
+        self.seen.append(len(text))
+        return self._vocabulary.tokenize(text, **fields)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vocabulary, name)
+
+
+@pytest.fixture
+def lengths(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Lengths:
+    """Of what is tokenized from here on."""
+    watch = Lengths(bench)
+    monkeypatch.setattr(bench.runtime._prompts, "_vocabulary", watch)
+    return watch
+
+
+@pytest.mark.parametrize("word", ["<|im_end|>", "é", " "])
+def test_a_text_that_is_far_too_long_is_never_tokenized_as_a_whole(
+    bench: Bench, lengths: Lengths, word: str
+) -> None:
+    """The first piece with too many tokens tells."""
+    with pytest.raises(ContextOverflow, match="more than 1024 tokens; the context of this model holds 1024"):
+        bench.start(generate(word * prompts.LONG * 2))
+    assert max(lengths.seen) <= prompts.PIECE
+
+
+def test_a_long_text_that_has_room_has_the_tokens_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pieces it was looked at in; one beyond all bounds has nearly those."""
+    bench = llamacpp(write_tiny_gguf(tmp_path / "long.gguf"), context=2**17)
+    asked, text = generate("unused"), "the model is " * (prompts.LONG // 10)
+    whole = bench.tokenize(text)
+    assert bench.runtime._prompts.tokenize(asked, text) == whole
+    monkeypatch.setattr(prompts, "LONGEST", len(text) - 1)
+    joined = bench.runtime._prompts.tokenize(asked, text)
+    assert joined[:1000] == whole[:1000]
+    assert len(whole) < len(joined) <= len(whole) + prompts.SLACK * (len(text) // prompts.PIECE)
+
+
+def write_otherwise(
+    monkeypatch: pytest.MonkeyPatch, method: str, write: Callable[[gguf.GGUFWriter], None]
+) -> None:
+    """Have files written with something else in the place of what this method adds."""
+    monkeypatch.setattr(gguf.GGUFWriter, method, lambda writer, _: write(writer))
+
+
+def test_the_name_of_a_template_is_no_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp gives one for a file that looks like Mistral Small and has none."""
+    write_otherwise(
+        monkeypatch, "add_tokenizer_pre", lambda writer: writer.add_string("tokenizer.ggml.pre", "tekken")
+    )
+    bench = llamacpp(write_tiny_gguf(tmp_path / "tekken.gguf", layers=40, chat_template=None))
+    assert not bench.info.has_chat_template
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, HOT], ids=["greedy", "drawn"])
+def test_suppressed_tokens_are_never_picked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampling: Sampling
+) -> None:
+    """Whoever made the model says so in the file; an id that there is not is passed over."""
+    letters = [token for token in range(256) if token not in (65, 66)]
+    write_otherwise(
+        monkeypatch,
+        "add_add_bos_token",
+        lambda writer: writer.add_array("tokenizer.ggml.suppress_tokens", [*letters, 10**6]),
+    )
+    suppressing = llamacpp(write_tiny_gguf(tmp_path / "suppressing.gguf"))
+    asked = generate(PROMPT, sampling, max_tokens=40, ignore_eos=True)
+    suppressing.start(asked)
+    (sequence,) = suppressing.runtime._sequences
+    suppressing.finish()
+    answer = sequence.tokens[sequence.num_prompt :]
+    assert len(answer) == 40
+    assert not set(answer) & set(letters)
+
+
+def test_a_vocabulary_without_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp would end the process at the first character that is no token."""
+    write_otherwise(
+        monkeypatch, "add_tokenizer_model", lambda writer: writer.add_string("tokenizer.ggml.model", "llama")
+    )
+    with pytest.raises(LoadError, match="no tokens for 117 of the bytes"):
+        llamacpp(write_tiny_gguf(tmp_path / "bytes.gguf"))

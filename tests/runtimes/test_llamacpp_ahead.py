@@ -176,6 +176,16 @@ def test_no_memory_is_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert bench.runtime.state().cells_used == used
 
 
+def test_nothing_long_is_tokenized_for_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step loop would wait for that."""
+    bench.answer(chat(QUESTION))
+    used = bench.runtime.state().cells_used
+    monkeypatch.setattr(ahead, "PIECE", 5)
+    bench.runtime.work_ahead(nobody)
+    assert bench.runtime.state().cells_used == used
+    assert not bench.runtime.has_ahead
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_interrupted_and_whenever(bench: Bench, seed: int) -> None:
     """Chats that go on, begin and end in any order; the memory is in order after every step."""

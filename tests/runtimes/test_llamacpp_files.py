@@ -75,7 +75,11 @@ async def test_a_bad_file_is_refused(good: bytes, tmp_path: Path, name: str) -> 
     with pytest.raises(LoadRefusedError) as caught:
         await _load(path)
     assert "bad.gguf" in str(caught.value)
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 < PEAK_BYTES
+    # A child begins as a copy of us, who may hold the models of other tests.
+    ours, theirs = (
+        resource.getrusage(whose).ru_maxrss for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    assert theirs * 1024 < max(PEAK_BYTES, ours * 1024 + 1)
 
 
 async def test_a_directory_is_refused(tmp_path: Path) -> None:

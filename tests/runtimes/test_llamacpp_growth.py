@@ -301,3 +301,20 @@ def test_who_runs_into_the_end_of_memory_stops_there(bench: Bench, monkeypatch: 
     )
     speech = bench.answer(generate(tokens(UNIT - 100), max_tokens=300, ignore_eos=True))
     assert (speech.end.reason, speech.end.completion_tokens) == (FinishReason.LENGTH, 101)
+
+
+def test_who_finds_no_memory_beside_others_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are rows for those, and for nobody else."""
+    asked = [generate(tokens(9 * UNIT, seed), max_tokens=60, ignore_eos=True) for seed in range(2)]
+    for one in asked:
+        bench.start(one)
+    while not all(bench.speech(one).pieces for one in asked):
+        bench.step()
+    two_rows = layout(bench)
+    assert two_rows == own(2, 16 * UNIT)
+    resize = Llama.resize
+    monkeypatch.setattr(Llama, "resize", lambda llama, wanted: wanted == two_rows and resize(llama, wanted))
+    asked.append(generate(tokens(50), max_tokens=60, ignore_eos=True))
+    bench.start(asked[-1])
+    bench.finish()
+    assert [bench.speech(one).end.completion_tokens for one in asked] == [60, 60, 60]

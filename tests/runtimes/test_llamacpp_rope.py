@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gguf
 import pytest
 from speaking import Bench, generate, llamacpp
 
@@ -71,3 +72,31 @@ def test_one_set_has_no_use_for_what_the_other_computed(file: Path, tmp_path: Pa
         for context in (CONTEXT, ORIGINAL)
     ]
     assert cached == [0, len(PROMPT) - 1]
+
+
+def test_factors_may_be_in_a_later_part(file: Path) -> None:
+    """As where the first of several files has no tensors."""
+    parts = [file.with_name(f"parts-0000{number}-of-00002.gguf") for number in (1, 2)]
+    split(file, parts)
+    assert say(llamacpp(parts[0], "plain", context=CONTEXT)) == say(llamacpp(file, "plain", context=CONTEXT))
+    assert llamacpp(parts[0], "plain", context=CONTEXT).runtime._decoder._llama.rope_variant == "long"
+
+
+def split(file: Path, parts: list[Path]) -> None:
+    """Put what the file says in the first part, and its tensors in the other."""
+    reader = gguf.GGUFReader(file)
+    for number, part in enumerate(parts):
+        writer = gguf.GGUFWriter(part, "llama")
+        for name, field in reader.fields.items():
+            if not number and not name.startswith("GGUF.") and name != "general.architecture":
+                kind, of = field.types[0], field.types[-1] if len(field.types) > 1 else None
+                writer.add_key_value(name, field.contents(), kind, of)
+        writer.add_uint16("split.no", number)
+        writer.add_uint16("split.count", len(parts))
+        writer.add_int32("split.tensors.count", len(reader.tensors))
+        for tensor in reader.tensors if number else ():
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()

@@ -257,6 +257,24 @@ def test_rows_are_computed_as_the_library_computes_one(
         np.testing.assert_allclose(row, np.array(alone), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("num_heads", "kind", "is_one_by_one"),
+    [(1, "gemma2", True), (2, "gemma2", True), (2, "qwen3", False)],
+)
+def test_rows_that_cannot_be_computed_together_are_computed_one_by_one(
+    tmp_path: Path, num_heads: int, kind: str, is_one_by_one: bool
+) -> None:
+    """gemma2 fails for two rows, or takes one's mask for a head's if it has two of these."""
+    write_random(tmp_path, model_type=kind, num_attention_heads=4, num_key_value_heads=num_heads)
+    network = load_network(Checkpoint.read(tmp_path), lambda _: None)
+    network.open(num_rows=2, context=64)
+    assert network._is_one_by_one is is_one_by_one
+    prompts = [list(range(3, 33)), list(range(9, 14))]
+    alone = [network.compute(row, [prompt], [0])[0] for row, prompt in enumerate(prompts)]
+    together = network.compute(0, [prompt[-1:] for prompt in prompts], [29, 4])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
 def test_state_that_cannot_be_cut_is_refused(library: Any, tmp_path: Path) -> None:
     """By what it keeps."""
     write_random(

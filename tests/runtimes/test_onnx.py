@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from speaking import BUILTIN, Bench, builtin, generate, llamacpp
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from pilotlight.core import Prompt
 from pilotlight.runtimes.folder import Folder
+from pilotlight.runtimes.onnx.cells import Cells
 from pilotlight.runtimes.onnx.export import Export
 from pilotlight.runtimes.onnx.native import import_onnxruntime
 
@@ -44,6 +47,21 @@ def test_a_row_that_is_cleared_takes_no_memory(bench: Bench) -> None:
     graph.clear(1)
     assert not any(values.any() for values in graph.save(1, len(LONG)))
     assert all(values.any() for values in graph.save(0, len(LONG)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nothing tells how memory is mapped")
+def test_memory_of_rows_is_in_small_pages() -> None:
+    """A short row has to touch every head, and would take 2 MiB for each."""
+    cells = Cells((2, 4, 1024, 64), np.float32)
+    address = cells.array.ctypes.data
+    flags: list[str] = []
+    holds = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if found := re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line):
+            holds = int(found[1], 16) <= address < int(found[2], 16)
+        elif holds and line.startswith("VmFlags:"):
+            flags = line.split()
+    assert "nh" in flags
 
 
 def test_memory_is_given_back_when_nothing_runs(bench: Bench) -> None:
@@ -120,6 +138,22 @@ def test_a_tokenizer_neither_cuts_nor_fills_up(tmp_path: Path) -> None:
         tokens = ours.tokenize(text, add_special=True)
         assert tokens == plain.tokenize(text, add_special=True)
         assert len(tokens) != 8
+
+
+@pytest.mark.parametrize("text", ["<|im_start|><|im_end|>hi", "<|im_start|> <|im_end|> hi", "hi"])
+def test_what_a_tokenizer_adds_is_not_added_twice(tmp_path: Path, text: str) -> None:
+    """Several tokens, as of GLM-4, whose template writes them, too; none of them is a bos token."""
+    plain = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    prefix = ["<|im_start|>", "<|im_end|>"]
+    special = [(token, plain.token_to_id(token)) for token in prefix]
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single=[*prefix, "$A"], special_tokens=special)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    folder = Folder(tmp_path, num_vocab=2048, end_tokens=())
+    tokens = plain.encode(text, add_special_tokens=False).ids
+    added = [] if text.startswith("<|im_start|><") else [token for _, token in special]
+    assert folder.tokenize(text, add_special=True) == added + tokens
+    assert folder.tokenize(text, add_special=False) == tokens
 
 
 def test_the_ends_are_the_library_s_own(genai: Any) -> None:

@@ -56,9 +56,26 @@ def configure(**changes: object) -> Callable[[Path], None]:
     return edit("genai_config.json", change)
 
 
+def describe(**changes: object) -> Callable[[Path], None]:
+    """Change the model's description."""
+
+    def change(raw: bytes) -> bytes:
+        config = json.loads(raw)
+        config["model"] |= changes
+        return json.dumps(config).encode()
+
+    return edit("genai_config.json", change)
+
+
 def remove(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
+
+OUTPUTS = {
+    "logits": "logits",
+    "present_key_names": "present.%d.key",
+    "present_value_names": "present.%d.value",
+}
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no folder": (shutil.rmtree, "does not exist"),
@@ -74,6 +91,18 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "a graph elsewhere": (configure(filename="../model.onnx"), "'../model.onnx' is no file name"),
     "endless layers": (configure(num_hidden_layers=10**9), "1000000000 is not between 1 and 4096"),
     "no heads": (configure(num_key_value_heads=0), "0 is not between 1 and 4096"),
+    "no vocabulary": (describe(vocab_size=0), "0 is not between 1 and 16777216"),
+    "no context": (describe(context_length=0), "0 is not between 1 and 16777216"),
+    "an endless vocabulary": (describe(vocab_size=2**62), f"{2**62} is not between 1 and 16777216"),
+    "a vocabulary that is not the graph's": (describe(vocab_size=2**24), "cannot be computed"),
+    "logits of another shape": (
+        configure(outputs=OUTPUTS | {"logits": "present.0.key"}),
+        "gives no logits as 'present.0.key'",
+    ),
+    "logits that go in": (
+        configure(outputs=OUTPUTS | {"logits": "input_ids"}),
+        "gives no logits as 'input_ids'",
+    ),
     "endless names": (
         configure(
             inputs={

@@ -46,7 +46,7 @@ class FakeLlama:
 
     def __init__(self) -> None:
         self.library: Any = Recording(import_llama())
-        self.vocabulary = SimpleNamespace(num_vocab=NUM_VOCAB)
+        self.vocabulary = SimpleNamespace(num_vocab=NUM_VOCAB, suppressed=())
         self.left: dict[int, float] = {}
         """The tokens that were left to draw from at the last draw, and their probabilities."""
 

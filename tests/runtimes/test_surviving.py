@@ -91,6 +91,17 @@ def test_what_is_forgotten_for_want_of_memory_is_saved_first(load_one: Load) -> 
     assert go_on(load_one(), answer).end.cached_tokens > 60
 
 
+def test_what_was_forgotten_is_found_again_by_the_same_worker(load: Load) -> None:
+    """As often as memory gets short."""
+    bench = load()
+    answer = begin(bench)
+    whole = go_on(bench, answer)
+    for _ in range(2):
+        bench.runtime.trim()
+        again = go_on(bench, answer)
+        assert (again.text, again.end.cached_tokens > 60) == (whole.text, True)
+
+
 def test_it_fits_other_memory(load_one: Load) -> None:
     """With another context, and more rows or fewer."""
     first = load_one()

@@ -1,6 +1,7 @@
 """The order of things in the worker's loop."""
 
 import queue
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -294,3 +295,15 @@ def test_slow_text_is_never_held() -> None:
         clock.now += 2 * BUNDLE_S
         outbox.add([Delta(1, 0, letter, 1)])
     assert len(sent) == 3
+
+
+@pytest.mark.parametrize("stack_bytes", [1, child.INTAKE_STACK_BYTES], ids=["refused", "granted"])
+def test_the_intake_runs_with_whatever_stack_there_is(
+    monkeypatch: pytest.MonkeyPatch, stack_bytes: int
+) -> None:
+    """And threads after it have an ordinary one."""
+    monkeypatch.setattr(child, "INTAKE_STACK_BYTES", stack_bytes)
+    has_run = threading.Event()
+    child._run_beside(has_run.set)
+    assert has_run.wait(10)
+    assert threading.stack_size() == 0

@@ -1,14 +1,17 @@
 """The daemon's end of a worker, against real child processes."""
 
+import os
 import signal
+from pathlib import Path
 
 import anyio
 import psutil
 import pytest
 from talking import LOAD_S, Heard, Spawn, ask, ends, load, talk
 
-from pilotlight.core import Archive, FinishReason, RequestClass
+from pilotlight.core import Archive, FinishReason, Model, RequestClass
 from pilotlight.worker import handle
+from pilotlight.worker.handle import Worker
 from pilotlight.worker.protocol import (
     Admitted,
     Cancel,
@@ -139,6 +142,13 @@ async def test_a_worker_that_dies_while_serving_ends_the_run(spawn: Spawn) -> No
     assert heard.events[:2] == [Admitted(1, 2), Delta(1, 0, "one ", 1)]
 
 
+async def test_a_worker_may_die_of_a_signal_without_a_name(spawn: Spawn) -> None:
+    """Most of those for real time have none."""
+    worker = await load(await spawn())
+    os.kill(worker.pid, signal.SIGRTMIN + 1)
+    assert str(await worker.run(Heard())) == f"worker died of signal {signal.SIGRTMIN + 1}"
+
+
 async def test_to_send_to_a_dead_worker_is_no_error(spawn: Spawn) -> None:
     """Its end is on its way."""
     worker = await load(await spawn())
@@ -224,3 +234,24 @@ async def test_one_that_takes_too_long_to_save_is_ended(
     await talk(worker, heard, lambda: bool(heard.events))
     await worker.stop(saves=True)
     assert not psutil.pid_exists(worker.pid)
+
+
+@pytest.fixture
+def bloom(tiny_gguf: Path, tmp_path: Path) -> Path:
+    """A model with another tokenizer than most tests have."""
+    path = tmp_path / "bloom.gguf"
+    path.write_bytes(tiny_gguf.read_bytes().replace(b"gpt-2", b"bloom"))
+    return path
+
+
+async def test_a_text_of_one_letter_is_no_harm(bloom: Path, workers: list[Worker]) -> None:
+    """Many tokenizers split texts by an expression that takes stack for every letter in a row."""
+    workers.append(await Worker.spawn(Model("bloom", bloom, context=256, parallel=1, threads=1)))
+    worker = await load(workers[-1])
+    heard = Heard()
+    worker.send(ask(1, text="a" * 2**16))
+    with anyio.fail_after(LOAD_S):
+        await talk(worker, heard, lambda: bool(heard.events))
+    (refused,) = heard.events
+    assert isinstance(refused, Refused)
+    assert refused.code == "ContextOverflow"

@@ -81,9 +81,10 @@ def estimate_folder(
     shape: FolderShape, *, context: int, parallel: int, kv_bits: int | None = None
 ) -> Estimate:
     """Rows take memory as they are written: none at the load. At most, they hold the context, or what it was
-    trained for if that is less, and half as much is parked; MLX makes each row as long as the longest."""
+    trained for if that is less, and half as much is parked; MLX makes rows by doubling,
+    each as long as the longest."""
     context = min(context, shape.context_trained or context)
-    longest_rows = parallel if shape.runtime == "mlx" else 1
+    longest_rows = 1 << (parallel - 1).bit_length() if shape.runtime == "mlx" else 1
     rows = int(
         shape.values_per_token * _value_bytes(shape, kv_bits) * (context * longest_rows + context // 2)
     )

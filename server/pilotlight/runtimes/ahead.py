@@ -13,7 +13,7 @@ from msgspec import Struct
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.errors import BadRequest
 from pilotlight.runtimes.batching import Sequence
-from pilotlight.runtimes.prompts import Prompts
+from pilotlight.runtimes.prompts import PIECE, Prompts
 from pilotlight.runtimes.rows import Decoder, Memory
 from pilotlight.runtimes.running import Running
 from pilotlight.worker.protocol import Generate
@@ -82,13 +82,16 @@ class Ahead:
         return is_done or not is_there
 
     def _opening(self, ending: Ending) -> list[int]:
-        """What the next turn will begin with; nothing if the template knows of no next turn."""
+        """What the next turn will begin with; nothing if the template knows of no next turn.
+
+        Nor if much of it is new: the step loop would wait, on a thread with an ordinary stack.
+        """
         if self._template is None:
             return []
         generate = ending.generate
         messages = generate.prompt.messages or ()
         try:
             text = self._template.opening(messages, ending.answer, generate.prompt.template_kwargs)
+            return self._prompts.tokenize(generate, text, longest=PIECE)
         except BadRequest:
             return []
-        return self._prompts.tokenize(generate, text)

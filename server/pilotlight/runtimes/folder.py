@@ -40,7 +40,8 @@ class Folder:
         ends = (*end_tokens, *(() if eos is None else (eos,)))
         self.end_tokens = frozenset(token for token in ends if 0 <= token < num_vocab)
         bos = self._tokenizer.token_to_id(self.special_text("bos"))
-        self.adds_bos = bos is not None and self._tokenizer.encode("").ids[:1] == [bos]
+        self._prefix = list(self._tokenizer.encode("").ids)
+        self.adds_bos = bos is not None and self._prefix[:1] == [bos]
 
     def special_text(self, name: str) -> str:
         """Text of the `bos` or `eos` token, "" if there is none."""
@@ -52,8 +53,14 @@ class Folder:
         return bool(self._added.get(token, {}).get("special"))
 
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
-        """Token ids; text of special tokens becomes those tokens."""
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+        """Token ids; text of special tokens becomes those tokens.
+
+        What the tokenizer would add is not added to a text that begins with it, as many templates' do.
+        """
+        tokens = list(self._tokenizer.encode(text, add_special_tokens=add_special).ids)
+        count = len(self._prefix)
+        is_doubled = add_special and tokens[: 2 * count] == 2 * self._prefix
+        return tokens[count:] if is_doubled else tokens
 
     def _read_piece(self, token: int) -> bytes:
         """The bytes a token stands for; none for control tokens, and for those that no text has."""

@@ -14,6 +14,20 @@ from pilotlight.runtimes.transcripts import Transcript, Transcripts
 from pilotlight.runtimes.vocabulary import Vocabulary
 from pilotlight.worker.protocol import Generate
 
+LONG = 2**16
+"""Characters of a text that is looked at in pieces before it is tokenized: of one with far more tokens than
+there is room for, the whole may take minutes."""
+
+LONGEST = 2**19
+"""Characters that are tokenized at once. llama.cpp's tokenizers may take a third of a kilobyte of stack for
+each in a row; see `worker.child`."""
+
+PIECE = 2**14
+"""Characters of a piece: no stack is too small for it."""
+
+SLACK = 64
+"""Tokens that a text may have more for being cut once."""
+
 
 class Prompts:
     """Of one model with `context` tokens that runs `parallel` sequences at a time."""
@@ -31,38 +45,72 @@ class Prompts:
         """Raises `BadRequest`."""
         text = self._prompt_text(generate)
         tokens = self.tokenize(generate, text)
-        param = "messages" if generate.prompt.messages is not None else "prompt"
-        limit = min(self._context, generate.context or self._context)
+        limit = self._limit(generate)
         if not tokens:
             raise BadRequest("the prompt is empty: it has no tokens", param="prompt")
         # Those of a text, too: its tokenizer may know more than the model has.
-        self._check_tokens(param, tokens)
+        self._check_tokens(_param(generate), tokens)
         if len(tokens) >= limit:
-            raise ContextOverflow(
-                f"the prompt has {len(tokens)} tokens; the context of this model holds {self._context}"
-                f"{'' if limit == self._context else f', of which the policy allows {limit} now'}, "
-                "and the answer needs at least one of them",
-                param=param,
-            )
+            raise self._overflow(generate, f"{len(tokens)}")
         self._check_tokens("logit_bias", [token for token, _ in generate.sampling.logit_bias])
         if generate.n > self._parallel:
             raise BadRequest(f"n is {generate.n}; this model runs {self._parallel} at a time", param="n")
         room = limit - len(tokens)
         return Prepared(generate, text, tokens, min(generate.max_tokens or room, room))
 
-    def tokenize(self, generate: Generate, text: str | None) -> list[int]:
-        """Tokens of a rendered prompt, or those it came as (`text` None); not checked."""
+    def tokenize(self, generate: Generate, text: str | None, longest: int | None = None) -> list[int]:
+        """Tokens of a rendered prompt, or those it came as (`text` None); not checked.
+
+        Raises `BadRequest` if more than the `longest` text would have to be tokenized, and `ContextOverflow`
+        where it is plain to see without tokenizing the whole.
+        """
         if text is None:
             return list(generate.prompt.tokens or ())
         if generate.cache_prompt and (known := self.transcripts.find(text)) is not None:
-            rest = self._vocabulary.tokenize(text[len(known.text) :], add_special=False)
+            rest = self._tokenize(generate, text[len(known.text) :], longest, add_special=False)
             # Only at a control token are the two sides of the cut certain to be tokenized apart.
             if rest and self._vocabulary.is_control(rest[0]):
                 return [*known.tokens, *rest]
         # Many templates write the token that the tokenizer would add itself.
         bos = self._vocabulary.special_text("bos")
         doubled = bool(bos) and self._vocabulary.adds_bos and text.startswith(bos)
-        return self._vocabulary.tokenize(text, add_special=not doubled)
+        return self._tokenize(generate, text, longest, add_special=not doubled)
+
+    def _tokenize(
+        self, generate: Generate, text: str, longest: int | None, *, add_special: bool
+    ) -> list[int]:
+        if longest is not None and len(text) > longest:
+            raise BadRequest(f"{len(text)} characters are not to be tokenized now", param=_param(generate))
+        if len(text) > LONG:
+            joined = self._in_pieces(generate, text, add_special=add_special)
+            if len(text) > LONGEST:
+                return joined
+        return self._vocabulary.tokenize(text, add_special=add_special)
+
+    def _in_pieces(self, generate: Generate, text: str, *, add_special: bool) -> list[int]:
+        """Nearly the tokens of the text: others where it was cut. Raises `ContextOverflow` early."""
+        limit = self._limit(generate)
+        tokens: list[int] = []
+        for num_cuts, start in enumerate(range(0, len(text), PIECE)):
+            is_first = not num_cuts
+            piece = text[start : start + PIECE]
+            tokens += self._vocabulary.tokenize(piece, add_special=add_special and is_first)
+            if len(tokens) - SLACK * (num_cuts + 1) > limit:
+                raise self._overflow(generate, f"more than {limit}")
+        return tokens
+
+    def _limit(self, generate: Generate) -> int:
+        """Tokens of a prompt and its answer."""
+        return min(self._context, generate.context or self._context)
+
+    def _overflow(self, generate: Generate, num_tokens: str) -> ContextOverflow:
+        limit = self._limit(generate)
+        return ContextOverflow(
+            f"the prompt has {num_tokens} tokens; the context of this model holds {self._context}"
+            f"{'' if limit == self._context else f', of which the policy allows {limit} now'}, "
+            "and the answer needs at least one of them",
+            param=_param(generate),
+        )
 
     def remember(self, sequence: Running[Any]) -> bool:
         """Let the conversation's next turn find the tokens of this answer; False if there will be none.
@@ -95,3 +143,8 @@ class Prompts:
                 raise BadRequest(
                     f"{param}: there is no token {token}; this model's are 0 to {last}", param=param
                 )
+
+
+def _param(generate: Generate) -> str:
+    """What the prompt came as."""
+    return "messages" if generate.prompt.messages is not None else "prompt"

@@ -189,7 +189,9 @@ class Memory(Generic[S]):
         row = len(self._rows)
         room = min(len(sequence.tokens) + HEADROOM, self._context - sum(lengths))
         if not self._decoder.reserve([*lengths, room]):
-            self._decoder.clear(row)
+            if not row:
+                # What rested there. Behind others there may be no such row.
+                self._decoder.clear(row)
             return False
         if source.parked is not None:
             source = self._restore(row, source, source.parked)

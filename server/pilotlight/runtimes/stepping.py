@@ -379,6 +379,8 @@ class RowRuntime:
             # Nobody waits meanwhile, and what is forgotten cannot be saved when the worker goes.
             self.save(TRIM_SAVE_S)
         self._memory.forget()
+        if self._keeper is not None:
+            self._keeper.forget()
 
     # --- invariants ---
 

@@ -38,6 +38,10 @@ SWITCH_INTERVAL_S = 0.0005
 """How long the intake may hold the interpreter when the step loop wants it; Python's own 5 ms is a decode
 step."""
 
+INTAKE_STACK_BYTES = 256 * 2**20
+"""llama.cpp splits texts with `std::regex`, which calls itself for every character in a row. Takes no memory
+before it is used; enough for `prompts.LONGEST`."""
+
 PROGRESS_STEP = 0.01
 
 BUNDLE_S = 0.008
@@ -65,7 +69,7 @@ def main() -> None:
     threading.excepthook = _end_process
     intake = Intake(sys.stdin.buffer)
     load = intake.read_load()
-    threading.Thread(target=intake.run, name="intake", daemon=True).start()
+    _run_beside(intake.run)
     try:
         runtime = create(sys.argv[1])
         info = runtime.load(load, _throttled(send))
@@ -187,6 +191,18 @@ class Outbox:
         if any(isinstance(event, Delta) for event in self._held):
             self._sent_at = self._clock()
         self._held = []
+
+
+def _run_beside(run: Callable[[], None]) -> None:
+    """In the intake's thread, with a large stack where the system grants one."""
+    try:
+        threading.stack_size(INTAKE_STACK_BYTES)
+        threading.Thread(target=run, name="intake", daemon=True).start()
+    except (ValueError, RuntimeError):
+        threading.stack_size(0)
+        threading.Thread(target=run, name="intake", daemon=True).start()
+    finally:
+        threading.stack_size(0)
 
 
 def _end_process(failed: threading.ExceptHookArgs) -> None:

@@ -233,7 +233,7 @@ class Worker:
         words = f": {self._last_words}" if self._last_words else ""
         if code >= 0:
             return WorkerEndedError(f"worker exited with {code}{words}")
-        name = signal.Signals(-code).name
+        name = _name_of(-code)
         crash = name if -code in CRASH_SIGNALS else None
         is_killed = name == "SIGKILL"
         return WorkerEndedError(f"worker died of {name}{words}", crash, not self._is_imported, is_killed)
@@ -253,3 +253,11 @@ class Worker:
         if text := line.decode(errors="replace").strip()[:500]:
             self._last_words = text
             log.info("worker stderr", model=self.model.name, pid=self.pid, line=text)
+
+
+def _name_of(number: int) -> str:
+    """Of a signal: most of those for real time have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

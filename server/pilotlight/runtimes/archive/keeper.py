@@ -75,7 +75,8 @@ class Keeper:
         self._decoder = decoder
         self._known: list[Known] = []
         self._seen: list[Known] = []
-        """All there were at load, read since or not."""
+        """All there were at load or were saved since, read since or not."""
+        self._num_vocab = 0
         self._prompts: tuple[Tokens, ...] = ()
         """The last ones, newest first."""
         self._fetched: queue.SimpleQueue[Fetched] = queue.SimpleQueue()
@@ -88,12 +89,22 @@ class Keeper:
             _say(f"old conversations cannot be deleted: {exc.strerror}")
         found = [entry.path for entry in reversed(folder.entries(self._folder))]
         ours = [path for path in found if path.name.startswith(folder.key_prefix(self._key))]
-        self._known = [one for path in ours if (one := self._look(path, num_vocab))]
-        self._seen = list(self._known)
+        self._num_vocab = num_vocab
+        self._seen = self._look_at(ours)
+        self._known = list(self._seen)
         texts = [(one.header.text, _tokens(one.header.text_tokens)) for one in self._known]
         return [Transcript(text, tuple(tokens.tolist())) for text, tokens in texts if text]
 
-    def _look(self, path: Path, num_vocab: int) -> Known | None:
+    def forget(self) -> None:
+        """What was read or asked for is no longer in memory: all there is may be read again."""
+        self._known = list(self._seen)
+        self._prompts = ()
+
+    def _look_at(self, paths: Iterable[Path]) -> list[Known]:
+        """Those that may be read."""
+        return [one for path in paths if (one := self._look(path))]
+
+    def _look(self, path: Path) -> Known | None:
         try:
             header = record.read_header(path)
         except (RecordError, OSError):
@@ -102,7 +113,7 @@ class Keeper:
             return None
         known = Known(path, header, _tokens(header.tokens))
         every = np.concatenate([known.tokens, _tokens(header.text_tokens)])
-        return known if every.size and every.min() >= 0 and every.max() < num_vocab else None
+        return known if every.size and every.min() >= 0 and every.max() < self._num_vocab else None
 
     # --- to a worker ---
 
@@ -120,13 +131,14 @@ class Keeper:
         shared, best = max(useful, key=lambda match: match[0])
         if shared <= self._num_at_hand(wanted, prompts):
             return
-        self._known.remove(best)
+        # Not `remove`: `forget` may have replaced the list.
+        self._known = [one for one in self._known if one is not best]
         try:
             arrays = record.read(best.path, best.header)
             os.utime(best.path)
         except (RecordError, OSError, MemoryError) as exc:
             _say(f"a conversation is computed anew: {type(exc).__name__}: {exc}")
-            self._seen.remove(best)
+            self._seen = [one for one in self._seen if one is not best]
             if isinstance(exc, RecordError):
                 _delete(best.path)
             return
@@ -173,14 +185,17 @@ class Keeper:
             self._drop_covered(saver.saved)
         except (OSError, MemoryError) as exc:
             _say(f"conversations cannot be saved: {exc}")
+        others = [one for one in self._seen if one.path not in saver.saved]
+        self._seen = [*others, *self._look_at(saver.saved)]
         return Saved(len(saver.saved), saver.num_bytes)
 
     def _drop_covered(self, saved: dict[Path, Tokens]) -> None:
         """Nobody would ask for the beginning of a longer one."""
-        for old in self._seen:
+        for old in list(self._seen):
             is_covered = any(_shared(old.tokens, new) == len(old.tokens) for new in saved.values())
             if is_covered and old.path not in saved:
                 old.path.unlink(missing_ok=True)
+                self._seen = [one for one in self._seen if one is not old]
 
 
 class _Saver:

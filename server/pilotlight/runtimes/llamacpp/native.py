@@ -219,6 +219,9 @@ class Llama:
 
     @property
     def chat_template(self) -> str | None:
+        # Without one in the file, llama.cpp may answer with the name of one of its own.
+        if self._lib.llama_model_meta_val_str(self._model, b"tokenizer.chat_template", None, 0) < 0:
+            return None
         raw: bytes | None = self._lib.llama_model_chat_template(self._model, None)
         return raw.decode(errors="replace") if raw else None
 

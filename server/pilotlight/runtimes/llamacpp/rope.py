@@ -20,8 +20,10 @@ from pilotlight.runtimes.limits import default_context
 ALWAYS_LONG, ALWAYS_SHORT = 1, 2**31 - 1
 """Original lengths below and above every context."""
 
-U32, STRING = 4, 8
+U16, U32, STRING = 2, 4, 8
 """`gguf_type` of gguf.h: reading a value as another type ends the process."""
+
+LONG_FACTORS = "rope_factors_long.weight"
 
 
 class _InitParams(ctypes.Structure):
@@ -42,7 +44,7 @@ class Rope(Struct, frozen=True):
     def of(cls, lib: Any, path: Path, context: int) -> "Rope | None":
         """For a context of so many tokens (0: the default). None: there is one set, or no file to read."""
         with _open(lib, path) as header:
-            if header is None or not header.has_tensor("rope_factors_long.weight"):
+            if header is None or not (header.has_tensor(LONG_FACTORS) or _is_in_others(lib, path, header)):
                 return None
             architecture = header.text("general.architecture")
             trained = header.number(f"{architecture}.context_length")
@@ -64,6 +66,19 @@ class Rope(Struct, frozen=True):
         return entries
 
 
+def _is_in_others(lib: Any, path: Path, first: "_Header") -> bool:
+    """Another part of a model in several files has the long factors."""
+    count = first.num_parts
+    stem = path.name.removesuffix(f"-00001-of-{count:05}.gguf")
+    if stem == path.name:
+        return False
+    for number in range(2, count + 1):
+        with _open(lib, path.with_name(f"{stem}-{number:05}-of-{count:05}.gguf")) as header:
+            if header is not None and header.has_tensor(LONG_FACTORS):
+                return True
+    return False
+
+
 class _Header:
     """Looks things up in an open `gguf_context`."""
 
@@ -78,6 +93,12 @@ class _Header:
         """0 if there is none."""
         found = self._find(key, U32)
         return 0 if found is None else int(self._gguf.gguf_get_val_u32(self._pointer, found))
+
+    @property
+    def num_parts(self) -> int:
+        """Files that the model is in; 0 if that is not told."""
+        found = self._find("split.count", U16)
+        return 0 if found is None else int(self._gguf.gguf_get_val_u16(self._pointer, found))
 
     def text(self, key: str) -> str:
         """ "" if there is none."""
@@ -99,6 +120,7 @@ def _open(lib: Any, path: Path) -> Iterator[_Header | None]:
     gguf = lib.load_shared_library("ggml-base", lib._base_path)
     gguf.gguf_init_from_file.restype = ctypes.c_void_p
     gguf.gguf_get_val_str.restype = ctypes.c_char_p
+    gguf.gguf_get_val_u16.restype = ctypes.c_uint16
     gguf.gguf_get_val_u32.restype = ctypes.c_uint32
     for name in ("gguf_find_key", "gguf_find_tensor"):
         getattr(gguf, name).restype = ctypes.c_int64

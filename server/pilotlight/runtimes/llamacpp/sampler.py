@@ -31,7 +31,7 @@ class Sampler:
     ):
         """`index` of the answer within its request shifts the seed; `banned` tokens are never picked."""
         self._llama = llama
-        self._banned = np.fromiter(banned, np.intp)
+        self._banned = np.array([*banned, *llama.vocabulary.suppressed], np.intp)
         self._bias_tokens = np.array([token for token, _ in sampling.logit_bias], np.intp)
         self._bias = np.array([bias for _, bias in sampling.logit_bias], np.float32)
         self._chain = None if _is_plain_greedy(sampling) else _chain(llama, sampling, index, prompt)

@@ -51,7 +51,7 @@ class Checkpoint(Struct, frozen=True):
                 kind=_kind(config["model_type"]),
                 weights=_weights(folder),
                 context_trained=next((int(text[name]) for name in LONGEST if text.get(name)), 0),
-                end_tokens=_ends(generation.get("eos_token_id") or text.get("eos_token_id")),
+                end_tokens=_ends(*(one.get("eos_token_id") for one in (generation, config, text))),
                 quantization=_quantization(config),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
@@ -83,9 +83,9 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def _ends(value: Any) -> tuple[int, ...]:
-    if value is None:
-        return ()
+def _ends(*said: Any) -> tuple[int, ...]:
+    """Those that the first says that says any; a token's number may be 0."""
+    value: Any = next((one for one in said if one not in (None, [])), [])
     return tuple(int(token) for token in (value if isinstance(value, list) else [value]))
 
 

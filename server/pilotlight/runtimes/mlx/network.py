@@ -21,6 +21,11 @@ from pilotlight.runtimes.rows import DecodeError, Floats
 
 LARGEST_RUN = 512
 
+PROBE_TOKENS = 8
+
+PROBE_TOLERANCE = 0.1
+"""Of the logits' spread; far more than what 16 bits round."""
+
 CACHE_BYTES = 256 * 2**20
 """Freed buffers that MLX may keep to use again while something runs."""
 
@@ -45,6 +50,7 @@ class Network:
             mx.disable_compile()
         mx.set_cache_limit(CACHE_BYTES)
         self._network = build(checkpoint, progress)
+        self._is_one_by_one = False
         self._span = Span()
         self._cells = [
             QuantizedCells(self._span, window, kv_bits) if kv_bits else Cells(self._span, window)
@@ -60,6 +66,22 @@ class Network:
 
     def open(self, *, num_rows: int, context: int) -> None:
         """Rows are made when they are needed."""
+        self._is_one_by_one = num_rows > 1 and not self.has_rows_side_by_side()
+
+    def has_rows_side_by_side(self) -> bool:
+        """Two rows of different lengths come to the same together and each by itself.
+
+        Not every architecture of mlx-lm can apply a mask to each row: gemma2 fails, or sees what it must not.
+        """
+        tokens = [number % self.num_vocab for number in range(PROBE_TOKENS)]
+        alone = np.concatenate([self.compute(0, [tokens[:1]], [0]), self.compute(1, [tokens], [0])])
+        try:
+            together = self.compute(0, [tokens[:1], tokens[-1:]], [0, len(tokens) - 1])
+        except DecodeError:
+            return False
+        finally:
+            self.clear(0)
+        return bool(np.abs(alone - together).max() < PROBE_TOLERANCE * np.ptp(alone))
 
     def reserve(self, lengths: Sequence[int]) -> bool:
         """`Cells` grow when they are written to."""
@@ -80,6 +102,10 @@ class Network:
         starts: Sequence[int],
         is_wanted: Callable[[], bool] | None = None,
     ) -> Floats:
+        if self._is_one_by_one and len(tokens) > 1:
+            rows = zip(tokens, starts, strict=True)
+            each = [self.compute(first + row, [own], [start]) for row, (own, start) in enumerate(rows)]
+            return np.concatenate(each)
         with _failures():
             if more := len(tokens[0]) - 1:
                 # What is not evaluated is not computed: logits of all but the last token.

@@ -1,6 +1,7 @@
 """Keys and values of several sequences in one block of memory that is as large as what was written to it."""
 
 import mmap
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ class Cells:
         if hasattr(mmap, "MAP_PRIVATE"):
             # Private: shared memory would keep what is cleared.
             self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            if hasattr(mmap, "MADV_NOHUGEPAGE"):
+                # A row's heads are far apart: the first token would take a huge page for each of them.
+                with suppress(OSError):  # a kernel that has no huge pages
+                    self._memory.madvise(mmap.MADV_NOHUGEPAGE)
             self.array = np.frombuffer(self._memory, kind).reshape(shape)
         else:
             # Windows, which gives these pages as they are written, too, but takes none back.

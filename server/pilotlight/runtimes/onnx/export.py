@@ -13,7 +13,7 @@ from pilotlight.runtimes.folder import file_name, read_json
 
 CONFIG = "genai_config.json"
 
-LARGEST_COUNT = 4096
+LARGEST_COUNT, MOST_TOKENS = 4096, 2**24
 """Above what any model has; a stranger's file may say anything."""
 
 
@@ -51,8 +51,8 @@ class Export(Struct, frozen=True):
             return cls(
                 graph=folder / file_name(decoder["filename"]),
                 kind=str(model["type"]),
-                context_trained=int(model["context_length"]),
-                num_vocab=int(model["vocab_size"]),
+                context_trained=_count(model["context_length"], MOST_TOKENS),
+                num_vocab=_count(model["vocab_size"], MOST_TOKENS),
                 end_tokens=tuple(map(int, ends if isinstance(ends, list) else [ends])),
                 num_layers=_count(decoder["num_hidden_layers"]),
                 num_kv_heads=_count(decoder["num_key_value_heads"]),
@@ -75,10 +75,10 @@ class Export(Struct, frozen=True):
                 yield past.replace("%d", str(layer)), present.replace("%d", str(layer))
 
 
-def _count(value: int) -> int:
-    """Of layers, heads or features."""
-    if not 0 < int(value) <= LARGEST_COUNT:
-        raise ValueError(f"{value} is not between 1 and {LARGEST_COUNT}")
+def _count(value: int, most: int = LARGEST_COUNT) -> int:
+    """Of layers, heads or features; of tokens."""
+    if not 0 < int(value) <= most:
+        raise ValueError(f"{value} is not between 1 and {most}")
     return int(value)
 
 

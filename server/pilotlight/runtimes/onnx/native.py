@@ -32,6 +32,9 @@ PROBE_TOKENS = 8
 PROBE_TOLERANCE = 0.1
 """Of the logits' spread; kernels for one token and for several differ by half of that in 4 bits."""
 
+SAME_TOLERANCE = 0.001
+"""Of the logits' spread, for the same computation in the same shapes."""
+
 State = Sequence[npt.NDArray[Any]]
 """Keys and values of one sequence, taken out of the memory."""
 
@@ -75,6 +78,39 @@ class Graph:
         self._inputs = {one.name: one for one in self._session.get_inputs()}
         self._outputs = {one.name: one for one in self._session.get_outputs()}
         self._check()
+        self._narrowest = 0
+
+    def choose_rope(self, context: int) -> str:
+        """The rotary factors for a memory of so many tokens: "long", or "" for the short or only ones.
+
+        Graphs with two sets (longrope: Phi) take the long one in every run whose mask is wider than what the
+        model was made for at first, and what was computed with one set is nonsense to the other. So it is
+        chosen once: with masks that are always as wide as the memory. Opens it. Raises `LoadError`.
+        """
+        self._narrowest = 0
+        self.open(num_rows=1, context=context)
+        if context <= 2 * PROBE_TOKENS:
+            return ""
+        try:
+            natural = self._probe(0)
+            if _is_same(natural, self._probe(context)):
+                return ""
+            # Where any other width makes a difference, it is not one between factors.
+            is_chosen = _is_same(natural, self._probe(2 * PROBE_TOKENS))
+        except DecodeError:
+            # It takes masks of no other width; if it computes nothing at all, the warm-up tells.
+            return ""
+        self._narrowest = context if is_chosen else 0
+        return "long" if is_chosen else ""
+
+    def _probe(self, narrowest: int) -> Floats:
+        """Logits behind a few tokens, computed with a mask that is at least so wide."""
+        self._narrowest = narrowest
+        try:
+            return self.compute(0, [list(range(min(PROBE_TOKENS, self.largest_run)))], [0]).copy()
+        finally:
+            self._narrowest = 0
+            self.clear(0)
 
     def open(self, *, num_rows: int, context: int) -> None:
         shape = (num_rows, self._export.num_kv_heads, context, self._export.head_size)
@@ -112,7 +148,7 @@ class Graph:
         ids = np.array(tokens, np.int64)
         num_rows, num_tokens = ids.shape
         lengths = np.array(starts, np.int64)[:, None] + num_tokens
-        positions = np.arange(int(lengths.max()))[None]
+        positions = np.arange(max(int(lengths.max()), self._narrowest))[None]
         inputs = {
             self._export.input_ids: ids,
             self._export.attention_mask: (positions < lengths).astype(np.int64),
@@ -213,8 +249,15 @@ class Graph:
         if len(kinds) != 1 or not kinds <= DTYPES.keys():
             raise LoadError(f"{export.graph} keeps its state as {', '.join(sorted(kinds)) or 'nothing'}")
         self._dtype = DTYPES[kinds.pop()]
-        self._logits_dtype = DTYPES[self._outputs[export.logits].type]
-        self._is_pruned = self._outputs[export.logits].shape[1] == 1
+        logits = self._outputs.get(export.logits)
+        if logits is None or logits.type not in DTYPES or len(logits.shape) != 3:
+            raise LoadError(f"{export.graph} gives no logits as {export.logits!r}")
+        self._logits_dtype = DTYPES[logits.type]
+        self._is_pruned = logits.shape[1] == 1
+
+
+def _is_same(one: Floats, other: Floats) -> bool:
+    return bool(np.abs(one - other).max() <= SAME_TOLERANCE * np.ptp(one))
 
 
 def _bind(bind: Callable[..., None], name: str, values: npt.NDArray[Any]) -> None:

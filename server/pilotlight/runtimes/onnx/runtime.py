@@ -21,17 +21,20 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     progress(0.1)
     threads = load.threads or num_cores()
     graph = Graph(library, export, threads, load.provider)
+    # Beyond what it was trained for the graph has no positions to look up.
+    context = min(load.context or DEFAULT_CONTEXT, export.context_trained)
+    variant = graph.choose_rope(context)
     progress(0.9)
     return Opened(
         decoder=graph,
         vocabulary=folder,
         template=folder.template(load.chat_template),
-        # Beyond that the graph has no positions to look up.
-        context=min(load.context or DEFAULT_CONTEXT, export.context_trained),
+        context=context,
         context_trained=export.context_trained,
         threads=threads,
         version=library.__version__,
         description=f"{export.kind} on {graph.provider}",
         make_sampler=Sampler,
         bytes_model=sum(file.stat().st_size for file in path.glob(f"{export.graph.name}*")),
+        variant=variant,
     )
