@@ -1,6 +1,7 @@
 """Downloads from a hub that misbehaves: each is resumed or clearly failed; no half file has a real name."""
 
 import hashlib
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 from downloads import Download, can_mount, names
 
 from fake_hub import Fault, Hub
+from pilotlight.store.manifest import File
 from pilotlight.store.store import Store
+from pilotlight.store.transfer import Part
 
 Start = Callable[..., Download]
 
@@ -247,6 +250,30 @@ def test_two_processes_download_a_file_once(hub: Hub, store: Store, repo: str, d
     hub.go_on.set()
     assert first.end()[0][-1]["event"] == second.end()[0][-1]["event"] == "installed"
     assert len(hub.downloads(FILE)) == 1
+
+
+def test_pruning_takes_nothing_from_a_pull_that_goes_on(hub: Hub, store: Store, download: Start) -> None:
+    """Neither what comes nor what had come before."""
+    mlx = {"config.json": b"{}", "tokenizer.json": b"{ }", "model.safetensors": CONTENT}
+    hub.commit_files(REPO, mlx)
+    config = File("config.json", f"git:{hashlib.sha1(b'blob 2' + bytes(1) + b'{}').hexdigest()}", 2)
+    store.arrived(config.digest).write_bytes(b"{}")
+    hub.fail("model.safetensors", Fault("pause", HALF))
+    one = download(REPO, stall_s=30)
+    next(event for event in one if event.get("file") == "model.safetensors")
+    assert store.prune() == []
+    hub.go_on.set()
+    assert one.end()[0][-1]["event"] == "installed"
+    assert hub.downloads("config.json") == []
+
+
+def test_a_part_needs_nothing_that_only_unix_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its descriptor goes to no other program anyway."""
+    monkeypatch.delattr(os, "O_CLOEXEC", raising=False)
+    part = Part(tmp_path / "half.part", File(FILE, f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"))
+    part.append(CONTENT)
+    part.close()
+    assert part.is_right()
 
 
 def test_the_token_goes_to_the_hub_and_nowhere_else(

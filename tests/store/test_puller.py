@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fake_hub import Hub
 from pilotlight.core import Finished, FinishReason, Model, Request
@@ -67,6 +68,14 @@ async def test_a_version_that_is_deleted_before_its_test_is_told(puller: Puller,
         "pull_failed",
         True,
     )
+
+
+@pytest.mark.parametrize("place", ["store_dir", "reference"])
+async def test_what_is_no_text_cannot_be_pulled(puller: Puller, anyio_backend: str, place: str) -> None:
+    """A folder or a name with other bytes than UTF-8 has; it is told so that it can be written down."""
+    end = await puller.pull(replace(job(puller.store), **{place: "/models-\udcff"}), lambda event: None)
+    assert isinstance(end, Failed)
+    assert (end.code, end.message) == ("pull_failed", "'/models-\\udcff' is no UTF-8, so nothing is pulled")
 
 
 async def test_what_makes_no_sense_ends_a_pull(hub: Hub, puller: Puller, anyio_backend: str) -> None:

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.store.manifest import File, Version, encode, version_id
-from pilotlight.store.store import Store, short_name
+from pilotlight.store.paths import folder_name
+from pilotlight.store.store import Store, alone_at, short_name
 
 NAME = "owner/name-GGUF:Q8_0"
 
@@ -27,6 +28,22 @@ def put(store: Store, content: bytes, *, name: str = NAME, activate: bool = True
     if activate:
         store.activate(name, version)
     return version
+
+
+def arrive(store: Store, path: str, content: bytes) -> File:
+    """A file that has just been downloaded, for a version."""
+    file = File(path, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+    store.arrived(file.digest).write_bytes(content)
+    return file
+
+
+def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a FAT file system does."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
 
 
 def content(store: Store) -> bytes:
@@ -102,6 +119,87 @@ def test_a_version_whose_files_are_gone_is_not_installed(store: Store) -> None:
     with pytest.raises(PullFailed, match="was removed while the rest was downloaded"):
         store.install(NAME, Version("0", NAME, "", 0.0, file.path, (file,)))
     assert names(store.root) == []
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+@pytest.mark.parametrize("fault", ["a file is gone", "its manifest is in the way", "its folder is refused"])
+def test_a_failed_installation_costs_no_download(
+    store: Store, monkeypatch: pytest.MonkeyPatch, fault: str, has_links: bool
+) -> None:
+    """Whatever fails, what has arrived is there for the next try, and nothing else."""
+    if not has_links:
+        refuse_links(monkeypatch)
+    one, two = arrive(store, "one.gguf", b"one"), arrive(store, "two.gguf", b"two!")
+    there = names(store.root)
+    gone, inside = File("gone", f"sha256:{'0' * 64}", 3), replace(two, path="version.json/two.gguf")
+    files = (one, {"a file is gone": gone, "its manifest is in the way": inside}.get(fault, two))
+    name = "no/folder" if fault == "its folder is refused" else "0" * 12
+    with pytest.raises((PullFailed, OSError)):
+        store.install(NAME, Version(name, NAME, "", 0.0, one.path, files))
+    assert names(store.root) == there
+    store.install(NAME, Version("0" * 12, NAME, "", 0.0, one.path, (one, two)))
+    assert names(store.root / "incoming") == []
+
+
+def test_files_need_no_links(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the same bytes are both there, in the next version, too."""
+    refuse_links(monkeypatch)
+    one = arrive(store, "one.gguf", b"one")
+    files = (one, replace(one, path="again.gguf"))
+    for key in ("first", "second"):
+        version = store.install(NAME, Version(key, NAME, "", 0.0, one.path, files))
+        path = store.path(NAME, version)
+        assert path.read_bytes() == path.with_name("again.gguf").read_bytes() == b"one"
+    assert names(store.root / "incoming") == []
+
+
+@pytest.mark.parametrize("damage", ["model.json", "version.json", "model.gguf", "cut", "linked"])
+def test_a_damaged_version_is_mended_by_installing_it_again(store: Store, damage: str) -> None:
+    """A file of it is gone, is cut short or leads elsewhere, or nobody knows what it is."""
+    path = store.path(NAME, put(store, b"one"))
+    if damage == "cut":
+        path.write_bytes(b"on")
+    elif damage == "linked":
+        path.rename(store.root / "elsewhere.gguf")
+        path.symlink_to(store.root / "elsewhere.gguf")
+    else:
+        (path.parents[1] if damage == "model.json" else path.parent).joinpath(damage).unlink()
+    put(store, b"one")
+    assert content(store) == b"one"
+    assert store.waste() == []
+
+
+def test_an_installation_that_ends_before_its_record_is_finished_by_the_next(store: Store) -> None:
+    """It has its folder already, and nothing is downloaded again."""
+    record = store.root / "models" / folder_name(NAME) / "model.json"
+    record.mkdir(parents=True)
+    one = arrive(store, "model.gguf", b"one")
+    version = Version("0" * 12, NAME, "", 0.0, one.path, (one,))
+    with pytest.raises(OSError):
+        store.install(NAME, version)
+    assert store.find(one) is not None
+    record.rmdir()
+    store.activate(NAME, store.install(NAME, version))
+    assert content(store) == b"one"
+    assert names(store.root / "incoming") == []
+
+
+def test_pruning_leaves_what_a_pull_has_gone_on_with(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between looking at it and deleting it."""
+    one = arrive(store, "model.gguf", b"one")
+    monkeypatch.setattr("pilotlight.store.store.is_busy", lambda path: False)
+    with alone_at(store.part(one.digest), lambda: None):
+        assert store.prune() == []
+    assert store.find(one) is not None
+
+
+def test_a_download_that_ends_while_waste_is_counted_is_none(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its real name by then."""
+    store.part(f"git:{'f' * 40}").write_bytes(b"half")
+    monkeypatch.setattr("pilotlight.store.store.is_busy", lambda path: path.unlink())
+    assert store.waste() == []
 
 
 def test_pruning_frees_what_is_not_active(store: Store) -> None:
@@ -210,7 +308,13 @@ def test_a_manifest_with_a_path_that_no_system_takes_costs_its_model_only(store:
 
 @pytest.mark.parametrize(
     ("name", "short"),
-    [("owner/name-GGUF:Q8_0", "name:Q8_0"), ("name", "name"), ("-gguf", "-gguf"), ("owner/", "owner/")],
+    [
+        ("owner/name-GGUF:Q8_0", "name:Q8_0"),
+        ("owner/name-onnx:cpu_and_mobile/cpu-int4", "name-onnx:cpu_and_mobile/cpu-int4"),
+        ("name", "name"),
+        ("-gguf", "-gguf"),
+        ("owner/", "owner/"),
+    ],
 )
 def test_a_short_name_is_never_empty(name: str, short: str) -> None:
     """No model can be named by nothing, and the settings would refuse all of them."""

@@ -17,8 +17,9 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from pilotlight.errors import BadRequest, Error, NoSpace, PullFailed
+from pilotlight.errors import BadRequest, Error, NoSpace
 from pilotlight.store import transfer
+from pilotlight.store.disk import usable
 from pilotlight.store.events import Event, Failed, Installed, Job, Progress, Resolved, Waiting, encode
 from pilotlight.store.manifest import File
 from pilotlight.store.plan import Plan, plan_hub, plan_url
@@ -61,11 +62,8 @@ class Fetch:
 
     def run(self) -> None:
         """Raises an `Error` of ours for whatever keeps it from coming."""
-        try:
+        with usable(self._store.root):
             self._run(self._plan())
-        except OSError as exc:
-            kind = NoSpace if exc.errno in transfer.FULL else PullFailed
-            raise kind(f"the store {self._store.root} cannot be used: {exc.strerror}") from exc
 
     def _run(self, plan: Plan) -> None:
         missing = [file for file in plan.version.files if self._store.find(file) is None]
@@ -82,8 +80,9 @@ class Fetch:
         resolved = version.id, version.revision, len(version.files), version.bytes, bytes_missing
         self._emit(Resolved(plan.name, *resolved))
         with ExitStack() as locks, transfer.client(self._job.stall_s) as client:
+            loose = {file.digest: file for file in version.files if self._is_loose(file)}
             # In one order for everybody, so that two who want the same files never wait for each other.
-            for _, file in sorted({file.digest: file for file in missing}.items()):
+            for _, file in sorted(loose.items()):
                 others = Waiting(f"another process is downloading {file.path}")
                 locks.enter_context(alone_at(self._store.part(file.digest), partial(self._emit, others)))
                 self._get(file, plan, client)
@@ -109,6 +108,10 @@ class Fetch:
                     f"{name} was pulled from elsewhere; `pilotlight rm {name}` first, or give this one "
                     "another name: a [[model]] table with the URL as its source"
                 )
+
+    def _is_loose(self, file: File) -> bool:
+        """It is in no version yet, come or not: `prune` would take it."""
+        return self._store.find(file) in (None, self._store.arrived(file.digest))
 
     def _num_bytes(self, file: File, *, is_missing: bool) -> int:
         """What is here of it."""

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from pilotlight.core import Model
 from pilotlight.errors import Error, PullFailed, RuntimeMissing, SmokeFailed
+from pilotlight.store.disk import usable
 from pilotlight.store.events import Done, Event, Failed, Installed, Job, Testing, decode
 from pilotlight.store.manifest import Version
 from pilotlight.store.smoke import Smoke
@@ -37,14 +38,14 @@ class Puller(Struct, frozen=True):
     async def pull(self, job: Job, report: Callable[[Event], None]) -> Done | Failed:
         """Report what happens, and return how it ended. Cancelling it keeps what has come."""
         try:
-            end = await self._download(job, report)
-            return await self._activate(end, report) if isinstance(end, Installed) else end
+            with usable(self.store.root):
+                end = await self._download(job, report)
+                return await self._activate(end, report) if isinstance(end, Installed) else end
         except Error as exc:
             return failure(exc)
-        except OSError as exc:
-            return failure(PullFailed(f"the store {self.store.root} cannot be used: {exc.strerror}"))
 
     async def _download(self, job: Job, report: Callable[[Event], None]) -> Installed | Failed:
+        line = _line(job)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",
@@ -58,30 +59,30 @@ class Puller(Struct, frozen=True):
             start_new_session=True,
         )
         try:
-            return await self._listen(process, job, report)
+            return await self._listen(process, line, report)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(process)
 
     async def _listen(
-        self, process: Process, job: Job, report: Callable[[Event], None]
+        self, process: Process, line: bytes, report: Callable[[Event], None]
     ) -> Installed | Failed:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
-        process.stdin.write(msgspec.json.encode(job) + b"\n")
-        words = asyncio.ensure_future(_last_words(process.stderr))
+        process.stdin.write(line)
+        last_words = asyncio.ensure_future(_last_words(process.stderr))
         end: Event | None = None
         try:
-            async for line in process.stdout:
-                end = decode(line)
+            async for said in process.stdout:
+                end = decode(said)
                 if not isinstance(end, Failed):
                     report(end)
         except ValueError as exc:  # of a line that is too long, too
             raise PullFailed("what the download process says makes no sense; what has come is kept") from exc
-        said = await words
+        words = await last_words
         if isinstance(end, Installed | Failed):
             return end
         ended = "the download process ended before its time; what has come is kept"
-        return failure(PullFailed(f"{ended} ({said})" if said else ended))
+        return failure(PullFailed(f"{ended} ({words})" if words else ended))
 
     async def _activate(self, new: Installed, report: Callable[[Event], None]) -> Done | Failed:
         record = await to_thread.run_sync(self.store.record, new.model)
@@ -117,6 +118,14 @@ class Puller(Struct, frozen=True):
 def failure(error: Error) -> Failed:
     """The event that tells of an error."""
     return Failed(error.message, error.code, error.status)
+
+
+def _line(job: Job) -> bytes:
+    """What the download process is told. Raises `PullFailed` for a folder or a name that is no text."""
+    try:
+        return msgspec.json.encode(job) + b"\n"
+    except UnicodeEncodeError as exc:
+        raise PullFailed(f"{exc.object[:200]!a} is no UTF-8, so nothing is pulled") from exc
 
 
 async def _last_words(stderr: asyncio.StreamReader) -> str:

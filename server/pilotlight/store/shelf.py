@@ -4,9 +4,10 @@ from typing import Any
 
 from pilotlight.config import Config
 from pilotlight.errors import BadRequest, ModelNotFound
+from pilotlight.store.disk import usable
 from pilotlight.store.events import Job
 from pilotlight.store.manifest import Record, Version
-from pilotlight.store.store import Store
+from pilotlight.store.store import Store, Waste
 
 
 class Shelf:
@@ -41,20 +42,27 @@ class Shelf:
         }
 
     def rollback(self, wanted: str) -> dict[str, Any]:
-        """Raises `ModelNotFound`, `NoRollback`."""
-        record = self.store.rollback(wanted)
+        """Raises `ModelNotFound`, `NoRollback`; like the next two, `PullFailed` if the disk refuses."""
+        with usable(self.store.root):
+            record = self.store.rollback(wanted)
         return {"model": record.name, "version": record.active, "previous": record.previous}
 
     def remove(self, wanted: str) -> dict[str, Any]:
         """Raises `ModelNotFound`."""
-        name = self.store.record(wanted).name
-        return {"model": name, "bytes_freed": self.store.remove(name)}
+        with usable(self.store.root):
+            name = self.store.record(wanted).name
+            return {"model": name, "bytes_freed": self.store.remove(name)}
 
     def prune(self, dry_run: bool) -> dict[str, Any]:
         """What is not active, deleted or only named."""
-        wasted = self.store.waste() if dry_run else self.store.prune()
+        with usable(self.store.root):
+            wasted = self._waste() if dry_run else self.store.prune()
         removed = [{"what": waste.what, "bytes": waste.bytes} for waste in wasted]
         return {"dry_run": dry_run, "removed": removed, "bytes_freed": sum(waste.bytes for waste in wasted)}
+
+    def _waste(self) -> list[Waste]:
+        with self.store.locked():  # nothing that is counted goes meanwhile
+            return self.store.waste()
 
     def _job(self, wanted: str, name: str) -> Job:
         server = self._config.server

@@ -12,8 +12,8 @@ All of it is private to the user. Knows nothing of networks and workers.
 import os
 import re
 import shutil
+import stat
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.registry import private_file
+from pilotlight.store.disk import bytes_of, is_linked, make_private, moved
 from pilotlight.store.manifest import File, Record, Version, decode, encode
 from pilotlight.store.paths import check_path, folder_name
 
@@ -64,11 +65,8 @@ class Store:
 
     def models(self) -> list[Stored]:
         """Every model that can be loaded, by name. What is damaged is left out and logged."""
-        found = []
-        for record in self.records():
-            if record.active is not None and (stored := self._stored(record)) is not None:
-                found.append(stored)
-        return found
+        found = [self._stored(record) for record in self.records()]
+        return [stored for stored in found if stored is not None]
 
     def records(self) -> list[Record]:
         """Every model, also those without an active version."""
@@ -109,7 +107,7 @@ class Store:
         """
         if not re.fullmatch(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}", digest):
             raise BadRequest(f"{digest[:80]!r} is no SHA-256 and no git hash")
-        _make_private(self._incoming)
+        make_private(self._incoming)
         return self._incoming / f"{digest.replace(':', '-')}.part"
 
     def arrived(self, digest: str) -> Path:
@@ -124,37 +122,34 @@ class Store:
             for version in self.versions(record.name):
                 for other in version.files:
                     path = self._folder(record.name) / version.id / other.path
-                    is_it = other.digest == file.digest and os.path.isfile(path)
-                    if is_it and path.stat().st_size == other.size:
+                    if other.digest == file.digest and _is_whole(path, other):
                         return path
         return None
 
     def bytes_free(self) -> int:
         """Of the file system it is on."""
-        return shutil.disk_usage(_make_private(self.root)).free
+        return shutil.disk_usage(make_private(self.root)).free
 
     # --- changes ---
 
     def install(self, name: str, version: Version) -> Version:
         """Give the files that have arrived their names, in one rename; nothing is active by that.
 
-        A version that is there already stays as it is. Returns it with the sizes of its files.
+        A version that is whole already stays as it is. Returns it with the sizes of its files. If it fails,
+        what has arrived is kept for the next try.
         """
         with self.locked():
-            folder = _make_private(self._folder(name))
-            if (known := _read(folder / version.id / MANIFEST, Version)) is not None:
-                return known
-            staging = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
-            try:
-                version = self._fill(staging, version)
-                private_file.write(staging / MANIFEST, encode(version), is_lasting=True)
-                staging.rename(folder / version.id)
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
-            if not (folder / RECORD).exists():
+            folder = make_private(self._folder(name))
+            known = self._version(name, version.id)
+            if known is None or not self._has_all(name, known):
+                known = self._put_together(folder, version)
+            if _read(folder / RECORD, Record) is None:
                 private_file.write(folder / RECORD, encode(Record(name, version.origin)), is_lasting=True)
-            _sync(folder)
-        return version
+            private_file.sync(folder)
+            # Last, so that being killed before costs no download.
+            for file in version.files:
+                self.arrived(file.digest).unlink(missing_ok=True)
+        return known
 
     def activate(self, name: str, version: Version) -> None:
         """Serve this version from now on, and keep the one before it for `rollback`.
@@ -194,7 +189,7 @@ class Store:
         """Delete a model with all its versions; returns the bytes that this frees. Raises `ModelNotFound`."""
         with self.locked():
             folder = self._folder(self.record(name).name)
-            freed = _bytes_of(folder)
+            freed = bytes_of(folder)
             # Without its record it is no model any more, also when we are killed while deleting.
             (folder / RECORD).unlink()
             shutil.rmtree(folder)
@@ -207,21 +202,17 @@ class Store:
         ]
         for folder in self._folders():
             if not (folder / RECORD).exists():
-                found.append(Waste(folder, "what is left of a deleted model", _bytes_of(folder)))
+                found.append(Waste(folder, "what is left of a deleted model", bytes_of(folder)))
         for path in sorted(self._incoming.glob("*")) if self._incoming.is_dir() else ():
             if path.suffix != ".lock" and not is_busy(path):
-                found.append(Waste(path, "an unfinished download", _bytes_of(path)))
+                with suppress(FileNotFoundError):  # a download has just finished
+                    found.append(Waste(path, "an unfinished download", bytes_of(path)))
         return found
 
     def prune(self) -> list[Waste]:
         """Delete what is not active; returns it. There is nothing to roll back to then."""
         with self.locked():
-            wasted = self.waste()
-            for waste in wasted:
-                if waste.path.is_dir():
-                    shutil.rmtree(waste.path)
-                else:
-                    waste.path.unlink(missing_ok=True)
+            wasted = [waste for waste in self.waste() if _delete(waste.path)]
             for record in self.records():
                 self._save(msgspec.structs.replace(record, previous=None, failures={}))
         return wasted
@@ -231,7 +222,7 @@ class Store:
         """Nobody else changes the store meanwhile, in this process or another."""
         from filelock import FileLock
 
-        with FileLock(_make_private(self.root) / "store.lock", mode=0o600):
+        with FileLock(make_private(self.root) / "store.lock", mode=0o600):
             yield
 
     # --- inside ---
@@ -242,9 +233,11 @@ class Store:
     def _folders(self) -> list[Path]:
         return sorted(self._models.iterdir()) if self._models.is_dir() else []
 
+    def _version(self, name: str, version_id: str) -> Version | None:
+        return next((one for one in self.versions(name) if one.id == version_id), None)
+
     def _stored(self, record: Record) -> Stored | None:
-        version = next((one for one in self.versions(record.name) if one.id == record.active), None)
-        if version is None:
+        if record.active is None or (version := self._version(record.name, record.active)) is None:
             return None
         try:
             return Stored(record.name, self.path(record.name, version), record, version)
@@ -252,30 +245,58 @@ class Store:
             log.warning("a pulled model is not used", model=record.name, reason=str(exc))
             return None
 
-    def _fill(self, staging: Path, version: Version) -> Version:
-        """Put the version's files there; returns it with their sizes. Raises `PullFailed` if one is gone."""
-        placed: dict[str, Path] = {}
+    def _has_all(self, name: str, version: Version) -> bool:
+        """Its files are all there, in the store and of the right size."""
+        try:
+            self.path(name, version)
+        except BadRequest:
+            return False
+        folder = self._folder(name) / version.id
+        return all(_is_whole(folder / file.path, file) for file in version.files)
+
+    def _put_together(self, folder: Path, version: Version) -> Version:
+        """Make the folder of a version, in place of one that is damaged; returns it as `_fill` does."""
+        staging = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
+        new, place = staging / "new", folder / version.id
+        try:
+            version, moves = self._fill(make_private(new), version)
+            private_file.write(new / MANIFEST, encode(version), is_lasting=True)
+            if os.path.lexists(place):
+                moves[place] = staging / "old"
+            with moved(moves):
+                new.rename(place)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return version
+
+    def _fill(self, staging: Path, version: Version) -> tuple[Version, dict[Path, Path]]:
+        """Put the version's files there. Raises `PullFailed` if one is gone.
+
+        Returns the version with their sizes, and what remains to be moved, which is what has arrived where
+        the file system has no links.
+        """
+        moves: dict[Path, Path] = {}
         files = []
         for file in version.files:
             target = staging / check_path(file.path)
-            _make_private(target.parent)
-            found = placed.get(file.digest) or self.find(file)
-            if found is None:
+            make_private(target.parent)
+            if (found := self.find(file)) is None:
                 raise PullFailed(f"{file.path} was removed while the rest was downloaded; pull it again")
-            if found.parent == self._incoming:
-                found.rename(target)
-            else:
-                _share(found, target)
-            placed[file.digest] = target
-            files.append(msgspec.structs.replace(file, size=target.stat().st_size))
-        return msgspec.structs.replace(version, files=tuple(files))
+            files.append(msgspec.structs.replace(file, size=found.stat().st_size))
+            if not is_linked(found, target):
+                if found.parent == self._incoming and found not in moves:
+                    moves[found] = target
+                else:
+                    shutil.copyfile(found, target)
+                    target.chmod(0o600)
+        return msgspec.structs.replace(version, files=tuple(files)), moves
 
     def _inactive(self, record: Record) -> list[Path]:
         folder = self._folder(record.name)
         return sorted(path for path in folder.iterdir() if path.is_dir() and path.name != record.active)
 
     def _waste(self, record: Record, folder: Path) -> Waste:
-        return Waste(folder, f"{record.name}, version {folder.name}", _bytes_of(folder))
+        return Waste(folder, f"{record.name}, version {folder.name}", bytes_of(folder))
 
     def _save(self, record: Record) -> None:
         private_file.write(self._folder(record.name) / RECORD, encode(record), is_lasting=True)
@@ -284,8 +305,8 @@ class Store:
 def short_name(name: str) -> str:
     """What people call it: without the owner of its repository, and without saying that it is a GGUF. All of
     it, if that leaves nothing."""
-    repo, colon, label = name.rpartition("/")[2].partition(":")
-    return re.sub(r"[-_.]gguf$", "", repo, flags=re.IGNORECASE) + colon + label or name
+    repo, colon, label = name.partition(":")  # a label may be a path, too
+    return re.sub(r"[-_.]gguf$", "", repo.rpartition("/")[2], flags=re.IGNORECASE) + colon + label or name
 
 
 @contextmanager
@@ -310,15 +331,28 @@ def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 def is_busy(path: Path) -> bool:
     """Somebody is downloading to this path."""
-
-    def give_up() -> None:
-        raise BlockingIOError
-
     try:
-        with alone_at(path, give_up):
+        with alone_at(path, _give_up):
             return False
     except BlockingIOError:
         return True
+
+
+def _delete(path: Path) -> bool:
+    """A folder, or a download unless somebody has gone on with it since it was looked at."""
+    if path.is_dir():
+        shutil.rmtree(path)
+        return True
+    try:
+        with alone_at(path, _give_up):
+            path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _give_up() -> None:
+    raise BlockingIOError
 
 
 def _is_of(record: Record, folder: Path) -> bool:
@@ -343,22 +377,13 @@ def _is_safe(version: Version) -> bool:
     return True
 
 
-def _share(found: Path, target: Path) -> None:
-    """The same bytes in two versions take room once, where the file system can do that."""
+def _is_whole(path: Path, file: File) -> bool:
+    """A file of this size, and no link to one, is there."""
     try:
-        os.link(found, target)
+        found = path.lstat()
     except OSError:
-        shutil.copyfile(found, target)
-        target.chmod(0o600)
-
-
-def _bytes_of(path: Path) -> int:
-    """What deleting it frees: the bytes that nothing outside it shares."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    stats = [file.lstat() for file in files if not file.is_dir()]
-    names = Counter((stat.st_dev, stat.st_ino) for stat in stats)
-    whole = {(stat.st_dev, stat.st_ino): stat for stat in stats}
-    return sum(stat.st_size for key, stat in whole.items() if names[key] == stat.st_nlink)
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
@@ -371,20 +396,3 @@ def _read(path: Path, kind: type[T]) -> T | None:
         log.warning("a file of the store cannot be read and is left out", path=str(path), error=str(exc))
         return None
     return value
-
-
-def _make_private(folder: Path) -> Path:
-    """The folder, made with all above it that is missing; `Path.mkdir` would leave those open to others."""
-    for path in reversed((folder, *folder.parents)):
-        path.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder last, where the system can."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -4,7 +4,6 @@ The bytes are kept as they come, so the next try, in this process or a later one
 lost. Only what has the right hash is handed on; knows nothing of models.
 """
 
-import errno
 import hashlib
 import os
 import shutil
@@ -14,14 +13,12 @@ from pathlib import Path
 import httpx
 
 from pilotlight.errors import NoSpace, PullFailed
+from pilotlight.store.disk import FULL
 from pilotlight.store.manifest import File
 from pilotlight.store.ranges import LEAST_BYTES, Ranges, Source, Unsplit, lost
 from pilotlight.store.retry import RETRIED, Interrupted, Patience, persist, wait_of
 
 READ_BYTES = 1 << 20
-
-FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-"""What a full disk, an exhausted quota and a limit on the size of files are told as."""
 
 
 class Part:
@@ -32,7 +29,7 @@ class Part:
         self._size = file.size
         self.path = path
         self.num_bytes = 0
-        self._out = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+b", buffering=0)
+        self._out = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
         self._hash = self._new_hash()
         while piece := self._out.read(READ_BYTES):
             self._note(piece)
