@@ -11,6 +11,7 @@ from owner import Start, change, eventually, left, requests
 
 from pilotlight.batch import batches as owning
 from pilotlight.batch.records import State, new_id
+from pilotlight.batch.states import outputs
 from pilotlight.errors import BadRequest, Conflict, NotFound
 
 pytestmark = pytest.mark.anyio
@@ -127,6 +128,34 @@ async def test_a_damaged_record_is_left_out(start: Start, damage: bytes) -> None
     (owner.state_dir / "batches" / f"{new_id('batch_')}.json").write_bytes(damage)
     async with start() as owner:
         assert [known.id for known in await owner.batches.all()] == [batch.id]
+
+
+async def test_what_a_damaged_record_is_of_stays(start: Start) -> None:
+    """It is a file again once its record can be read."""
+    async with start() as owner:
+        file_id = await owner.upload(requests(1))
+    record = owner.state_dir / "files" / f"{file_id}.json"
+    content = record.read_bytes()
+    record.write_bytes(b"{}")
+    async with start() as owner:
+        assert await (await owner.batches.files()).all() == []
+    record.write_bytes(content)
+    async with start() as owner:
+        files = await owner.batches.files()
+        assert files.path((await files.get(file_id)).id).read_text() == requests(1)
+
+
+async def test_a_batch_left_out_keeps_its_answers(start: Start) -> None:
+    """They are not known to be its own, so nothing is taken for a leftover."""
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(2))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    answers = owner.state_dir / "files" / outputs(batch.id)[0]
+    answers.write_text("half of it")
+    (owner.state_dir / "batches" / f"{batch.id}.json").write_bytes(b"{}")
+    async with start() as owner:
+        assert await owner.batches.all() == []
+    assert answers.read_text() == "half of it"
 
 
 async def test_an_input_that_is_gone_fails_its_batch(start: Start) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from serving import Daemon, echo, serving, until
@@ -35,6 +36,11 @@ def write(path: Path, *models: str, url: str = "/v1/completions", **fields: Any)
     ]
     path.write_text("\n".join(lines))
     return str(path)
+
+
+def uploads(served: Daemon) -> list[str]:
+    """The ids of what was uploaded and is there."""
+    return [file["id"] for file in httpx.get(f"{served.url}/v1/files?purpose=batch").json()["data"]]
 
 
 def test_a_file_is_submitted_and_waited_for(batch: Run, tmp_path: Path) -> None:
@@ -87,6 +93,29 @@ def test_a_file_that_is_none_is_the_daemons_to_refuse(batch: Run, tmp_path: Path
     done = batch("submit", str(tmp_path / "in.jsonl"), "--wait")
     assert done.returncode == 1
     assert "failed" in done.stdout or "endpoint" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "window", "param"),
+    [("/v1/completions", "5y", "completion_window"), ("/v1/nowhere", "24h", "endpoint")],
+)
+def test_an_upload_for_a_batch_that_is_refused_is_deleted(
+    batch: Run, served: Daemon, tmp_path: Path, url: str, window: str, param: str
+) -> None:
+    """Nobody would know of it; what was wrong is told all the same."""
+    before = uploads(served)
+    done = batch("submit", write(tmp_path / "in.jsonl", "echo", url=url), "--window", window)
+    assert done.returncode == 1
+    assert param in done.stderr
+    assert uploads(served) == before
+
+
+def test_a_batch_whose_input_is_gone_is_removed(batch: Run, served: Daemon, tmp_path: Path) -> None:
+    """Somebody deleted the input, or it was over age."""
+    done = json.loads(batch("submit", write(tmp_path / "in.jsonl", "echo"), "--wait", "--json").stdout)
+    httpx.delete(f"{served.url}/v1/files/{done['input_file_id']}").raise_for_status()
+    removed = batch("rm", done["id"])
+    assert (removed.returncode, removed.stdout) == (0, f"{done['id']} is deleted\n"), removed.stderr
 
 
 def test_batches_complete_in_the_shell(run: Run, served: Daemon, batch: Run, tmp_path: Path) -> None:

@@ -191,7 +191,9 @@ class Batches:
             ) from None
         self._records.load()
         self._files.load()
-        self._files.drop_leftovers()
+        # The answers of a batch that still runs have no record; those of one that was left out are not known.
+        if self._records.is_whole:
+            self._files.drop_leftovers()
         return lock
 
     async def _expire(self) -> None:

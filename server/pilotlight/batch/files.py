@@ -33,10 +33,11 @@ class Files:
         self._records.load()
 
     def drop_leftovers(self) -> None:
-        """Blocking. Delete the contents that nothing leads to."""
+        """Blocking. Delete the contents that nothing leads to. A record that cannot be read is one, too."""
         in_use = self._in_use()
         for path in self._folder.iterdir():
-            if path.suffix != ".json" and path.name not in in_use and self._records.get(path.name) is None:
+            has_record = path.with_name(f"{path.name}.json").exists()
+            if path.suffix != ".json" and path.name not in in_use and not has_record:
                 path.unlink()
 
     async def all(self) -> list[File]:

@@ -129,6 +129,8 @@ class Records(Generic[R]):
         self.folder = folder
         self._kind: type[R] = kind
         self._known: dict[str, R] = {}
+        self.is_whole = True
+        """Whether nothing was left out."""
 
     def __iter__(self) -> Iterator[R]:
         """Oldest first."""
@@ -145,6 +147,7 @@ class Records(Generic[R]):
                 record = msgspec.json.decode(file.read_bytes(), type=self._kind)
             except (OSError, ValueError) as exc:
                 log.warning("a record cannot be read and is left out", path=str(file), error=str(exc))
+                self.is_whole = False
                 continue
             if record.id == file.stem and _ID.fullmatch(record.id):
                 self._known[record.id] = record

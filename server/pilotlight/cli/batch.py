@@ -2,14 +2,18 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pilotlight.cli.load import json_option
 from pilotlight.cli.options import daemon_options
-from pilotlight.errors import Error
+from pilotlight.errors import Error, NotFound
+
+if TYPE_CHECKING:
+    from pilotlight.cli.client import Client
 
 EPILOG = """\b
 A line of FILE is a request, as for OpenAI's Batch API:
@@ -60,7 +64,7 @@ def submit(file: Path, window: str, wait: bool, as_json: bool, **arguments: Any)
     from pilotlight.cli.progress import follow
 
     client = found(arguments)
-    batch = client.create_batch(client.upload(file)["id"], _endpoint(file), window)
+    batch = _create(client, file, window)
     if wait:
         click.echo(f"{batch['id']} is submitted", err=True)
         batch = follow(client, batch)
@@ -138,10 +142,23 @@ def remove(batch_id: str, as_json: bool, **arguments: Any) -> None:
     client.delete("batches", batch_id)
     is_shared = any(other["input_file_id"] == batch["input_file_id"] for other in client.batches())
     if not is_shared:
-        client.delete("files", batch["input_file_id"])
+        with suppress(NotFound):
+            client.delete("files", batch["input_file_id"])
     done = {"id": batch_id, "deleted": True, "input_deleted": not is_shared}
     text = f"{batch_id} is deleted" + ("; its input is kept for another batch" if is_shared else "")
     click.echo(json.dumps(done, indent=2) if as_json else text)
+
+
+def _create(client: "Client", file: Path, window: str) -> dict[str, Any]:
+    """The batch of what was uploaded; if it is refused, nothing stays."""
+    endpoint = _endpoint(file)
+    file_id = client.upload(file)["id"]
+    try:
+        return client.create_batch(file_id, endpoint, window)
+    except Error:
+        with suppress(Error):
+            client.delete("files", file_id)
+        raise
 
 
 def _endpoint(file: Path) -> str:

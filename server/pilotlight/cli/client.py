@@ -15,7 +15,7 @@ import httpx
 
 from pilotlight.cli.options import is_address_given, resolve
 from pilotlight.config import Config
-from pilotlight.errors import Error
+from pilotlight.errors import Error, NotFound
 from pilotlight.registry import keys
 from pilotlight.registry.discovery import Discovery
 from pilotlight.store.events import Event, decode
@@ -124,7 +124,7 @@ class Client:
         return self._post(f"/v1/batches/{quote(batch_id, safe='')}/cancel", {})
 
     def delete(self, kind: str, identifier: str) -> None:
-        """One of the `batches` or `files`."""
+        """One of the `batches` or `files`. Raises `NotFound` if it is gone already."""
         with _mapped(self.url):
             _body(self._http.delete(f"/v1/{kind}/{quote(identifier, safe='')}"))
 
@@ -209,10 +209,11 @@ def _body(response: httpx.Response) -> dict[str, Any]:
 
 
 def _refusal(response: httpx.Response) -> Error:
+    kind = NotFound if response.status_code == NotFound.status else Error
     try:
-        return Error(response.json()["error"]["message"])
+        return kind(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        return Error(f"{response.url} answered {response.status_code} {response.reason_phrase}")
+        return kind(f"{response.url} answered {response.status_code} {response.reason_phrase}")
 
 
 def _pieces(event: Mapping[str, Any]) -> Iterator[str]:
