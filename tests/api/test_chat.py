@@ -10,7 +10,7 @@ from fake_service import FakeService, fail, say
 from structlog.testing import capture_logs
 
 from pilotlight.api.writer import fingerprint
-from pilotlight.core import FinishReason, Model, Prompt, Sampling
+from pilotlight.core import Accepted, Chunk, FinishReason, Model, Prompt, Sampling
 from pilotlight.errors import Busy, ContextOverflow, Internal, WorkerFailed
 
 PATH = "/v1/chat/completions"
@@ -110,6 +110,13 @@ async def test_any_text_survives(service: FakeService, client: httpx.AsyncClient
     assert whole.json()["choices"][0]["message"]["content"] == text
     assert len(stream.text.splitlines()) == stream.text.count("\n")
     assert len(whole.text.splitlines()) == 1
+
+
+async def test_any_error_survives(service: FakeService, client: httpx.AsyncClient) -> None:
+    """It may have words of a template, or of a message."""
+    service.script = fail(WorkerFailed("one\u2028two"), after=[Accepted(3), Chunk(0, "a", 1)])
+    stream = await client.post(PATH, json=BODY | {"stream": True})
+    assert "one\\u2028two" in stream.text
 
 
 async def test_an_answer_without_text_still_opens(service: FakeService, client: httpx.AsyncClient) -> None:

@@ -8,6 +8,7 @@ import pytest
 from fake_service import FakeService
 
 from pilotlight.core import Prompt
+from pilotlight.power.reading import Reading
 
 PATH = "/v1/completions"
 BODY = {"model": "org/large", "prompt": "hi"}
@@ -83,6 +84,16 @@ async def test_sixteen_tokens_unless_more_are_asked_for(
     """OpenAI's default for this endpoint."""
     await client.post(PATH, json=BODY)
     assert service.requests[0].max_tokens == 16
+
+
+async def test_a_strict_client_gets_plain_text_where_chats_would_not_reason(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """There is no template that could be told so."""
+    service.readings.now = Reading(is_saving=True)
+    response = await client.post(PATH, json=BODY, headers={"X-Policy": "strict"})
+    assert (response.status_code, response.headers["x-policy-action"]) == (200, "none")
+    assert service.requests[0].prompt.template_kwargs == {}
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,16 @@ from typing import Any
 
 import anyio
 import pytest
-from fake_service import FakeService, fail, hold, say
+from fake_service import MODELS, FakeService, fail, hold, say
+from msgspec.structs import replace
 
 from pilotlight.api.offline import Offline
 from pilotlight.core import Accepted, RequestClass
 from pilotlight.energy.accounts import Energy
 from pilotlight.errors import BadRequest, Busy, Error, Internal, ModelNotFound, UnknownField, Unsupported
+from pilotlight.policy.settings import RuleSettings, rules_of
+from pilotlight.registry.catalog import Catalog
+from pilotlight.scheduler.gate import Policy
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +65,16 @@ async def test_what_is_wrong_with_it_is_raised(
     with pytest.raises(kind):
         await Offline(service).ask(CHAT, body(**fields), "req_1")
     assert service.requests == []
+
+
+@pytest.mark.parametrize(("small", "answers"), [("org/tiny", "tiny"), ("far", "org/large")])
+async def test_the_small_model_answers_if_it_is_here(service: FakeService, small: str, answers: str) -> None:
+    """By whichever name; else the one that was asked."""
+    service.catalog = Catalog([MODELS[0], replace(MODELS[1], small=small)])
+    rule = RuleSettings.model_validate({"name": "spare", "when": {}, "batch": {"model": "small"}})
+    service.gate.follow(Policy(rules_of("always", (rule,))))
+    answer = json.loads(await Offline(service).ask(CHAT, body(model="org/large"), "req_1"))
+    assert answer["model"] == answers
 
 
 async def test_a_refusal_is_raised(service: FakeService) -> None:

@@ -7,10 +7,14 @@ import anyio
 import httpx
 import pytest
 from fake_service import MODELS, FakeService
+from msgspec.structs import replace
 
-from pilotlight.core import Model
+from pilotlight.core import Capabilities, Model
+from pilotlight.policy.settings import rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.finder import Finder
+from pilotlight.scheduler.gate import Policy
 
 PATH = "/v1/chat/completions"
 BODY: dict[str, Any] = {"model": "org/large", "messages": [{"role": "user", "content": "hi"}]}
@@ -49,6 +53,50 @@ async def test_the_small_model_answers_the_same_app(service: FakeService, client
     await client.post(PATH, json=BODY, headers={"User-Agent": "Notes/1.0"})
     (request,) = service.requests
     assert (request.model, request.app) == ("tiny", "Notes")
+
+
+class Stored(Finder):
+    """A store that has the small model, which nobody looked into yet."""
+
+    def complete(self, configured: tuple[Model, ...]) -> tuple[Model, ...]:
+        return (*configured, MODELS[0])
+
+
+@pytest.mark.parametrize("name", ["tiny", "org/tiny"])
+async def test_a_small_model_that_only_a_store_has_answers(
+    service: FakeService, client: httpx.AsyncClient, name: str
+) -> None:
+    """Under its own name, whichever of its names is configured."""
+    service.readings.now = LOW
+    service.catalog = Catalog([replace(MODELS[1], small=name)], Stored())
+    answer = await client.post(PATH, json=BODY)
+    assert (answer.status_code, answer.json()["model"]) == (200, "tiny")
+    assert answer.headers["x-policy-action"].startswith("model=tiny;")
+
+
+@pytest.mark.parametrize("unpulled", [(), ("far",)])
+async def test_a_small_model_that_is_not_here_leaves_the_rest_of_the_rule(
+    service: FakeService, client: httpx.AsyncClient, unpulled: tuple[str, ...]
+) -> None:
+    """The large one answers, with fewer tokens, whether it was never pulled or is gone."""
+    service.readings.now = LOW
+    service.catalog = Catalog([replace(MODELS[1], small="far")], unpulled=unpulled)
+    answer = await client.post(PATH, json=BODY)
+    assert (answer.status_code, answer.json()["model"]) == (200, "org/large")
+    assert answer.headers["x-policy-action"] == "reasoning=false;max_tokens=256;keep_alive=60"
+
+
+async def test_threads_are_told_of_the_model_that_answers(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """Those of the small one cannot be changed."""
+    large = replace(MODELS[1], capabilities=Capabilities(live_threads=True))
+    service.catalog = Catalog([MODELS[0], large])
+    for reading, threads in ((replace(LOW, percent=90.0), True), (LOW, False)):
+        service.readings.now = replace(reading, at=anyio.current_time())
+        service.gate.follow(Policy(rules_of("balanced", ())))
+        answer = await client.post(PATH, json=BODY)
+        assert ("threads=efficient" in answer.headers["x-policy-action"]) == threads
 
 
 async def test_a_stream_says_it_at_its_end(service: FakeService, client: httpx.AsyncClient) -> None:

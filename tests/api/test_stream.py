@@ -14,6 +14,9 @@ from sse_starlette import sse
 
 from pilotlight.core import Accepted, Chunk, Finished, FinishReason
 from pilotlight.errors import Busy, WorkerFailed
+from pilotlight.policy.settings import rules_of
+from pilotlight.power.reading import Reading, Supply
+from pilotlight.scheduler.gate import Policy
 
 PATH = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -119,6 +122,20 @@ async def test_a_long_wait_is_kept_alive(service: FakeService, url: str) -> None
         service.answers[0].put(Accepted(1))
         service.answers[0].put(Chunk(0, "one", 1))
         await until(stream, b'"one"')
+    await service.until_released()
+
+
+async def test_a_wait_for_the_policy_says_what_it_is_for_now(service: FakeService, url: str) -> None:
+    """Not what it was for when it began."""
+    service.settings(keepalive_s=0.01)
+    service.readings.now = Reading(supply=Supply.BATTERY, percent=80.0)
+    async with sent(url, BODY | {"stream": True}, "x-request-class: background") as stream:
+        await until(stream, b"on battery at 80 %")
+        service.readings.now = Reading(supply=Supply.BATTERY, percent=60.0)
+        service.gate.follow(Policy(rules_of("balanced", ())))
+        await until(stream, b"on battery at 60 %")
+        service.gate.override(60)
+        await until(stream, b"[DONE]")
     await service.until_released()
 
 

@@ -5,6 +5,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 HALVES = """
@@ -81,3 +83,20 @@ def test_wrong_rules_and_readings_are_told(run: Run, tmp_path: Path) -> None:
     assert "unknown field 'suply'; did you mean 'supply'?" in field.stderr
     assert "the reading's percent must be a number, not 'low'" in value.stderr
     assert (rules.returncode, field.returncode, value.returncode) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("reading", "told"),
+    [
+        ('{"reading": 5}', "the reading must be a JSON object"),
+        ('{"reading": null}', "the reading must be a JSON object"),
+        ('{"percent": 1%s}' % ("0" * 400), "percent must be a number of at most 308 digits"),
+    ],
+)
+def test_what_is_no_reading_at_all_is_told(run: Run, tmp_path: Path, reading: str, told: str) -> None:
+    """However strange it is."""
+    (tmp_path / "rules.toml").write_text("")
+    done = run("policy", "check", "rules.toml", "--reading", "-", stdin=reading)
+    assert done.stderr.startswith("pilotlight: ")
+    assert told in done.stderr
+    assert done.returncode == 2

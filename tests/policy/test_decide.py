@@ -50,6 +50,34 @@ def test_a_strict_client_is_refused_instead() -> None:
     assert judged(reading, Facts(is_strict=True, max_tokens=1024)).actions.admit is Admit.NOW
 
 
+def test_a_refusal_is_told_by_the_rules_that_refuse() -> None:
+    """Others that restrict something just now are no reason for it."""
+    hot = Reading(thermal=ThermalLevel.CRITICAL, memory=Level.WARN)
+    for facts in (CHAT, BACKGROUND):
+        decision = judged(hot, facts)
+        assert decision.rules == ("critical heat", "short memory")
+        assert decision.cause is Cause.THERMAL
+        assert decision.reason.startswith("the machine is too hot: ")
+        assert decision.reason.endswith("; let it cool down")
+
+
+def test_what_strictness_refuses_is_told_by_what_would_be_less() -> None:
+    """And not by what only has to wait."""
+    waits = {"when": {"memory": "warn"}, "background": {"admit": "defer"}}
+    less = {"when": {"supply": "battery"}, "background": {"max_tokens": 100}}
+    reading = Reading(supply=Supply.BATTERY, percent=14.0, memory=Level.WARN)
+    decision = judged(reading, replace(BACKGROUND, is_strict=True), "always", waits, less)
+    assert decision.rules == ("own 0", "own 1")
+    assert decision.reason.startswith("on battery at 14 %: refused, because with X-Policy: strict nothing")
+
+
+def test_what_a_rule_refuses_is_not_refused_for_being_strict() -> None:
+    """It would be without that, too, and nothing less would be done."""
+    hot = replace(EMPTY, thermal=ThermalLevel.CRITICAL)
+    assert judged(hot, replace(CHAT, is_strict=True)).reason == judged(hot).reason
+    assert judged(hot).reason == "the machine is too hot: requests are refused; let it cool down"
+
+
 def test_a_model_without_a_small_one_answers_itself() -> None:
     """What remains of the rule counts."""
     actions = judged(EMPTY, replace(CHAT, small=None)).actions
@@ -103,6 +131,25 @@ def test_a_rule_limits_threads() -> None:
             "on battery at 90 %: at most 2 threads, at most 50 % of the threads; plug in"
         )
     assert judged(reading, Facts(has_live_threads=False), "always", own, more).actions == NONE
+
+
+@pytest.mark.parametrize(("percent", "is_limited"), [(90.0, False), (14.0, True)])
+def test_threads_are_those_of_the_model_that_answers(percent: float, is_limited: bool) -> None:
+    """The small one may have another runtime."""
+    facts = replace(CHAT, has_live_threads=False)
+    reading = replace(EMPTY, percent=percent)
+    assert judged(reading, facts).actions.threads.is_efficient == is_limited
+    other = replace(CHAT, small_has_live_threads=False)
+    assert judged(reading, other).actions.threads.is_efficient != is_limited
+
+
+def test_plain_text_has_no_reasoning_to_be_switched_off() -> None:
+    """So it is neither told that, nor does it keep a strict client from its answer."""
+    saving = Reading(is_saving=True)
+    assert judged(saving).actions.is_reasoning_off
+    assert judged(saving, replace(CHAT, is_strict=True)).actions.admit is Admit.REJECT
+    strict = judged(saving, replace(CHAT, is_strict=True, is_chat=False))
+    assert (strict.actions.admit, strict.actions.is_reasoning_off) == (Admit.NOW, False)
 
 
 @pytest.mark.parametrize(("threads", "left"), [(3, 3), (16, 8), (0.5, 4), ("75%", 6), ("1%", 1)])

@@ -94,6 +94,45 @@ def test_every_deferral_ends() -> None:
     run_virtual(main)
 
 
+def test_who_has_waited_for_longer_than_a_new_rule_lets_it_is_told_how_long() -> None:
+    """The time that passed, beside what it may wait."""
+
+    async def main() -> None:
+        waiting = gate(Machine(ON_BATTERY))
+        rule = {"name": "minute", "when": {}, "background": {"admit": "defer", "max_wait": "1m"}}
+        shorter = Policy(rules_of("always", (RuleSettings.model_validate(rule),)))
+
+        async def shorten() -> None:
+            await anyio.sleep(300)
+            waiting.follow(shorter)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(shorten)
+            with pytest.raises(BackgroundBlocked, match="waited for 300 s and may for at most 60 s: by the"):
+                await waiting.admitted(await waiting.judge(BACKGROUND))
+
+    run_virtual(main)
+
+
+def test_who_waits_hears_what_is_judged_anew() -> None:
+    """The charge falls while it does."""
+
+    async def main() -> None:
+        machine = Machine(ON_BATTERY)
+        waiting = gate(machine)
+        told: list[str] = []
+
+        def tell(decision: Decision) -> None:
+            told.append(decision.reason[11:18])
+            machine.reading = replace(machine.reading, percent=(machine.reading.percent or 0) - 20)
+
+        with pytest.raises(BackgroundBlocked):
+            await waiting.admitted(await waiting.judge(BACKGROUND), tell)
+        assert told == ["at 80 %", "at 60 %", "at 40 %", "at 20 %"]
+
+    run_virtual(main)
+
+
 def test_an_override_lets_everybody_in() -> None:
     """At once, and only for its time."""
 
@@ -215,6 +254,19 @@ def test_what_runs_gets_its_orders() -> None:
     run_virtual(main)
 
 
+def test_what_runs_ends_only_where_the_critical_rule_refuses() -> None:
+    """An empty battery refuses batches, and memory that is critically short has them wait: they rest."""
+
+    async def main() -> None:
+        ordering = gate(Machine(PLUGGED), preset="battery")
+        bad = Reading(supply=Supply.BATTERY, percent=5.0, memory=Level.CRITICAL)
+        orders = ordering.orders(replace(bad, at=anyio.current_time()))
+        assert list(orders.refusals) == [RequestClass.BACKGROUND]
+        assert orders.held_because
+
+    run_virtual(main)
+
+
 def test_what_is_paused_for_too_long_ends() -> None:
     """After the time that the rule gives to what waits; a pause that was over in between does not count."""
 
@@ -235,7 +287,9 @@ def test_what_is_paused_for_too_long_ends() -> None:
             ended.append([one.value for one in orders.refusals])
         assert ended == [[], [], [], ["background"], ["background"], ["background", "batch"]]
         refusal = orders.refusals[RequestClass.BACKGROUND]
-        assert refusal.message.startswith("it was paused for 3600 s, which is all it may be: on battery")
+        assert refusal.message.startswith(
+            "it was paused for 10800 s and may be for at most 3600 s: on battery"
+        )
 
     run_virtual(main)
 

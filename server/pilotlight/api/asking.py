@@ -15,6 +15,7 @@ from pilotlight.api.schema import GenerateBody
 from pilotlight.api.service import Service
 from pilotlight.api.writer import Shape, Writer
 from pilotlight.core import Model, Request
+from pilotlight.errors import ModelNotFound
 from pilotlight.policy.decide import Decision
 from pilotlight.policy.facts import Facts
 from pilotlight.scheduler.gate import restricted
@@ -26,6 +27,8 @@ class Asking(Struct, frozen=True):
     asked: GenerateBody
     shape: Shape
     model: Model
+    small: Model | None
+    """See `small_of`."""
     request: Request
     facts: Facts
     service: Service
@@ -43,16 +46,17 @@ class Asking(Struct, frozen=True):
         request = classes.classified(
             asked.request(exchange.id, model), http, asked.service_tier, service.classes
         )
-        facts = said.facts(http, request, model)
+        small = await small_of(model, service)
+        facts = said.facts(http, request, model, small)
         request = replace(request, is_overridden=facts.is_overridden)
-        return cls(asked, shape, model, request, facts, service, exchange.id, warnings)
+        return cls(asked, shape, model, small, request, facts, service, exchange.id, warnings)
 
     def decided(self, decision: Decision) -> tuple[Request, Writer]:
         """What is really done, and who writes it down."""
         model, request = self.model, self.request
-        if decision.actions.is_small and self.facts.small is not None:
+        if decision.actions.is_small and self.small is not None:
             # Built anew: what the request leaves open, each model has its own values for.
-            model = self.service.catalog.get(self.facts.small)
+            model = self.small
             request = replace(
                 self.asked.request(request.id, model),
                 request_class=request.request_class,
@@ -70,3 +74,13 @@ class Asking(Struct, frozen=True):
             policy=said.body(decision),
         )
         return restricted(request, decision.actions), writer
+
+
+async def small_of(model: Model, service: Service) -> Model | None:
+    """The one that may answer in its place; None if it has none, or that one is not on this machine."""
+    if model.small is None:
+        return None
+    try:
+        return await service.catalog.find(model.small)
+    except ModelNotFound:
+        return None

@@ -8,8 +8,8 @@ from typing import Literal
 
 from msgspec.structs import replace
 
-from pilotlight.api import chat, completions
-from pilotlight.api.asking import Asking
+from pilotlight.api import chat, completions, said
+from pilotlight.api.asking import Asking, small_of
 from pilotlight.api.body import parse
 from pilotlight.api.chat import ChatBody
 from pilotlight.api.completions import CompletionBody
@@ -73,7 +73,7 @@ class Offline:
         request = replace(
             asked.request(request_id, model), request_class=RequestClass.BATCH, client=CLIENT, app=CLIENT
         )
-        live = model.capabilities.live_threads
-        facts = Facts(RequestClass.BATCH, model.name, model.small, request.max_tokens, has_live_threads=live)
+        small = await small_of(model, self._service)
+        facts = said.facts_of(request, model, small)
         answer_id = request_id.removeprefix("req_")
-        return Reply(Asking(asked, shape, model, request, facts, self._service, answer_id, warnings))
+        return Reply(Asking(asked, shape, model, small, request, facts, self._service, answer_id, warnings))

@@ -87,10 +87,9 @@ class Reply(Response):
     async def _held(self, decision: Decision, exchange: Exchange) -> AsyncIterator[bytes]:
         """What a stream says that has to wait, and then its answer."""
         ended, exchange.status = exchange.status, CLIENT_GONE
-        self._comment = lambda: said.comment(decision)
-        yield sse.comment(self._comment())
+        yield sse.comment(said.comment(decision))
         try:
-            decision = await self._service.gate.admitted(decision)
+            decision = await self._service.gate.admitted(decision, self._say)
             with self._begin(decision, exchange.arrived) as (answer, tally):
                 exchange.model, exchange.status = self._request.model, ended
                 async for data in self._events(answer, tally, (), exchange):
@@ -98,6 +97,10 @@ class Reply(Response):
         except Error as error:
             yield sse.event(msgspec.json.encode(error.body()))
             exchange.status = error.status
+
+    def _say(self, decision: Decision) -> None:
+        """From time to time, from now on."""
+        self._comment = lambda: said.comment(decision)
 
     def _events_of(self, events: AsyncIterator[bytes]) -> sse.EventStream:
         keepalive_s = self._service.config.server.keepalive_s

@@ -6,6 +6,7 @@ Pure. Never an event of its own: clients would take one for a part of the answer
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request as HttpRequest
 
 from pilotlight.api.guard import Headers
@@ -21,21 +22,30 @@ OVERRIDE = "X-Policy-Override"
 LONGEST_VALUE = 500
 
 
-def facts(http: HttpRequest, request: Request, model: Model) -> Facts:
+def facts(http: HttpRequest, request: Request, model: Model, small: Model | None) -> Facts:
     """What the policy is told of a request. Raises `BadRequest` for headers that say nothing it knows."""
     is_overridden = _is_given(http, OVERRIDE, "1")
     if is_overridden and request.request_class.yields:
         raise BadRequest(
             f"{OVERRIDE} is for interactive requests: what waits for it is a person", param=OVERRIDE
         )
+    return replace(
+        facts_of(request, model, small),
+        is_strict=_is_given(http, STRICT, "strict"),
+        is_overridden=is_overridden,
+    )
+
+
+def facts_of(request: Request, model: Model, small: Model | None) -> Facts:
+    """As `facts`, of a request that has no headers; `small` may answer instead of the model."""
     return Facts(
         request_class=request.request_class,
         model=model.name,
-        small=model.small,
+        small=None if small is None else small.name,
         max_tokens=request.max_tokens,
-        is_strict=_is_given(http, STRICT, "strict"),
-        is_overridden=is_overridden,
         has_live_threads=model.capabilities.live_threads,
+        small_has_live_threads=small is not None and small.capabilities.live_threads,
+        is_chat=request.prompt.messages is not None,
     )
 
 

@@ -15,9 +15,21 @@ DIRECT = "pilotlight.send"
 DONE = b"data: [DONE]\n\n"
 
 
+_LINE_ENDS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
+"""What JSON has as it is, and readers of lines take for the end of one."""
+
+
+def lined(data: bytes) -> bytes:
+    """The same JSON, in one line for everybody."""
+    if not data.isascii():
+        for character, escaped in _LINE_ENDS.items():
+            data = data.replace(character, escaped)
+    return data
+
+
 def event(data: bytes) -> bytes:
-    """One event. `data` is JSON, which has no line breaks."""
-    return b"data: " + data + b"\n\n"
+    """One event. `data` is JSON."""
+    return b"data: " + lined(data) + b"\n\n"
 
 
 def comment(text: str) -> bytes:

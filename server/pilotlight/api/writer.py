@@ -20,9 +20,6 @@ from pilotlight.core import FinishReason, Model
 
 _encode = msgspec.json.Encoder().encode
 
-_LINE_ENDS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
-"""What JSON has as it is, and readers of lines take for the end of one."""
-
 
 class Choice(Struct, frozen=True):
     """A whole answer: its text and why it ended."""
@@ -81,7 +78,11 @@ class Writer:
         """Some text of answer `index`."""
         opening = b"" if index in self._opened else self._open(index)
         return (
-            opening + self._opened[index] + self._shape.before_text + _lined(_encode(text)) + self._after_text
+            opening
+            + self._opened[index]
+            + self._shape.before_text
+            + sse.lined(_encode(text))
+            + self._after_text
         )
 
     def finish(self, index: int, reason: FinishReason) -> bytes:
@@ -99,7 +100,7 @@ class Writer:
 
     def whole(self, choices: Sequence[Choice], usage: Usage) -> bytes:
         """Everything at once."""
-        return _lined(
+        return sse.lined(
             _encode(
                 {
                     **self._head,
@@ -119,19 +120,11 @@ class Writer:
 
     def _remarked(self) -> bytes:
         """The remarks, as further members of an event."""
-        return b"," + _encode(self._remarks)[1:-1] if self._remarks else b""
+        return b"," + sse.lined(_encode(self._remarks))[1:-1] if self._remarks else b""
 
     def _whole_choice(self, index: int, choice: Choice) -> dict[str, Any]:
         message = self._shape.message(choice.text)
         return {"index": index, **message, "logprobs": None, "finish_reason": choice.reason}
-
-
-def _lined(data: bytes) -> bytes:
-    """The same JSON, in one line for everybody."""
-    if not data.isascii():
-        for character, escaped in _LINE_ENDS.items():
-            data = data.replace(character, escaped)
-    return data
 
 
 def fingerprint(model: Model) -> str:

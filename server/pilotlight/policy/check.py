@@ -18,7 +18,10 @@ from pilotlight.sources import near
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError("must be a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError("must be a number of at most 308 digits") from error
 
 
 def _yes(value: Any) -> bool:
@@ -76,9 +79,9 @@ def read(document: Any, minute: int | None = None) -> Reading:
     What is left out or null is unknown; what the daemon says has no time of day, which is `minute` then.
     Raises `ConfigError`.
     """
-    if not isinstance(document, dict):
+    fields = document.get("reading", document) if isinstance(document, dict) else None
+    if not isinstance(fields, dict):
         raise ConfigError('the reading must be a JSON object, as in {"supply": "battery", "percent": 14}')
-    fields = document.get("reading", document)
     known: dict[str, Any] = {} if fields is document else {"minute": minute}
     for name, given in fields.items():
         value = given.get("value") if isinstance(given, dict) else given

@@ -179,10 +179,6 @@ class Between(Struct, frozen=True):
         minute = reading.minute
         return minute is not None and (minute - self.start) % DAY_MIN < (self.end - self.start) % DAY_MIN
 
-    def ends_in_s(self, minute: int) -> float:
-        """Seconds until it is over for sure, seen from a minute of it."""
-        return 60.0 * ((self.end - minute) % DAY_MIN)
-
     def __str__(self) -> str:
         return f"between = '{clock(self.start)}-{clock(self.end)}'"
 

@@ -65,25 +65,40 @@ class Decision(Struct, frozen=True):
         return tuple(rule for rule in self.fired if blocks(_restricted(rule, facts)))
 
     @property
+    def refusing(self) -> tuple[Rule, ...]:
+        """Those for which it is refused: they say so, or else a strict client does not take what they do."""
+        if self.actions.admit is not Admit.REJECT:
+            return ()
+        restricted = [(rule, _restricted(rule, self.facts)) for rule in self.fired]
+        refusing = tuple(rule for rule, actions in restricted if actions.admit is Admit.REJECT)
+        return refusing or tuple(rule for rule, actions in restricted if actions.degrades)
+
+    @property
     def reason(self) -> str:
         """A sentence for people; empty if nothing is restricted."""
-        return words.sentence(self.reading, self.fired, self.actions, self.facts) if self.fired else ""
+        rules = self.refusing or self.fired
+        return words.sentence(self.reading, rules, self.actions, self.facts) if rules else ""
 
     @property
     def cause(self) -> Cause | None:
         """Of a refusal."""
-        return _cause(self.fired, self.facts) if self.actions.admit is Admit.REJECT else None
+        return _cause(self.refusing, self.facts) if self.refusing else None
 
 
 def decide(
     reading: Reading, rules: Sequence[Rule], facts: Facts, in_force: InForce | None = None
 ) -> Decision:
     """Of the rules, those in force count (`in_force`); without that, those that the reading alone fulfils."""
+    holding = [
+        rule for rule in rules if (rule.begins(reading) if in_force is None else rule.name in in_force.since)
+    ]
+    known = facts
+    if any(_restricted(rule, facts).is_small for rule in holding):
+        known = replace(facts, has_live_threads=facts.small_has_live_threads)
     fired: list[Rule] = []
     actions = NONE
-    for rule in rules:
-        holds = rule.begins(reading) if in_force is None else rule.name in in_force.since
-        if holds and (restricted := _restricted(rule, facts)) != NONE:
+    for rule in holding:
+        if (restricted := _restricted(rule, known)) != NONE:
             fired.append(rule)
             actions |= restricted
     if facts.is_strict and actions.degrades:
@@ -98,14 +113,16 @@ def _restricted(rule: Rule, facts: Facts) -> Actions:
         return NONE
     if actions.is_small and facts.small is None:
         actions = replace(actions, is_small=False)
+    if actions.is_reasoning_off and not facts.is_chat:
+        actions = replace(actions, is_reasoning_off=False)
     if actions.max_tokens is not None and facts.max_tokens and facts.max_tokens <= actions.max_tokens:
         actions = replace(actions, max_tokens=None)
     return actions if facts.has_live_threads else replace(actions, threads=ALL_THREADS)
 
 
-def _cause(fired: Sequence[Rule], facts: Facts) -> Cause:
+def _cause(refusing: Sequence[Rule], facts: Facts) -> Cause:
     """The worst of what the rules are about."""
-    about = {condition.about for rule in fired for condition in rule.when}
-    if facts.request_class.yields and not any(rule.is_critical for rule in fired):
+    about = {condition.about for rule in refusing for condition in rule.when}
+    if facts.request_class.yields and not any(rule.is_critical for rule in refusing):
         return Cause.BACKGROUND
     return next((cause for field, cause in CAUSES.items() if field in about), Cause.RULE)

@@ -18,3 +18,7 @@ class Facts(Struct, frozen=True):
     """Somebody wants it done whatever the machine's state, short of critical."""
     has_live_threads: bool = True
     """The model's runtime can be told how many threads compute."""
+    small_has_live_threads: bool = True
+    """The runtime of `small` can."""
+    is_chat: bool = True
+    """It goes through the model's chat template; plain text does not."""

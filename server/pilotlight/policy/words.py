@@ -26,7 +26,8 @@ def sentence(reading: Reading, rules: Sequence[Rule], actions: Actions, facts: F
     ways = list(_ways_out(rules, about))
     if not (facts.request_class.yields or any(rule.is_critical for rule in rules)):
         ways.append(OVERRIDE)
-    what = ", ".join(_effects(actions, facts))
+    is_refused_by_rule = any(rule.on(facts.request_class).admit is Admit.REJECT for rule in rules)
+    what = ", ".join(_effects(actions, facts, is_refused_by_rule))
     return "; ".join(filter(None, (f"{why}: {what}" if what else why, ", or ".join(ways))))
 
 
@@ -66,11 +67,11 @@ def _named(rules: Sequence[Rule]) -> str:
     return "by the rule " + ", ".join(repr(rule.name) for rule in rules)
 
 
-def _effects(actions: Actions, facts: Facts) -> Iterator[str]:
+def _effects(actions: Actions, facts: Facts, is_refused_by_rule: bool) -> Iterator[str]:
     whose = (
         "requests" if facts.request_class is RequestClass.INTERACTIVE else f"{facts.request_class} requests"
     )
-    if facts.is_strict and actions.degrades:
+    if facts.is_strict and actions.degrades and not is_refused_by_rule:
         yield f"refused, because with X-Policy: strict nothing less will do; else {_less(actions, facts)}"
     elif actions.admit is Admit.REJECT:
         yield f"{whose} are refused"

@@ -134,8 +134,11 @@ class Gate:
         self._step(reading)
         return self._decide(reading, facts)
 
-    async def admitted(self, decision: Decision) -> Decision:
-        """Returns once a deferred request may begin, with what is done with it then.
+    async def admitted(
+        self, decision: Decision, tell: Callable[[Decision], None] = lambda decision: None
+    ) -> Decision:
+        """Returns once a deferred request may begin, with what is done with it then; until then, `tell` hears
+        every decision that has it wait.
 
         Raises the refusal if it no longer may, or has waited for as long as a rule lets it; `Busy` if too
         many wait.
@@ -148,6 +151,7 @@ class Gate:
         self.held += 1
         try:
             while decision.actions.admit is Admit.DEFER:
+                tell(decision)
                 await self._wait(began, decision)
                 decision = await self.judge(facts)
         finally:
@@ -172,7 +176,7 @@ class Gate:
         ending = {
             one: self.refusal(decision)
             for one, decision in decisions.items()
-            if decision.cause is not None and any(rule.is_critical for rule in decision.blocking)
+            if any(rule.is_critical for rule in decision.refusing)
         }
         waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
         overridden = self._decide(reading, Facts(is_overridden=True))
@@ -263,8 +267,8 @@ class Gate:
             limit = decision.actions.max_wait_s
             limit = LONGEST_PAUSE_S if limit is None else limit
             if one.yields and paused_s >= limit:
-                text = f"it was paused for {limit:.0f} s, which is all it may be: {decision.reason}"
-                overdue[one] = BackgroundBlocked(text)
+                text = f"it was paused for {paused_s:.0f} s and may be for at most {limit:.0f} s"
+                overdue[one] = BackgroundBlocked(f"{text}: {decision.reason}")
         return overdue
 
     def _limits(self, reading: Reading) -> Limits:
@@ -296,15 +300,15 @@ class Gate:
 
     async def _wait(self, began: float, decision: Decision) -> None:
         """Until it is time to look again. Raises when there has been waiting enough."""
-        limit = decision.actions.max_wait_s
+        limit, now = decision.actions.max_wait_s, anyio.current_time()
         deadline = began + (math.inf if limit is None else limit)
         if self._is_closed:
             raise ShuttingDown("the daemon is shutting down")
-        if anyio.current_time() >= deadline:
+        if now >= deadline:
             raise BackgroundBlocked(
-                f"it has waited for {limit:.0f} s, which is all it may: {decision.reason}"
+                f"it has waited for {now - began:.0f} s and may for at most {limit:.0f} s: {decision.reason}"
             )
-        with anyio.move_on_at(min(deadline, anyio.current_time() + RECHECK_S)):
+        with anyio.move_on_at(min(deadline, now + RECHECK_S)):
             await self._changed.wait()
 
     def _wake(self) -> None:
