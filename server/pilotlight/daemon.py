@@ -225,8 +225,7 @@ class Daemon:
 
     def _slower(self, now: float, load: float | None) -> float | None:
         """Unknown while it is us who keep the clocks low."""
-        slower = self._slowdown.value(now, load)
-        return None if self.saver.is_held else slower
+        return self._slowdown.value(now, load, is_slowed=self.saver.is_held)
 
     def memory(self) -> MemoryStatus:
         return replace(self._loop.memory(), archived=folder.num_bytes(self.config.state_dir / folder.NAME))

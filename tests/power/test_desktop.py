@@ -9,6 +9,7 @@ pytest.importorskip("jeepney")
 
 from desktop_bus import service
 from pilotlight.power.desktop import APPLICATION, LOGIND, PROFILES, Desktop
+from pilotlight.power.files import AGAIN_S
 from pilotlight.power.finding import assemble
 from pilotlight.power.reading import Reading
 
@@ -70,6 +71,20 @@ def test_a_power_saver_that_we_hold_is_nobodys_wish(bus: str) -> None:
     for applications, is_wanted in (((APPLICATION,), False), ((APPLICATION, "game"), True), ((), True)):
         with service(bus, PROFILES[0][0], held_by(*applications)):
             assert reading().is_saving is is_wanted
+
+
+def test_a_bus_that_does_not_answer_has_changed_no_mode(bus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The firmware, which would be asked else, takes a saver that we hold for the user's; a service that is
+    gone has none."""
+    desktop = Desktop()
+    with service(bus, PROFILES[0][0], held_by(APPLICATION)):
+        assert assemble(desktop.read(0), 0).is_saving is False
+        with monkeypatch.context() as gone:
+            gone.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/none")
+            desktop.close()
+            assert assemble(desktop.read(AGAIN_S), 0).is_saving is False
+    assert assemble(desktop.read(2 * AGAIN_S), 0).is_saving is None
+    desktop.close()
 
 
 def test_a_laptop_that_is_slowed_because_of_heat_says_so(bus: str) -> None:

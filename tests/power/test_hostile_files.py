@@ -13,6 +13,7 @@ from pilotlight.registry.pressure import Level
 PATHS = sorted(
     {path for tree in TREES for path in tree.contents}
     | {
+        "proc/meminfo",
         "proc/stat",
         "proc/1/stat",
         "sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count",

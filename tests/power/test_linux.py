@@ -12,6 +12,7 @@ from trees import TREES, Tree, write
 from pilotlight.power.finding import assemble
 from pilotlight.power.linux import Linux
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.registry.pressure import Level
 
 ZONE = "sys/class/thermal/thermal_zone0"
 COUNTER = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
@@ -33,6 +34,15 @@ def test_load_is_what_others_use(tmp_path: Path) -> None:
     assert look(machine, 0, (7,)).load is None
     write(tmp_path, {"proc/stat": stat(200, 200, 90), "proc/7/stat": f"{ours} 95 20 0 0"})
     assert look(machine, 1, (7,)).load == pytest.approx((100 - 60) / 200)
+
+
+def test_a_worker_that_begins_is_ours_from_its_first_tick(tmp_path: Path) -> None:
+    """What it computed before anybody looked at it is no load of others."""
+    machine = Linux(tmp_path)
+    write(tmp_path, {"proc/stat": stat(100, 100)})
+    look(machine, 0)
+    write(tmp_path, {"proc/stat": stat(200, 200), "proc/7/stat": "7 (a) S 1 1 1 0 -1 0 0 0 0 0 80 10 0 0"})
+    assert look(machine, 1, (7,)).load == pytest.approx((100 - 90) / 200)
 
 
 def test_load_needs_two_looks_in_a_row(tmp_path: Path) -> None:
@@ -108,6 +118,15 @@ def test_changes_are_seen_live(tmp_path: Path) -> None:
     assert (reading.supply, reading.percent) == (Supply.BATTERY, 90)
     shutil.rmtree(folder / "BAT0")
     assert look(machine, 2).supply is Supply.AC
+
+
+def test_stalls_are_somebody_elses_while_much_memory_is_free(tmp_path: Path) -> None:
+    """At a limit of their own: the kernel's triggers are not believed then, either."""
+    stalls = "some avg10=90.00 avg60=1 avg300=1 total=1\nfull avg10=80.00 avg60=1 avg300=1 total=1"
+    for free, level in ((9000, Level.NONE), (1000, Level.CRITICAL), ("junk", Level.CRITICAL)):
+        meminfo = f"MemTotal:       10000 kB\nMemFree:        {free} kB"
+        write(tmp_path, {"proc/pressure/memory": stalls, "proc/meminfo": meminfo})
+        assert look(Linux(tmp_path), 0).memory is level
 
 
 def test_a_pipe_does_not_hold_it_up(tmp_path: Path) -> None:

@@ -191,6 +191,22 @@ def test_what_others_take_is_no_slowdown() -> None:
     assert answers.slowdown.value(answers.now, 0.4) == pytest.approx(0.5, abs=0.01)
 
 
+def test_what_we_slow_ourselves_is_no_slowdown() -> None:
+    """Nothing is known meanwhile, nobody is asked, and of what was measured until the next look nothing
+    counts afterwards."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    for _ in range(20):
+        answers.say_unheard(number, speed=8, tokens=100)
+        assert answers.slowdown.value(answers.now, 0.0, is_slowed=True) is None
+    asked = answers.suspected
+    answers.say_unheard(number, speed=8, tokens=100)
+    assert answers.slowdown.value(answers.now, 0.0) in (0.0, None)
+    assert answers.suspected == asked
+    assert max(answers.say(number, tokens=100)) == 0
+
+
 def test_it_is_asked_what_others_did_as_soon_as_it_matters() -> None:
     """While nobody has looked, and it was not known."""
     answers = Answers()

@@ -223,6 +223,19 @@ async def test_a_worker_is_not_asked_in_a_hurry(bench: Bench, monkeypatch: pytes
     await bench.worker.inspected.wait()
 
 
+async def test_a_worker_that_loads_is_one_of_our_processes(bench: Bench) -> None:
+    """What it computes then is no work of other programs."""
+    assert len(bench.loop.pids()) == 1
+    bench.loader.may_end = anyio.Event()
+    answer = bench.loop.submit(request("r1"))
+    await settle()
+    assert len(bench.loop.pids()) == 2
+    bench.loader.may_end.set()
+    await settle()
+    assert len(bench.loop.pids()) == 2
+    answer.close()
+
+
 async def test_a_preloaded_model_is_ready_before_anybody_asks(bench: Bench) -> None:
     """Only that one."""
     await bench.loop.load("b")

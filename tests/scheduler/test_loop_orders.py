@@ -1,7 +1,9 @@
 """What the policy orders, carried out on workers."""
 
 import pytest
+from anyio import Event
 from anyio import wait_all_tasks_blocked as settle
+from fake_effects import request
 from fake_worker import model
 from loop_bench import Bench, done, read
 from msgspec.structs import replace
@@ -105,6 +107,25 @@ async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench
     with pytest.raises(ThermalCritical):
         await read(answer)
     assert bench.worker.cancels == [number]
+    other.close()
+
+
+async def test_what_waits_is_refused_with_what_the_policy_ends(bench: Bench) -> None:
+    """It does not run for a second in the place of that; who waits with another class does, and a load is
+    none."""
+    running = [await bench.running(id) for id in ("r1", "r2")]
+    waiting = [bench.loop.submit(request(id, model)) for id, model in (("r3", "a"), ("r4", "b"))]
+    other = bench.loop.submit(request("r5", request_class=RequestClass.BATCH))
+    bench.loader.may_end = Event()
+    await settle()
+    bench.loop.obey(Orders(refusals={RequestClass.INTERACTIVE: ThermalCritical("too hot")}))
+    await settle()
+    worker = bench.loader.workers[0]
+    assert [one.request_class for one in worker.generates[2:]] == [RequestClass.BATCH]
+    assert worker.cancels == [number for _, number in running]
+    for answer in (*(answer for answer, _ in running), *waiting):
+        with pytest.raises(ThermalCritical):
+            await read(answer)
     other.close()
 
 

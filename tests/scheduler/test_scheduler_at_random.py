@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
-from pilotlight.errors import Error, WorkerFailed
+from pilotlight.errors import Error, ThermalCritical, WorkerFailed
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
@@ -158,6 +158,13 @@ class World(RuleBasedStateMachine):
     def limit(self, limits: Limits) -> None:
         self.limits = limits
         self.scheduler.on_limits(limits)
+
+    @rule(request_class=st.sampled_from(RequestClass))
+    def refuse(self, request_class: RequestClass) -> None:
+        before = set(self.running)
+        self.scheduler.on_refusals({request_class: ThermalCritical("too hot")})
+        left = [one for one in self.inside.values() if one.request_class is request_class and one.n]
+        assert {one.id for one in left} <= before
 
     @rule(seconds=st.sampled_from([0.25, 1.0, 20.0, 60.0]))
     def wait(self, seconds: float) -> None:

@@ -42,19 +42,22 @@ class Desktop:
     def __init__(self) -> None:
         self._connection: Any = None
         self._answers = Remembered(self._ask)
+        self._saving: tuple[Known, ...] = ()
+        """By the last answer there was: a bus that is slow has changed no mode, and the firmware's profile,
+        which would be believed else, does not tell who wants it."""
 
     def read(self, now: float) -> Iterator[Finding]:
         """Idle time of the person, power saver and throttling."""
         answers = self._answers.at(now)
         if answers is None:
             yield Missing("user_idle_s", "there is no system bus, or jeepney is not installed")
+            yield from self._saving
             return
         manager, profiles = answers
         yield _idle(manager)
-        mode = profiles.get("ActiveProfile")
-        if isinstance(mode, str) and mode:
-            is_wanted = mode == SAVER and not _is_ours(profiles.get("ActiveProfileHolds"))
-            yield Known("is_saving", is_wanted, "power-profiles")
+        self._saving = tuple(_saving(profiles))
+        yield from self._saving
+        if self._saving:
             yield Known("is_throttled", profiles.get("PerformanceDegraded") == HOT, "power-profiles")
 
     def _ask(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -103,6 +106,14 @@ def _idle(manager: Mapping[str, Any]) -> Finding:
         return Known("user_idle_s", 0.0, "logind")
     # Whatever it is that keeps the machine awake, it needs nobody there; newer versions date this, too.
     return Missing("user_idle_s", "something keeps logind from saying that somebody is away")
+
+
+def _saving(profiles: Mapping[str, Any]) -> Iterator[Known]:
+    """Whether somebody wants power saved, if that is known."""
+    mode = profiles.get("ActiveProfile")
+    if isinstance(mode, str) and mode:
+        is_wanted = mode == SAVER and not _is_ours(profiles.get("ActiveProfileHolds"))
+        yield Known("is_saving", is_wanted, "power-profiles")
 
 
 def _is_ours(holds: Any) -> bool:

@@ -35,7 +35,8 @@ class Load:
         if before is None or now - before[0] > LONGEST_GAP_S or total - before[1] < FEWEST_TICKS:
             yield Missing("load", "needs two samples")
             return
-        ours = sum(max(0, ticks - before[3].get(pid, ticks)) for pid, ticks in own.items())
+        # One that was not there at the last look has begun since then.
+        ours = sum(max(0, ticks - before[3].get(pid, 0)) for pid, ticks in own.items())
         others = busy - before[2] - ours
         part = min(1.0, max(0.0, others / (total - before[1])))
         yield Known("load", part, "proc/stat", Confidence.DERIVED)

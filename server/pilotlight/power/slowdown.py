@@ -178,6 +178,8 @@ class Slowdown:
         self._measured: deque[_Measured] = deque(maxlen=MOST_COLD)
         """Since the last look."""
         self._now: dict[str, tuple[float, float]] = {}
+        self._is_slowed = False
+        """At the last look, by ourselves."""
         self._rested_until = 0.0
         self._busy_at = 0.0
 
@@ -240,25 +242,29 @@ class Slowdown:
         self._works.pop(model, None)
         self._now.pop(model, None)
 
-    def value(self, now: float, load: float | None) -> float | None:
+    def value(self, now: float, load: float | None, *, is_slowed: bool = False) -> float | None:
         """The worst of all models that said something lately, 0 to 1; None if nothing can be compared.
 
         `load` is the part of the processors that other programs have used since the last time (None: not
-        known). Of a time in which that was much, nothing counts.
+        known). Of a time in which that was much, nothing counts, nor of one in which it `is_slowed` by
+        ourselves: while it is, nothing is known.
         """
-        if load is None or load <= OTHERS:
-            for one in self._measured:
-                self._count(one)
-        else:
+        was_slowed, self._is_slowed = self._is_slowed, is_slowed
+        if was_slowed or is_slowed or (load is not None and load > OTHERS):
             for work in self._works.values():
                 work.window = None
+        else:
+            for one in self._measured:
+                self._count(one)
         self._measured.clear()
+        if is_slowed:
+            return None
         return max((slower for at, slower in self._now.values() if now - at <= FORGET_S), default=None)
 
     def _measure(self, one: _Measured) -> None:
         self._measured.append(one)
         speeds, before = self._speeds.get(one.kind), self._now.get(one.kind.model)
-        if speeds is not None and (before is None or not before[1]):
+        if speeds is not None and not self._is_slowed and (before is None or not before[1]):
             latest = [other.speed for other in self._measured if other.kind == one.kind]
             if speeds.is_suspect(latest):
                 self._suspect()

@@ -211,6 +211,9 @@ class Loop:
 
     def obey(self, orders: Orders) -> None:
         """What the policy wants of what runs, until it says otherwise."""
+        if orders.refusals:
+            # First: who waits must not get the place of one that ends.
+            self._post(partial(self._scheduler.on_refusals, orders.refusals))
         if orders.limits != self._holds.orders.limits:
             self._post(lambda: self._scheduler.on_limits(orders.limits))
         self._holds.orders = orders
@@ -225,8 +228,8 @@ class Loop:
         return tuple(self._status(model) for model in self._catalog)
 
     def pids(self) -> list[int]:
-        """Of our own processes."""
-        return [os.getpid(), *(worker.pid for worker in self._books.workers)]
+        """Of our own processes, workers that load still among them."""
+        return [os.getpid(), *(at.pid for _, at in self._books.items() if at.pid is not None)]
 
     def memory(self) -> MemoryStatus:
         """A snapshot of the budget."""

@@ -6,7 +6,7 @@ loaded together, and who goes for another, is `Residency`'s arithmetic.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded, retry_after
@@ -151,6 +151,20 @@ class Scheduler:
             if line.queue.remove(request_id) is not None:
                 self._after_leaving(model, line)
                 return
+
+    def on_refusals(self, refusals: Mapping[RequestClass, Error]) -> None:
+        """Those of these classes who wait hear why they may not run, loads excepted; what runs is left
+        alone."""
+        for model, line in self._lines.items():
+            for request in [one for one in line.queue if one.n and one.request_class in refusals]:
+                line.queue.remove(request.id)
+                self._effects.fail(request, refusals[request.request_class])
+            if not line.queue:
+                self._wanted.pop(model, None)
+        # Not sooner: what is to be refused must not be begun in the place of what was.
+        for model, line in self._lines.items():
+            self._after_leaving(model, line)
+        self._settle()
 
     def on_request_done(self, request_id: str) -> None:
         for model, line in self._lines.items():
