@@ -26,7 +26,7 @@ def v2(limit: str, current: int, inactive: int = 0, at: str = "") -> dict[str, s
     return {
         f"{where}memory.max": limit,
         f"{where}memory.current": f"{current}\n",
-        f"{where}memory.stat": f"anon 5\ninactive_file {inactive}\n",
+        f"{where}memory.stat": f"anon 5\ninactive_file {inactive // 4}\nactive_file {inactive * 3 // 4}\n",
     }
 
 
@@ -36,7 +36,7 @@ def test_a_machine_without_cgroups_has_what_the_kernel_says(tmp_path: Path) -> N
 
 
 def test_a_limit_of_our_cgroup_is_the_machine(tmp_path: Path) -> None:
-    """Its page cache is as good as free."""
+    """Its page cache is as good as free, also what was used lately: a model's file, say."""
     limits = v2(f"{1000 * MIB}\n", 700 * MIB, 200 * MIB, at="user:app:")
     assert read(tree(tmp_path, **limits, **{"proc:self:cgroup": "0::/user/app\n"})) == Memory(
         1000 * MIB, 500 * MIB
@@ -64,7 +64,8 @@ def test_the_first_version_of_cgroups(tmp_path: Path) -> None:
         "proc:self:cgroup": "3:cpu:/\n4:memory:/a\n0::/\n",
         f"{where}a:memory.limit_in_bytes": f"{300 * MIB}\n",
         f"{where}a:memory.usage_in_bytes": f"{100 * MIB}\n",
-        f"{where}a:memory.stat": f"inactive_file 1\ntotal_inactive_file {50 * MIB}\n",
+        f"{where}a:memory.stat": "inactive_file 1\n"
+        f"total_inactive_file {30 * MIB}\ntotal_active_file {20 * MIB}\n",
         f"{where}memory.limit_in_bytes": "9223372036854771712\n",
         f"{where}memory.usage_in_bytes": "5\n",
         f"{where}memory.stat": "",

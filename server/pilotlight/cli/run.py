@@ -64,7 +64,12 @@ def _served(client: "Client", name: str, file: str) -> str:
 
 
 def _is_same(path: "Path | str | None", file: str) -> bool:
-    return path is not None and os.path.realpath(path) == os.path.realpath(os.path.expanduser(file))
+    """As a daemon writes them: a name that is no text reads the same as another."""
+    return path is not None and _written(path) == _written(os.path.expanduser(file))
+
+
+def _written(path: "Path | str") -> str:
+    return os.fsencode(os.path.realpath(path)).decode(errors="replace")
 
 
 def _first(client: "Client") -> str:

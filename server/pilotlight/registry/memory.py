@@ -15,16 +15,21 @@ from pilotlight.registry.budget import Memory
 
 
 class _Files(Struct, frozen=True):
-    """What one version of memory cgroups calls its files, and its reclaimable page cache in `memory.stat`."""
+    """What one version of memory cgroups calls its files, and pages of files in `memory.stat`."""
 
     mount: str
     limit: str
     usage: str
-    cache: str
+    cache: tuple[str, ...]
 
 
-_V2 = _Files("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")
-_V1 = _Files("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_V2 = _Files("sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file"))
+_V1 = _Files(
+    "sys/fs/cgroup/memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
 
 
 def read(root: Path = Path("/")) -> Memory:
@@ -76,8 +81,5 @@ def _meminfo(root: Path) -> dict[str, int]:
 
 def _cache(folder: Path, files: _Files) -> int:
     """Bytes of file pages that would be given up before anything is killed."""
-    for line in (folder / "memory.stat").read_text().splitlines():
-        name, _, value = line.partition(" ")
-        if name == files.cache:
-            return int(value)
-    return 0
+    lines = (line.partition(" ") for line in (folder / "memory.stat").read_text().splitlines())
+    return sum(int(value) for name, _, value in lines if name in files.cache)
