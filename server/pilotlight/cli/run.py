@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,8 +11,6 @@ from pilotlight.cli.options import daemon_options, is_address_given, model_names
 from pilotlight.errors import Error
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pilotlight.cli.client import Client
 
 EPILOG = """\b
@@ -63,13 +62,12 @@ def _served(client: "Client", name: str, file: str) -> str:
     return name
 
 
-def _is_same(path: "Path | str | None", file: str) -> bool:
+def _is_same(path: Path | str | None, file: str) -> bool:
     """As a daemon writes them: a name that is no text reads the same as another."""
-    return path is not None and _written(path) == _written(os.path.expanduser(file))
+    from pilotlight.registry.description import written
 
-
-def _written(path: "Path | str") -> str:
-    return os.fsencode(os.path.realpath(path)).decode(errors="replace")
+    ours = os.path.realpath(os.path.expanduser(file))
+    return path is not None and written(Path(os.path.realpath(path))) == written(Path(ours))
 
 
 def _first(client: "Client") -> str:

@@ -65,7 +65,7 @@ def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any
     model = status.model
     return {
         **brief(status),
-        "path": _written(model.path),
+        "path": written(model.path),
         "versions": versions.get(model.name, ()),
         "settings": {
             "context": model.context,
@@ -90,7 +90,7 @@ def listing(
     return {
         "models": [full(status, versions) for status in statuses],
         "not_used": [
-            {"store": one.store, "path": _written(one.path), "reason": one.reason} for one in skipped
+            {"store": one.store, "path": written(one.path), "reason": one.reason} for one in skipped
         ],
     }
 
@@ -100,8 +100,8 @@ def at_rest(model: Model) -> ModelStatus:
     return ModelStatus(model, WorkerState.STOPPED, None, 0.0, 0, 0, None, 0, None)
 
 
-def _written(path: Path) -> str:
-    """As JSON can have it: a name that a system takes may be no text."""
+def written(path: Path) -> str:
+    """As JSON and errors can have it: a name that a system takes may be no text."""
     return os.fsencode(path).decode(errors="replace")
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pilotlight.errors import NoSpace, PullFailed
+from pilotlight.registry.description import written
 
 FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
 """What a full disk, an exhausted quota and a limit on the size of files are told as."""
@@ -23,9 +24,7 @@ def usable(store: Path) -> Iterator[None]:
         yield
     except OSError as exc:
         kind = NoSpace if exc.errno in FULL else PullFailed
-        # Its name may be no text, and the message becomes JSON.
-        name = os.fsencode(store).decode(errors="replace")
-        raise kind(f"the store {name} cannot be used: {exc.strerror or exc}") from exc
+        raise kind(f"the store {written(store)} cannot be used: {exc.strerror or exc}") from exc
 
 
 def is_linked(found: Path, target: Path) -> bool:
