@@ -9,8 +9,12 @@ one over the time after that.
 """
 
 import json
+import os
 import sys
 import time
+
+# Before the import, which would begin to upload.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime_genai as og
 

@@ -12,6 +12,9 @@ from serving import PROGRAM, Daemon, echo, table, text_of
 
 SETTLE_S = 15
 
+WATCH_S = 10
+"""Nobody wakes even once in it. What wakes every few seconds leaves some seconds quiet."""
+
 
 def switches(pid: int) -> int:
     """Voluntary context switches of all threads: how often one of them went to sleep again."""
@@ -48,3 +51,6 @@ def test_nothing_wakes_when_nobody_asks(
     pids = [process.pid for process in daemon.processes()]
     assert len(pids) == 5
     wait_until_quiet(pids)
+    before = [switches(pid) for pid in pids]
+    time.sleep(WATCH_S)
+    assert [switches(pid) for pid in pids] == before

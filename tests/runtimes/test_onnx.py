@@ -4,6 +4,8 @@ import json
 import mmap
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,17 @@ def test_a_row_that_is_cleared_takes_no_memory(bench: Bench) -> None:
     graph.clear(1)
     assert not any(values.any() for values in graph.save(1, len(LONG)))
     assert all(values.any() for values in graph.save(0, len(LONG)))
+
+
+def test_the_library_tells_nobody_of_itself(tmp_path: Path) -> None:
+    """It would keep a number for this machine, and what it is to upload, in the user's home."""
+    program = (
+        "import sys; from pilotlight.runtimes.onnx.native import import_onnxruntime; "
+        "import_onnxruntime().InferenceSession(sys.argv[1])"
+    )
+    command = [sys.executable, "-c", program, str(MODEL / "model.onnx")]
+    subprocess.run(command, env={"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("*"))
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="nothing tells how memory is mapped")

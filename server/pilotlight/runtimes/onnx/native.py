@@ -7,6 +7,7 @@ length from the mask and writes keys and values in place, into memory that the c
 Knows tokens, rows and logits; nothing of requests. Not thread-safe.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,9 @@ State = Sequence[npt.NDArray[Any]]
 
 def import_onnxruntime() -> Any:
     """The library, its telemetry switched off."""
+    # Before it is imported, or it makes up a number for this machine and starts to upload; what can be called
+    # afterwards ends neither.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         import onnxruntime
     except ImportError as exc:
