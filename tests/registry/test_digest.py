@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from pilotlight.core import Model
+from pilotlight.core import Loading, Lora, Model
 from pilotlight.registry.digest import NUM_SAMPLES, SAMPLE_BYTES, digest_of
 
 
@@ -46,6 +47,16 @@ def test_other_content_does_that_says_to_be_as_old(model: Model) -> None:
     model.path.write_bytes(bytes([1]) * model.path.stat().st_size)
     os.utime(model.path, ns=times)
     assert digest_of(model) != before
+
+
+def test_another_adapter_does(model: Model, tmp_path: Path) -> None:
+    """In the place of the one before, while the settings are those they were."""
+    adapter = tmp_path / "adapter.gguf"
+    adapter.write_bytes(b"old")
+    adapted = replace(model, loading=Loading(lora=(Lora(str(adapter), 1.0, 0),)))
+    before = digest_of(adapted)
+    adapter.write_bytes(b"new")
+    assert len({before, digest_of(adapted), digest_of(model)}) == 3
 
 
 def test_every_part_counts(tmp_path: Path) -> None:

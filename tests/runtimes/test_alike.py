@@ -283,6 +283,8 @@ def test_all_formats_are_the_same_model() -> None:
     for token in range(2048):
         assert len({vocabulary.piece(token) for vocabulary in vocabularies}) == 1, token
         assert len({vocabulary.is_control(token) for vocabulary in vocabularies}) == 1, token
+        if vocabularies[0].is_control(token):
+            assert len({vocabulary.control_text(token) for vocabulary in vocabularies}) == 1, token
     answers = [bench.answer(generate(Prompt(messages=QUESTION), max_tokens=60)) for bench in benches]
     assert len({answer.text for answer in answers}) == 1
 

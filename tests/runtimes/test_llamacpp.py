@@ -83,11 +83,18 @@ def _logits(bench: Bench, prompt: str) -> np.ndarray:
 
 
 def test_half_characters_are_never_sent(tmp_path: Path) -> None:
-    """A model that says any bytes still makes a text, whole at its end."""
+    """A model that says any bytes still makes a text: what all of them come to when they are read at once."""
     bench = llamacpp(write_tiny_gguf(tmp_path / "bytes.gguf", is_printable=False))
-    pieces = [piece.text for piece in bench.answer(generate(PROMPT, HOT, max_tokens=300)).pieces]
-    assert "".join(pieces).encode().decode() == "".join(pieces)
-    assert all(pieces)
+    asked = generate(PROMPT, HOT, max_tokens=300)
+    bench.start(asked)
+    (sequence,) = bench.runtime._sequences
+    bench.finish()
+    answer = sequence.tokens[sequence.num_prompt :]
+    said = b"".join(map(bench.runtime._prompts._vocabulary.piece, answer))
+    speech = bench.speech(asked)
+    assert speech.text == said.decode(errors="replace")
+    assert any("\x7f" < character < "\ufffd" for character in speech.text), "whole ones of several bytes"
+    assert all(piece.text for piece in speech.pieces)
 
 
 def test_threads_can_be_changed_while_it_speaks(bench: Bench) -> None:
@@ -176,6 +183,16 @@ def test_a_long_text_that_has_room_has_the_tokens_of_the_whole(
     joined = bench.runtime._prompts.tokenize(asked, text)
     assert joined[:1000] == whole[:1000]
     assert len(whole) < len(joined) <= len(whole) + prompts.SLACK * (len(text) // prompts.PIECE)
+
+
+def test_a_text_is_cut_where_no_markup_is() -> None:
+    """Behind a line, if there is one in the piece."""
+    lines = "<|im_start|>user\nHello<|im_end|>\n" * 2000
+    cut = list(prompts.pieces(lines))
+    assert ("".join(cut), len(cut) > 2) == (lines, True)
+    assert all(piece.endswith("\n") and len(piece) <= prompts.PIECE for piece in cut)
+    assert list(prompts.pieces("é" * (prompts.PIECE + 1))) == ["é" * prompts.PIECE, "é"]
+    assert list(prompts.pieces("")) == []
 
 
 def write_otherwise(

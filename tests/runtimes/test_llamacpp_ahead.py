@@ -133,8 +133,10 @@ def test_nothing_is_done_for_what_has_no_next_turn(bench: Bench, asked: Any) -> 
     assert bench.runtime.state().cells_used == used
 
 
-def test_reasoning_that_the_template_drops_is_not_computed_again_while_somebody_waits(tmp_path: Path) -> None:
-    """What is left of the answer is computed in advance, too."""
+def test_reasoning_that_the_template_drops_is_not_computed_again_while_somebody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of the answer is computed in advance, too, however long the chat before it is."""
     template = (
         "{% for m in messages %}{{ m.role }}: "
         "{{ m.content[8:] if m.role == 'assistant' else m.content }}<|im_end|>{% endfor %}"
@@ -143,6 +145,8 @@ def test_reasoning_that_the_template_drops_is_not_computed_again_while_somebody_
     prompt_tokens = bench.start(asked := chat(QUESTION))
     bench.finish()
     first = bench.speech(asked)
+    new = f"<|im_end|>assistant: {first.text[8:]}<|im_end|>user: "
+    monkeypatch.setattr(ahead, "PIECE", len(new))
     bench.runtime.work_ahead(nobody)
     second = next_turn(bench, first)
     assert second.end.cached_tokens > prompt_tokens + len(first.text[8:]) // 8

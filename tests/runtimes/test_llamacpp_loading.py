@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import gguf
 import pytest
 from speaking import Bench, generate
 
+from gguf_factory import write_tiny_gguf
 from pilotlight.core import Loading, Model
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.llamacpp.library import import_llama
@@ -35,6 +37,19 @@ async def test_a_file_is_mapped_or_read(
 
 def _is_mapped(pid: int, file: Path) -> bool:
     return str(file.resolve()) in Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_a_model_for_vectors_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its tokens see those that follow: llama.cpp ends the process at a prompt that it divides."""
+    add_name = gguf.GGUFWriter.add_name
+
+    def write(writer: gguf.GGUFWriter, name: str) -> None:
+        add_name(writer, name)
+        writer.add_causal_attention(False)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_name", write)
+    with pytest.raises(LoadError, match="this is no text generation model: each of its tokens sees"):
+        Bench("llamacpp", write_tiny_gguf(tmp_path / "vectors.gguf"))
 
 
 def test_layers_can_be_kept_from_a_gpu(tiny_gguf: Path) -> None:

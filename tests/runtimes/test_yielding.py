@@ -123,6 +123,36 @@ def test_somebody_gets_the_memory_that_others_hold(bench: Bench) -> None:
     assert {bench.speech(one).end.completion_tokens for one in others} == {60}
 
 
+def test_who_fits_beside_what_is_paused_sets_none_of_it_aside(bench: Bench) -> None:
+    """Though others who yield did not fit before."""
+    other = behind([6] * 500, max_tokens=60)
+    begin(bench, other)
+    too_long = behind([7] * 600)
+    bench.start(too_long)
+    bench.step()
+    assert (bench.runtime.state().active, bench.runtime.state().waiting) == (1, 1)
+    asked = ahead([5] * 25)
+    bench.start(asked)
+    until_done(bench, asked)
+    (running,) = bench.runtime._memory.running
+    assert (running.id, running.num_computed > 500) == (other.id, True)
+    bench.finish()
+
+
+def test_nobody_waits_for_a_prompt_that_cannot_be_shared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be cut off, only the whole of it could be gone on from."""
+    monkeypatch.setattr(type(bench.runtime._decoder), "can_cut", False)
+    long, short = ahead([9, 8, 7] * 200), ahead([9, 8, 7] * 20, max_tokens=1)
+    bench.start(long)
+    bench.step()
+    bench.start(short)
+    until_done(bench, short)
+    assert not bench.speech(long).done
+    bench.finish()
+
+
 def test_interactive_rows_stay_side_by_side(bench: Bench) -> None:
     """Though others are set aside for them: one run for all of them is faster."""
     others = [behind([token] * 40) for token in (6, 7, 8, 9)]

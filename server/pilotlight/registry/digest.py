@@ -17,9 +17,10 @@ SAMPLE_BYTES = 4096
 
 
 def digest_of(model: Model) -> str:
-    """Of the files that a model is made of, wherever they lie. Blocks on them. Raises `OSError`."""
+    """Of the files that a model is made of and of its adapters, wherever they lie. Blocks on them. Raises
+    `OSError`."""
     digest = hashlib.sha256()
-    for file in _files(model.path):
+    for file in (*_files(model.path), *(Path(one.path) for one in model.loading.lora)):
         found = file.stat()
         name = file.name if model.path.is_dir() else ""  # a file may be renamed
         digest.update(os.fsencode(f"{name} {found.st_size} {found.st_mtime_ns}\n"))  # it may be no text

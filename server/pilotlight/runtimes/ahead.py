@@ -15,8 +15,7 @@ from pilotlight.errors import BadRequest
 from pilotlight.runtimes.batching import Sequence
 from pilotlight.runtimes.prompts import PIECE, Prompts
 from pilotlight.runtimes.rows import Decoder, Memory
-from pilotlight.runtimes.running import Running
-from pilotlight.worker.protocol import Generate
+from pilotlight.runtimes.running import Prepared, Running
 
 FURTHEST_AHEAD = 256
 """Tokens of a next turn to compute at most before anybody asks for it: nobody may ever."""
@@ -28,7 +27,7 @@ MOST_AHEAD = 8
 class Ending(Struct, frozen=True):
     """A chat's request and its whole answer."""
 
-    generate: Generate
+    prepared: Prepared
     answer: str
 
 
@@ -52,7 +51,7 @@ class Ahead:
         """This one has ended by itself, and what it left can be found."""
         generate = sequence.prepared.generate
         if self._decoder.is_interruptible and generate.prompt.messages is not None:
-            self._endings.append(Ending(generate, sequence.answer))
+            self._endings.append(Ending(sequence.prepared, sequence.answer))
 
     def work(self, is_wanted: Callable[[], bool]) -> None:
         """Begin them, the newest first, until `is_wanted`."""
@@ -84,14 +83,16 @@ class Ahead:
     def _opening(self, ending: Ending) -> list[int]:
         """What the next turn will begin with; nothing if the template knows of no next turn.
 
-        Nor if much of it is new: the step loop would wait, on a thread with an ordinary stack.
+        Nor if much of its text is new: the step loop would wait, on a thread with an ordinary stack.
         """
         if self._template is None:
             return []
-        generate = ending.generate
+        generate = ending.prepared.generate
         messages = generate.prompt.messages or ()
         try:
             text = self._template.opening(messages, ending.answer, generate.prompt.template_kwargs)
+            if not text.startswith(f"{ending.prepared.text}{ending.answer}"):
+                self._prompts.remember_beginning(ending.prepared)
             return self._prompts.tokenize(generate, text, longest=PIECE)
         except BadRequest:
             return []

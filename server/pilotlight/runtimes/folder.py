@@ -52,6 +52,10 @@ class Folder:
         """It marks structure and stands for no text."""
         return bool(self._added.get(token, {}).get("special"))
 
+    def control_text(self, token: int) -> str:
+        """What becomes this control token where it stands in a text."""
+        return str(self._added[token]["content"])
+
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids; text of special tokens becomes those tokens.
 

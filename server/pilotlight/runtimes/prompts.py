@@ -4,7 +4,7 @@ The same for every runtime that has a `Vocabulary`. Touches no sequence, so a th
 use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pilotlight.chat.template import ChatTemplate
@@ -91,9 +91,8 @@ class Prompts:
         """Nearly the tokens of the text: others where it was cut. Raises `ContextOverflow` early."""
         limit = self._limit(generate)
         tokens: list[int] = []
-        for num_cuts, start in enumerate(range(0, len(text), PIECE)):
+        for num_cuts, piece in enumerate(pieces(text)):
             is_first = not num_cuts
-            piece = text[start : start + PIECE]
             tokens += self._vocabulary.tokenize(piece, add_special=add_special and is_first)
             if len(tokens) - SLACK * (num_cuts + 1) > limit:
                 raise self._overflow(generate, f"more than {limit}")
@@ -125,6 +124,21 @@ class Prompts:
         self.transcripts.add(Transcript(prompt + sequence.answer, tuple(tokens)))
         return True
 
+    def remember_beginning(self, prepared: Prepared) -> None:
+        """Let other texts that begin as this prompt does find its tokens, up to the last control token.
+
+        A template may go on from there as it did not before: as one does that drops the reasoning of turns
+        that are over.
+        """
+        text, tokens = prepared.text, prepared.tokens
+        at = next((i for i in reversed(range(len(tokens))) if self._vocabulary.is_control(tokens[i])), 0)
+        if text is None or not at:
+            return
+        behind = b"".join(self._vocabulary.piece(token) for token in tokens[at + 1 :])
+        end = self._vocabulary.control_text(tokens[at]) + behind.decode(errors="replace")
+        if text.endswith(end) and len(text) > len(end):
+            self.transcripts.add(Transcript(text.removesuffix(end), tuple(tokens[:at])))
+
     def _prompt_text(self, generate: Generate) -> str | None:
         prompt = generate.prompt
         if prompt.messages is None:
@@ -143,6 +157,17 @@ class Prompts:
                 raise BadRequest(
                     f"{param}: there is no token {token}; this model's are 0 to {last}", param=param
                 )
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The text, cut behind lines where it has any: no token of a chat's markup has a line's end inside."""
+    start = 0
+    while start < len(text):
+        end = start + PIECE
+        if end < len(text):
+            end = text.rfind("\n", start, end) + 1 or end
+        yield text[start:end]
+        start = end
 
 
 def _param(generate: Generate) -> str:

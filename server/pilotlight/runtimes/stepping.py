@@ -321,11 +321,15 @@ class RowRuntime:
 
     def _enter(self, sequence: RowSequence, shift: list[RowSequence]) -> bool:
         """Give it a row; False if it has to wait. What is paused is set aside for it, as far as need be."""
+        if any(other not in shift for other in self._memory.running):
+            # Those for whom it was too full may be among the paused.
+            self._is_full = False
         while True:
             sharing = [other for other in self._memory.running if other.keeps] if sequence.keeps else []
             # The last token of a prompt always is computed anew, for the logits.
             source = self._memory.find(sequence.tokens[:-1], sharing) if sequence.keeps else Source()
-            if is_worth_waiting(sequence, [other for other in sharing if other in shift], source.shared):
+            computing = [other for other in sharing if other in shift] if self._decoder.can_cut else []
+            if is_worth_waiting(sequence, computing, source.shared):
                 return False
             if self._find_room(sequence, source):
                 return True

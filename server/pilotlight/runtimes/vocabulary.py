@@ -24,6 +24,9 @@ class Vocabulary(Protocol):
     def is_control(self, token: int) -> bool:
         """It marks structure (a turn's end, a role) and stands for no text."""
 
+    def control_text(self, token: int) -> str:
+        """What becomes this control token where it stands in a text."""
+
     def tokenize(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids; text of special tokens becomes those tokens."""
 

@@ -146,6 +146,8 @@ class Llama:
             return False
         if not self._memory or lib.llama_model_has_encoder(self._model):
             raise LoadError("this is no text generation model: it has no decoder memory")
+        if self._is_embedding:
+            raise LoadError("this is no text generation model: each of its tokens sees those that follow")
         self.batch = Batch(lib, largest_batch)
         return True
 
@@ -169,6 +171,12 @@ class Llama:
         if said.isdecimal():
             return int(said)
         return int(lib.llama_model_n_embd(model)) // max(1, int(lib.llama_model_n_head(model)))
+
+    @property
+    def _is_embedding(self) -> bool:
+        """Made for vectors of whole texts, with a memory all the same."""
+        architecture = self._metadata("general.architecture")
+        return architecture == "llama-embed" or self._metadata(f"{architecture}.attention.causal") == "false"
 
     def _metadata(self, key: str) -> str:
         """A value of the file's header as text; "" if there is none."""

@@ -47,13 +47,15 @@ class LlamaVocabulary:
     def _read_special_text(self, name: str) -> str:
         """Text of the `bos` or `eos` token, "" if the vocabulary has none."""
         token = getattr(self._lib, f"llama_vocab_{name}")(self._vocab)
-        if token < 0:
-            return ""
-        return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
+        return "" if token < 0 else self.control_text(token)
 
     def is_control(self, token: int) -> bool:
         """It marks structure (a turn's end, a role) and stands for no text."""
         return bool(self._lib.llama_vocab_is_control(self._vocab, token))
+
+    def control_text(self, token: int) -> str:
+        """What becomes this control token where it stands in a text."""
+        return str(self._lib.llama_vocab_get_text(self._vocab, token).decode(errors="replace"))
 
     def filler(self) -> int:
         """A token every vocabulary has, to compute where it does not matter which."""

@@ -37,7 +37,7 @@ class Network:
     is_interruptible = False
     largest_interruptible = 0
     can_cut = True
-    version = version("mlx")
+    version = f"{version('mlx')}, mlx-lm {version('mlx-lm')}"
 
     def __init__(
         self, checkpoint: Checkpoint, progress: Callable[[float], None], kv_bits: int | None = None
@@ -65,13 +65,17 @@ class Network:
         self.clear(0)
 
     def open(self, *, num_rows: int, context: int) -> None:
-        """Rows are made when they are needed."""
-        self._is_one_by_one = num_rows > 1 and not self.has_rows_side_by_side()
+        """Rows are made when they are needed. Raises `LoadError`."""
+        try:
+            self._is_one_by_one = num_rows > 1 and not self.has_rows_side_by_side()
+        except DecodeError as exc:
+            raise LoadError(f"a prompt cannot be computed: {exc}") from exc
 
     def has_rows_side_by_side(self) -> bool:
         """Two rows of different lengths come to the same together and each by itself.
 
         Not every architecture of mlx-lm can apply a mask to each row: gemma2 fails, or sees what it must not.
+        Raises `DecodeError` if it computes no prompt at all.
         """
         tokens = [number % self.num_vocab for number in range(PROBE_TOKENS)]
         alone = np.concatenate([self.compute(0, [tokens[:1]], [0]), self.compute(1, [tokens], [0])])
