@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from gguf_factory import write_tiny_gguf
 from serving import Daemon, serving, table
@@ -16,6 +17,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Some build machines set it, and then each of a thousand processes compiles our modules again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# Who reaches the registries through a proxy does not reach our daemons through it.
+for name in ("NO_PROXY", "no_proxy"):
+    os.environ[name] = ",".join(filter(None, (os.environ.get(name), "127.0.0.1", "localhost")))
+
+# Times tell nothing on a busy machine, and no files are left behind.
+settings.register_profile("quiet", deadline=None, database=None)
+settings.load_profile("quiet")
 
 
 @pytest.fixture(scope="session")

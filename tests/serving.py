@@ -32,6 +32,11 @@ NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 """The environment of a process whose files cannot grow: of a compiled module Python would keep the half that
 it could write, and no process could import that any more."""
 
+PERSONAL = ("PILOTLIGHT_", "HF_", "HUGGINGFACE_", "OLLAMA_")
+"""How the variables begin that say what the person who runs the tests has."""
+
+NOWHERE = "/nonexistent"
+
 END_S = 20
 """For a process to end or a condition to come true on a busy machine."""
 
@@ -63,6 +68,8 @@ class Daemon:
         self.url = ""
         self.ready_line = ""
         self._mark = uuid.uuid4().hex
+        self._is_expected = False
+        """That it has ended."""
         self._log = folder / "daemon.log"
         config = folder / "models.toml"
         config.write_text(models)
@@ -162,8 +169,15 @@ class Daemon:
     def ended(self) -> int:
         """Wait for the exit code; nothing that it started may be left."""
         code = self.process.wait(END_S)
+        self._is_expected = True
         assert not self.processes(), f"left behind; the daemon's log:\n{self.log}"
         return code
+
+    def kill(self) -> None:
+        """As the kernel does it when memory is out. What it started may live on for a moment."""
+        self.signal(signal.SIGKILL)
+        assert self.process.wait(END_S) == -signal.SIGKILL
+        self._is_expected = True
 
     def stop(self) -> str:
         """Ask it to end, which must succeed; returns what it printed after the ready line."""
@@ -172,12 +186,14 @@ class Daemon:
         return self._stdout.read()
 
     def close(self) -> None:
-        """Stop it if it runs; whatever happens, leave no process."""
+        """Stop it if it runs; whatever happens, leave no process. It must not have ended by itself."""
         try:
             if self.process.poll() is None:
                 self.stop()
             else:
-                self.ended()
+                is_expected = self._is_expected
+                code = self.ended()
+                assert is_expected, f"it has ended, with {code}; the daemon's log:\n{self.log}"
         finally:
             for process in self.processes():
                 process.kill()
@@ -214,9 +230,10 @@ def serving(folder: Path, *arguments: str, **settings: Any) -> Iterator[Daemon]:
 
 
 def clean_environ() -> dict[str, str]:
-    """Ours without the settings of the person who runs the tests, and without their models."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PILOTLIGHT_")}
+    """Ours without the settings of the person who runs the tests, and without their models and battery."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(PERSONAL)}
     ours |= {"PILOTLIGHT_STORES": ",", "PILOTLIGHT_MODEL_DIRS": ","}
+    ours |= {"PILOTLIGHT_POWER_ROOT": NOWHERE, "DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={NOWHERE}"}
     # On a machine that is busy with other tests, what makes way for others may wait for ever, and threads
     # that wait for each other at every layer are much slower than one.
     return ours | {"PILOTLIGHT_POLICY_BACKGROUND_PRIORITY": "normal", "PILOTLIGHT_THREADS": "1"}

@@ -13,6 +13,9 @@ from resolving import resolve
 
 KEY = "sk-0123456789abcdef"
 
+TOO_LONG = "x" * 300
+"""No system looks for such a name, for root neither; it stands for what may not be looked into."""
+
 
 def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> None:
     """Each source overrides the one before it, key by key."""
@@ -149,6 +152,13 @@ def test_a_missing_config_file_is_an_error(tmp_path: Path) -> None:
     """Whoever names a file wants that file."""
     with pytest.raises(ConfigError, match=r"none\.toml: cannot read"):
         Config.resolve(config_file=tmp_path / "none.toml", environ={})
+
+
+def test_a_config_folder_out_of_reach_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set there would be missed in silence."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / TOO_LONG))
+    with pytest.raises(ConfigError, match=r"models\.toml cannot be used: File name too long"):
+        Config.resolve(environ={})
 
 
 def test_pilotlight_config_names_the_file(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Models: those of the configuration, named on the command line, and pulled."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -217,6 +218,14 @@ def test_pilotlight_model_is_a_search_path_of_models(tmp_path: Path) -> None:
     assert resolve(tmp_path, env={"PILOTLIGHT_MODEL": "pilot"}, model=(flag,)).preload == ("m",)
 
 
+@pytest.mark.parametrize("name", ["caf\udce9.gguf", ".gguf"])
+def test_a_file_whose_name_no_model_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    """Bytes that are no text, or nothing."""
+    with pytest.raises(ConfigError, match="has no name that a model can have") as refused:
+        model_at(resolve(tmp_path), name.removesuffix(".gguf"), tmp_path / name)
+    assert refused.value.message.encode()
+
+
 def test_pulled_models_are_served_without_a_table(tmp_path: Path) -> None:
     """After the others; the short name is for the first, and for no other model."""
     put(tmp_path, "a/tiny-GGUF:Q8_0", "b/tiny-GGUF:Q8_0", "c/taken")
@@ -265,6 +274,18 @@ def test_a_path_that_cannot_be_looked_at_harms_no_other_model(tmp_path: Path) ->
     path = "x" * 300 + ".gguf"
     (model,) = models(resolve(tmp_path, f"[server]\nbuiltin = false\n[[model]]\nname = 'm'\npath = '{path}'"))
     assert (model.runtime, model.created, model.bytes_disk) == ("llamacpp", 0, 0)
+
+
+def test_a_store_out_of_reach_is_an_error_of_one_line(tmp_path: Path) -> None:
+    """Now, and also when it comes to that while the daemon runs."""
+    config = resolve(tmp_path)
+    out_of_reach = str(tmp_path / ("x" * 300))
+    with pytest.raises(ConfigError, match="xxx cannot be used: File name too long"):
+        resolve(tmp_path, env={"PILOTLIGHT_STORE_DIR": out_of_reach})
+    moved = replace(config, server=config.server.model_copy(update={"store_dir": Path(out_of_reach)}))
+    for look in (models, unpulled):
+        with pytest.raises(ConfigError, match="cannot be used"):
+            look(moved)
 
 
 def test_a_pulled_model_can_be_chosen(tmp_path: Path) -> None:

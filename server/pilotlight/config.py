@@ -5,7 +5,8 @@ file, key and the nearest valid name. Knows what settings mean, not how anything
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -14,6 +15,7 @@ from typing import Any
 
 import platformdirs
 from msgspec.structs import replace
+from pydantic import ValidationError
 
 from pilotlight import sources
 from pilotlight.core import Model, RequestClass
@@ -22,7 +24,7 @@ from pilotlight.loading import changed, loading
 from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import keep_alive, memory
 from pilotlight.registry.budget import Amount
-from pilotlight.registry.description import EFFICIENT
+from pilotlight.registry.description import EFFICIENT, written
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place, places
@@ -98,8 +100,8 @@ class Config:
     ) -> "Config":
         """Read every source once. `flags` are settings by key (None: not given), and `model`, a sequence.
 
-        Raises `ConfigError` for anything unknown or wrong, but not for a model that is not there: the command
-        may be the one that gets it, see `check_preload`.
+        Raises `ConfigError` for anything unknown, wrong or out of reach, but not for a model that is not
+        there: the command may be the one that gets it, see `check_preload`.
         """
         environ = os.environ if environ is None else environ
         given = {key: value for key, value in (flags or {}).items() if value not in (None, ())}
@@ -108,7 +110,7 @@ class Config:
         document = sources.load(Document, file, environ, given)
         found_in = places(document.catalog.stores, document.catalog.model_dirs, environ, Path.home())
         known = _with_builtin(document)
-        pulled = _pulled(known, Store(document.server.store_dir).models())
+        pulled = _pulled(known, _stored(document.server.store_dir))
         named = {name: entry for entry in (*known, *pulled) for name in (entry.name, *entry.aliases)}
         picks = {value: _pick(value, named, found_in) for value in chosen if value}
         picked = [entry for entry in picks.values() if entry is not None]
@@ -139,9 +141,9 @@ class Config:
 def models(config: Config) -> list[Model]:
     """The models to serve, also those pulled by now, with the limits they did not set themselves.
 
-    Raises `ConfigError` for a setting that a model's runtime cannot honour.
+    Raises `ConfigError` for a setting that a model's runtime cannot honour, and for a store out of reach.
     """
-    stored = Store(config.server.store_dir).models()
+    stored = _stored(config.server.store_dir)
     paths = {one.name: one.path for one in stored}
     entries = [*config.models, *_pulled(config.models, stored)]
     found = [(entry, entry.path or paths.get(entry.name)) for entry in entries]
@@ -149,8 +151,11 @@ def models(config: Config) -> list[Model]:
 
 
 def unpulled(config: Config) -> list[str]:
-    """The names and aliases of models whose source is configured, and which were never pulled."""
-    there = {one.name for one in Store(config.server.store_dir).models()}
+    """The names and aliases of models whose source is configured, and which were never pulled.
+
+    Raises `ConfigError` for a store out of reach.
+    """
+    there = {one.name for one in _stored(config.server.store_dir)}
     missing = [entry for entry in config.models if entry.path is None and entry.name not in there]
     return [name for entry in missing for name in (entry.name, *entry.aliases)]
 
@@ -166,7 +171,7 @@ def check_preload(config: Config) -> None:
 def model_at(config: Config, name: str, path: Path) -> Model:
     """A model that lies at this path, with the settings that the configuration has for its name."""
     entry = next((entry for entry in config.models if entry.name == name), None)
-    return _model(entry or ModelSettings(name=name, path=path), path, config)
+    return _model(entry or _unlisted(name, path), path, config)
 
 
 def found_model(found: Found, name: str, config: Config) -> Model:
@@ -188,7 +193,26 @@ def user_file() -> Path:
 def _find_file(chosen: Path | str | None) -> Path:
     if chosen:
         return absolute(Path(chosen))
-    return user_file() if user_file().is_file() else reference()
+    file = user_file()
+    with _in_reach(file), suppress(FileNotFoundError, NotADirectoryError):
+        file.stat()  # `is_file` would say of some errors, in later Pythons of all, that there is none
+        return file
+    return reference()
+
+
+def _stored(store_dir: Path) -> list[Stored]:
+    """What was pulled."""
+    with _in_reach(store_dir):
+        return Store(store_dir).models()
+
+
+@contextmanager
+def _in_reach(path: Path) -> Iterator[None]:
+    """Raises `ConfigError` for whatever the system does not let us see there."""
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigError(f"{written(path)} cannot be used: {exc.strerror or exc}") from exc
 
 
 def _with_builtin(document: Document) -> list[ModelSettings]:
@@ -226,10 +250,21 @@ def _pick(
         return named[value]
     path = absolute(Path(value))
     if os.path.exists(path):
-        entry = ModelSettings(name=path.name.removesuffix(".gguf"), path=path)
+        entry = _unlisted(path.name.removesuffix(".gguf"), path)
         known = named.get(entry.name)
         return known if known is not None and known.path == path else entry
     return _look(value, found_in)
+
+
+def _unlisted(name: str, path: Path) -> ModelSettings:
+    """The entry of a file or folder that has no table. Raises `ConfigError` if no model can have its name."""
+    try:
+        return ModelSettings(name=name, path=path)
+    except ValidationError as exc:
+        raise ConfigError(
+            f"{written(path)} has no name that a model can have; give it one in a [[model]] table, "
+            "or by a link to it"
+        ) from exc
 
 
 def _check_small(config: Config, entries: list[ModelSettings]) -> None:

@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from enum import IntEnum
 from functools import partial
@@ -80,6 +81,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT)
 SIGNALS = ENDING if sys.platform == "win32" else (*ENDING, signal.SIGHUP)
 
 NOT_RELOADED = "not_reloaded"
+
+LEAVE_S = 10.0
+"""Once all workers have ended, nothing that is left to do takes so long."""
 
 
 class ExitCode(IntEnum):
@@ -274,12 +278,15 @@ class Daemon:
             for name in self.config.preload:
                 tasks.start_soon(self._preload, name)
             self._announce()
+            code = ExitCode.FAILED
             try:
                 await self._server.serve(sockets=[self._sock])
+                code = ExitCode.STOPPED
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._loop.stop_workers()
                 self._discovery.remove()
+                _leave_within(LEAVE_S, code)
             tasks.cancel_scope.cancel()
 
     def _supply_changed(self) -> None:
@@ -295,16 +302,22 @@ class Daemon:
         try:
             await self._loop.load(model)
         except Error as error:
-            self.notices.raise_(f"not_loaded_{model}", Severity.ERROR, error.message)
+            if self.catalog.known(model) is not None:  # else nothing would ever clear the notice
+                self.notices.raise_(f"not_loaded_{model}", Severity.ERROR, error.message)
 
     def _announce(self) -> None:
         """Say where we are. The socket listens already: who connects now is served in a moment."""
         url = url_of(self._sock)
-        self._discovery.write(url)
+        try:
+            self._discovery.write(url)
+        except OSError as exc:
+            text = f"this daemon cannot be found by its state directory: {exc.strerror or exc}"
+            self.notices.raise_("not_announced", Severity.WARNING, text)
         self.is_ready = True
         print(f"pilotlight {__version__} ready at {url}", flush=True)
 
     async def _receive_signals(self, tasks: TaskGroup, *, task_status: TaskStatus[None]) -> None:
+        is_draining = False
         with anyio.open_signal_receiver(*SIGNALS) as signals:
             task_status.started()
             async for number in signals:
@@ -312,9 +325,11 @@ class Daemon:
                 if number not in ENDING and not self._terminal.is_gone:
                     tasks.start_soon(self._reload_or_tell)
                     continue
+                if number not in ENDING and is_draining:
+                    continue  # the end of a terminal is told by its shell and by the system
                 if not self.is_ready:
                     self._force()
-                self.is_ready = False
+                self.is_ready, is_draining = False, True
                 tasks.start_soon(self._drain)
 
     async def _reload_or_tell(self) -> None:
@@ -327,6 +342,8 @@ class Daemon:
 
     async def _drain(self) -> None:
         """Cancelled once everything in flight has finished."""
+        # First: who has our port next must not be taken for us, and sent the key.
+        self._discovery.remove()
         self._loop.shut_down()
         self.gate.close()
         self.pulls.stop()
@@ -359,6 +376,21 @@ def _is_terminal() -> bool:
         return os.isatty(0)
     except OSError:
         return False
+
+
+def _leave_within(seconds: float, code: ExitCode) -> None:
+    """End the process then if it has not ended by itself: it would wait for ever for a thread that hangs, as
+    one does that reads from a disk which does not answer."""
+    leaving = threading.Timer(seconds, _leave, [code])
+    leaving.daemon = True
+    leaving.start()
+
+
+def _leave(code: ExitCode) -> None:
+    log.error("a thread that hangs is left behind")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

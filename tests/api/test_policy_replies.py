@@ -86,6 +86,26 @@ async def test_a_small_model_that_is_not_here_leaves_the_rest_of_the_rule(
     assert answer.headers["x-policy-action"] == "reasoning=false;max_tokens=256;keep_alive=60"
 
 
+class Counted(Finder):
+    """How often somebody looked into the stores."""
+
+    num_looks = 0
+
+    def complete(self, configured: tuple[Model, ...]) -> tuple[Model, ...]:
+        self.num_looks += 1
+        return configured
+
+
+async def test_nobody_looks_for_a_small_model_that_was_never_pulled(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """At every request of the large one."""
+    finder = Counted()
+    service.catalog = Catalog([replace(MODELS[1], small="far")], finder, unpulled=["far"])
+    assert (await client.post(PATH, json=BODY)).status_code == 200
+    assert finder.num_looks == 0
+
+
 async def test_threads_are_told_of_the_model_that_answers(
     service: FakeService, client: httpx.AsyncClient
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fake_daemon import FakeDaemon, serving
 
 from prepared import Prepared
+from serving import PERSONAL
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,11 +27,11 @@ def daemon() -> Iterator[FakeDaemon]:
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """No settings and no daemon of the person who runs the tests; port 1 is nobody's."""
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PILOTLIGHT_", "XDG_"))
-    }
+    clean = {name: value for name, value in os.environ.items() if not name.startswith((*PERSONAL, "XDG_"))}
     return clean | {
         "HOME": str(tmp_path),
+        # Else the models of a service that runs here are found, too.
+        "OLLAMA_MODELS": str(tmp_path / ".ollama" / "models"),
         "PILOTLIGHT_STATE_DIR": str(tmp_path / "state"),
         "PILOTLIGHT_PORT": "1",
         "TERM": "dumb",

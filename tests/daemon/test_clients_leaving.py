@@ -8,6 +8,7 @@ import anyio
 import httpx
 import pytest
 
+from gguf_factory import write_tiny_gguf
 from serving import Daemon, chat, echo, table, until
 
 Serve = Callable[..., Daemon]
@@ -21,10 +22,16 @@ def is_idle(daemon: Daemon, model: str) -> bool:
     return (status["active"], status["queued"]) == (0, 0)
 
 
+def is_counted(daemon: Daemon, model: str) -> bool:
+    """The worker has said what it holds since the last request ended."""
+    _, _, since = daemon.log.rpartition("endpoint=/v1/chat/completions")
+    return f'event="worker counted" model={model} ' in since
+
+
 def faults(daemon: Daemon, model: str) -> list[str]:
-    """What the worker's own count says, which it gives whenever its last request has ended."""
-    for _ in range(2):  # the second answer comes after the count that the first one's end asked for
-        assert daemon.post(model, max_tokens=1).status_code == 200
+    """What the worker's own count says, which it gives once nothing runs and nobody asks."""
+    until(lambda: is_idle(daemon, model))
+    until(lambda: is_counted(daemon, model))
     return [notice["text"] for code, notice in daemon.notices().items() if code.startswith("worker_fault")]
 
 
@@ -84,11 +91,11 @@ async def visit_all(daemon: Daemon) -> None:
 
 def test_many_who_leave_at_random_moments_leave_nothing_behind(serve: Serve, tiny_gguf: Path) -> None:
     """No sequence, no place in the queue, no token of the memory: the worker's own check finds nothing."""
-    daemon = serve(models="[server]\nqueue = 200\n" + table("tiny", tiny_gguf, context=8192))
+    models = "[server]\nqueue = 200\n" + table("tiny", tiny_gguf, context=8192)
+    daemon = serve("--log-level", "debug", models=models)
     assert daemon.post("tiny", max_tokens=1).status_code == 200
     worker = daemon.worker("tiny")
     anyio.run(visit_all, daemon)
-    until(lambda: is_idle(daemon, "tiny"))
     assert faults(daemon, "tiny") == []
     assert 'status="499"' in daemon.get("/metrics").text
     assert worker.is_running()
@@ -96,20 +103,30 @@ def test_many_who_leave_at_random_moments_leave_nothing_behind(serve: Serve, tin
 
 def test_who_leaves_a_stream_is_not_computed_for(serve: Serve, tmp_path: Path) -> None:
     """Its sequence is free at once, long before it would have ended."""
-    daemon = serve(models=echo(tmp_path, "slow", tokens_per_s=20))
+    daemon = serve("--log-level", "debug", models=echo(tmp_path, "slow", tokens_per_s=20))
     with daemon.stream("slow", max_tokens=100_000) as stream:
         next(stream)
-    until(lambda: is_idle(daemon, "slow"))
     assert faults(daemon, "slow") == []
+
+
+def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(serve: Serve, tmp_path: Path) -> None:
+    """No text ever comes of it: a batch of this model takes a good part of a second, and there are many."""
+    large = write_tiny_gguf(tmp_path / "large.gguf", width=512, layers=8, context=16384)
+    daemon = serve("--log-level", "debug", models=table("large", large, context=16384, threads=1))
+    assert daemon.post("large", max_tokens=1).status_code == 200
+    long = [{"role": "user", "content": "long " * 2000}]
+    with daemon.stream("large", messages=long, max_tokens=5000):  # begins when the worker has admitted it
+        assert daemon.model("large")["active"]
+    assert faults(daemon, "large") == []
+    assert 'pilotlight_tokens_total{kind="completion",model="large"} 1.0' in daemon.get("/metrics").text
 
 
 def test_who_leaves_before_a_whole_answer_is_not_computed_for(serve: Serve, tmp_path: Path) -> None:
     """The same without a stream, where the server has to watch for it by itself."""
-    daemon = serve(models=echo(tmp_path, "slow", tokens_per_s=20))
+    daemon = serve("--log-level", "debug", models=echo(tmp_path, "slow", tokens_per_s=20))
     assert daemon.post("slow", max_tokens=1).status_code == 200
     with pytest.raises(httpx.ReadTimeout):
         daemon.post("slow", max_tokens=100_000, patience_s=0.3)
-    until(lambda: is_idle(daemon, "slow"))
     assert faults(daemon, "slow") == []
 
 

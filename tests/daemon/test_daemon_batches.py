@@ -1,7 +1,6 @@
 """Batches in a real daemon: killed in the middle, stopped, short of disk, and over HTTP."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -90,8 +89,7 @@ def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: P
 def kill_at(daemon: Daemon, batch_id: str, num_answered: int) -> None:
     """When so many lines have their answer."""
     until(lambda: answered(daemon, batch_id) >= num_answered, within_s=50)
-    daemon.signal(signal.SIGKILL)
-    daemon.process.wait(END_S)
+    daemon.kill()
 
 
 @pytest.mark.timeout(180)  # three daemons and as many loads

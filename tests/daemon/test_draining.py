@@ -9,11 +9,38 @@ from pathlib import Path
 import httpx
 import pytest
 
-from serving import END_S, Daemon, echo, text_of, until
+from serving import END_S, PROGRAM, Daemon, echo, text_of, until
 
 Serve = Callable[..., Daemon]
 
 STOPPING = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+
+
+FAILING = """
+from pilotlight.daemon import Daemon
+
+async def fail(self):
+    raise ZeroDivisionError("a bug of ours")
+
+Daemon._drain = fail
+"""
+
+
+def hanging(function: str) -> str:
+    """A daemon in which this function never returns, and that soon gives up waiting."""
+    module, _, name = function.rpartition(".")
+    return f"""
+import pkgutil, sys, threading
+from pilotlight import daemon
+
+def hang(*_):
+    print("{name} hangs from now on", file=sys.stderr, flush=True)
+    threading.Event().wait()
+
+setattr(pkgutil.resolve_name("{module}"), "{name}", hang)
+daemon.LEAVE_S = 0.5
+{PROGRAM}
+"""
 
 
 def is_refused(daemon: Daemon) -> bool:
@@ -69,6 +96,18 @@ def test_new_requests_are_refused_while_it_drains(serve: Serve, tmp_path: Path) 
     assert daemon.ended() == 0
 
 
+def test_nobody_is_led_to_it_while_it_drains(serve: Serve, tmp_path: Path) -> None:
+    """Its port is free by then: who has it next would be sent our key."""
+    daemon = serve(models=echo(tmp_path, "slow", tokens_per_s=20))
+    with daemon.stream("slow", max_tokens=30) as stream:
+        next(stream)
+        daemon.signal(signal.SIGTERM)
+        until(lambda: is_refused(daemon))
+        assert not (daemon.state_dir / "daemon.json").exists()
+        assert list(stream)[-1] == {"done": True}
+    assert daemon.ended() == 0
+
+
 def test_who_still_waits_is_told_so(serve: Serve, tmp_path: Path) -> None:
     """A 503 at once, not a place in a queue that nobody serves; nobody knows when there is another daemon."""
     daemon = serve(models=echo(tmp_path, "slow", parallel=1, tokens_per_s=20))
@@ -104,10 +143,11 @@ def test_a_second_signal_ends_it_at_once(serve: Serve, tmp_path: Path) -> None:
         daemon.signal(signal.SIGTERM)
         until(lambda: "signal received" in daemon.log)
         daemon.signal(signal.SIGTERM)
-        assert daemon.process.wait(END_S) == 4
+        daemon.process.wait(END_S)
         with pytest.raises(httpx.RemoteProtocolError):
             list(stream)
     until(lambda: not daemon.processes())
+    assert daemon.ended() == 4
     assert not (daemon.state_dir / "daemon.json").exists()
 
 
@@ -120,6 +160,28 @@ def test_a_load_in_progress_does_not_hold_it_up(serve: Serve, tmp_path: Path) ->
         daemon.signal(signal.SIGTERM)
         assert waiting.result().status_code == 503
     assert daemon.ended() == 0
+
+
+def test_a_look_at_a_file_that_hangs_does_not_hold_it_up(serve: Serve, tmp_path: Path) -> None:
+    """A disk may be gone: who waits for it is told, and the process ends without the thread."""
+    daemon = serve(models=echo(tmp_path), program=hanging("pilotlight.registry.costs.Costs.estimate"))
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(daemon.post, "echo") for _ in range(2)]
+        until(lambda: "hangs from now on" in daemon.log)
+        daemon.signal(signal.SIGTERM)
+        answers = [one.result() for one in waiting]
+    assert {(one.status_code, one.json()["error"]["code"]) for one in answers} == {(503, "shutting_down")}
+    assert daemon.ended() == 0
+
+
+@pytest.mark.parametrize(("fault", "code"), [("", 0), (FAILING, 1)], ids=["stopped", "failed"])
+def test_a_thread_that_hangs_does_not_hold_it_up(serve: Serve, fault: str, code: int) -> None:
+    """Nor does it change the exit code."""
+    daemon = serve(program=fault + hanging("pilotlight.daemon.tidy"))
+    until(lambda: "hangs from now on" in daemon.log)
+    daemon.signal(signal.SIGTERM)
+    assert daemon.ended() == code
+    assert "a thread that hangs is left behind" in daemon.log
 
 
 def test_a_worker_that_does_not_react_is_killed(serve: Serve, tmp_path: Path) -> None:

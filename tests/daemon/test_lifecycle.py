@@ -44,6 +44,14 @@ def test_the_discovery_file_tells_where_it_is(serve: Serve) -> None:
     assert not file.exists()
 
 
+def test_where_it_is_may_be_told_to_nobody(serve: Serve, tmp_path: Path) -> None:
+    """With a disk that is full or read-only it serves all the same, and says so."""
+    (tmp_path / "state" / "daemon.json").mkdir(parents=True)
+    daemon = serve()
+    assert "cannot be found by its state directory" in daemon.notices()["not_announced"]["text"]
+    daemon.stop()
+
+
 def test_a_start_without_models_loads_nothing(serve: Serve) -> None:
     """Until somebody asks, the daemon is alone."""
     daemon = serve()

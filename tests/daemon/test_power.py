@@ -38,7 +38,7 @@ def test_it_is_read_anew_while_answers_are_generated(serve: Callable[..., Daemon
     """Nobody asks but for an answer, and the change is in the metrics all the same."""
     root = tmp_path / "machine"
     write(root, AC_type="Mains", AC_online="1")
-    environ = {"PILOTLIGHT_POWER__ROOT": str(root)}
+    environ = {"PILOTLIGHT_POWER_ROOT": str(root)}
     daemon = serve(models=echo(tmp_path, tokens_per_s=20), environ=environ)
     with daemon.stream("echo", max_tokens=1000) as stream:
         assert next(stream)

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resolving import put
-from serving import PROGRAM, Daemon, clean_environ, echo, text_of, until
+from serving import NO_TLS, PROGRAM, Daemon, chat, clean_environ, echo, text_of, until
 
 Serve = Callable[..., Daemon]
 
@@ -80,6 +80,7 @@ def test_what_runs_is_not_disturbed(serve: Serve, tmp_path: Path) -> None:
             "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'\nthreads = 1",
             "threads is not supported by mlx",
         ),
+        (f"[server]\nstore_dir = '{'x' * 300}'", "xxx cannot be used: File name too long"),
         ("[[model]]\nname = 'm'\npath = 'm'\n[[model]]\nname = 'm'\npath = 'x'", "two models are named 'm'"),
     ],
 )
@@ -111,6 +112,17 @@ def test_a_model_of_the_command_line_stays_though_its_file_is_away(serve: Serve,
     assert response.status_code == 400
     assert "away.gguf: no such file" in response.json()["error"]["message"]
     assert daemon.model("away")["id"] == "away"
+
+
+def test_a_load_at_start_of_a_model_that_is_removed_leaves_no_notice(serve: Serve, tmp_path: Path) -> None:
+    """It was broken off because nobody wants the model any more, and nothing would clear the notice."""
+    old = echo(tmp_path, "old", load_s=100) + 'aliases = ["it"]\n'
+    daemon = serve("--model", "it", models=old)
+    until(lambda: daemon.model("old")["state"] == "starting")
+    (tmp_path / "models.toml").write_text(echo(tmp_path, "new") + 'aliases = ["it"]\n')
+    assert said(daemon)["removed"] == ["old"]
+    until(lambda: [process.pid for process in daemon.processes()] == [daemon.pid])
+    assert "not_loaded_old" not in daemon.notices()
 
 
 def test_the_signal_does_what_the_request_does(serve: Serve, tmp_path: Path) -> None:
@@ -158,19 +170,22 @@ def test_what_waits_for_a_restart_is_told(serve: Serve, tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_closes_ends_the_daemon(tmp_path: Path) -> None:
-    """It sends the same signal, and nobody would be left to end a daemon that was started by hand."""
+    """It sends the same signal, and nobody would be left to end a daemon that was started by hand.
+
+    What it answers may end in any case: a second of these signals is no second wish.
+    """
     ours, theirs = pty.openpty()
     # The first terminal that the leader of a session opens is its own.
     program = f"import os; os.close(os.open({os.ttyname(theirs)!r}, os.O_RDWR)); {PROGRAM}"
-    (tmp_path / "models.toml").touch()
+    (tmp_path / "models.toml").write_text(echo(tmp_path, "slow", tokens_per_s=20))
     options = ["--port", "0", "--config", "models.toml", "--state-dir", "state"]
-    with (tmp_path / "log").open("wb") as log:
+    with (tmp_path / "log").open("wb") as log_file:
         process = subprocess.Popen(
             [sys.executable, "-c", program, "serve", *options],
             cwd=tmp_path,
             stdin=theirs,
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=log_file,
             env=clean_environ(),
             start_new_session=True,
             text=True,
@@ -178,10 +193,17 @@ def test_a_terminal_that_closes_ends_the_daemon(tmp_path: Path) -> None:
     try:
         os.close(theirs)
         assert process.stdout is not None
-        assert "ready at" in process.stdout.readline()
+        url = process.stdout.readline().partition("ready at ")[2].strip()
+        log = tmp_path / "log"
         process.send_signal(signal.SIGHUP)
-        until(lambda: "settings read again" in (tmp_path / "log").read_text())
-        os.close(ours)
+        until(lambda: "settings read again" in log.read_text())
+        asked = chat("slow", stream=True, max_tokens=100_000)
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json=asked, verify=NO_TLS) as answer:
+            next(answer.iter_lines())
+            os.close(ours)
+            until(lambda: log.read_text().count("signal received") == 2)
+            process.send_signal(signal.SIGHUP)  # as the shell in it does, besides the system
+            until(lambda: log.read_text().count("signal received") == 3)
         assert process.wait(20) == 0
     finally:
         process.kill()

@@ -26,7 +26,7 @@ Serve = Callable[..., Daemon]
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One that serves all."""
-    with serving(tmp_path_factory.mktemp("runtimes")) as daemon:
+    with serving(tmp_path_factory.mktemp("runtimes"), "--log-level", "debug") as daemon:
         yield daemon
 
 
@@ -40,6 +40,19 @@ def model(request: pytest.FixtureRequest) -> str:
 def is_idle(daemon: Daemon, model: str) -> bool:
     status = daemon.model(model)
     return (status["active"], status["queued"]) == (0, 0)
+
+
+def is_counted(daemon: Daemon, model: str) -> bool:
+    """The worker has said what it holds since the last request ended."""
+    _, _, since = daemon.log.rpartition("endpoint=/v1/chat/completions")
+    return f'event="worker counted" model={model} ' in since
+
+
+def faults(daemon: Daemon, model: str) -> list[str]:
+    """What the worker's own count says, which it gives once nothing runs and nobody asks."""
+    until(lambda: is_idle(daemon, model))
+    until(lambda: is_counted(daemon, model))
+    return [notice["text"] for code, notice in daemon.notices().items() if code == f"worker_fault_{model}"]
 
 
 def answer_of(response: Any) -> str:
@@ -106,15 +119,20 @@ def test_many_streams_run_side_by_side(daemon: Daemon, model: str) -> None:
     assert is_idle(daemon, model)
 
 
-@pytest.mark.parametrize("words", [1, 1500])
-def test_who_leaves_is_not_computed_for(daemon: Daemon, model: str, words: int) -> None:
-    """While the answer comes, or already while the prompt is read; the worker counts nothing left."""
-    long = [{"role": "user", "content": "word " * words}]
-    with daemon.stream(model, messages=long, **ENDLESS | {"max_tokens": 2048 - words - 100}) as stream:
+def test_who_leaves_an_answer_is_not_computed_for(daemon: Daemon, model: str) -> None:
+    """The worker counts nothing left."""
+    with daemon.stream(model, messages=QUESTION, **ENDLESS) as stream:
         next(stream)
-    until(lambda: is_idle(daemon, model))
+    assert faults(daemon, model) == []
+
+
+def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(daemon: Daemon, model: str) -> None:
+    """The stream begins when the worker has admitted the request, before it computes any of it."""
     assert daemon.post(model, max_tokens=1).status_code == 200
-    assert not [code for code in daemon.notices() if code.startswith("worker_fault")]
+    long = [{"role": "user", "content": "word " * 1500}]
+    with daemon.stream(model, messages=long, cache_prompt=False, ignore_eos=True, max_tokens=400):
+        assert daemon.model(model)["active"]
+    assert faults(daemon, model) == []
 
 
 def test_what_the_model_cannot_do_is_refused(daemon: Daemon, model: str) -> None:

@@ -1,8 +1,10 @@
 """The settings of the archive, in the words of a person."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from structlog.testing import capture_logs
 
 from pilotlight.registry.archive import archive_of, parse_bytes, tidy
 from pilotlight.runtimes.archive import folder
@@ -32,13 +34,21 @@ def test_it_lies_in_the_state_directory() -> None:
     assert (found.folder, found.max_bytes, found.max_age_s) == ("/state/conversations", 2**30, 43200.0)
 
 
-def test_a_folder_that_cannot_be_tidied_stops_nobody(tmp_path: Path) -> None:
-    """It is told in the log."""
+def test_what_an_archive_made_is_deleted_when_there_is_to_be_none(tmp_path: Path) -> None:
+    """All of it."""
     path = tmp_path / folder.NAME
     path.mkdir()
     (path / folder.name_of(b"k" * 32, b"")).touch()
-    path.chmod(0o500)
-    tidy(tmp_path, None)
-    path.chmod(0o700)
     tidy(tmp_path, None)
     assert not list(path.iterdir())
+
+
+def test_a_folder_that_cannot_be_tidied_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told in the log."""
+    # No mode of a folder refuses anything to root.
+    monkeypatch.setattr(folder, "clear", Mock(side_effect=PermissionError("not yours")))
+    with capture_logs() as logs:
+        tidy(tmp_path, None)
+    assert [(one["event"], one["error"]) for one in logs] == [
+        ("old conversations cannot be deleted", "not yours")
+    ]

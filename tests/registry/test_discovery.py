@@ -6,6 +6,9 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
 
 from pilotlight.registry.discovery import Discovery, holder
 
@@ -69,6 +72,17 @@ def test_a_daemon_that_lives_is_findable_again(tmp_path: Path) -> None:
     other.write("http://127.0.0.1:2")
     assert _urls(tmp_path) == ["http://127.0.0.1:2"]
     other.remove()
+    assert _urls(tmp_path) == ["http://127.0.0.1:1"]
+
+
+def test_an_entry_that_cannot_be_removed_stops_no_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is gone in a moment, and nobody believes it then."""
+    discovery = Discovery(tmp_path)
+    discovery.write("http://127.0.0.1:1")
+    monkeypatch.setattr(Path, "unlink", Mock(side_effect=OSError("read-only")))
+    discovery.remove()
     assert _urls(tmp_path) == ["http://127.0.0.1:1"]
 
 

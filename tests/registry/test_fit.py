@@ -1,6 +1,7 @@
 """Whether models fit, and what is said about it."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,13 @@ def test_a_header_is_judged_like_the_whole_file(tmp_path: Path, tiny_gguf: Path)
     head = judge(subject(Model("x", tmp_path / "head.gguf"), "full"), LAPTOP)
     whole = judge(subject(Model("x", tiny_gguf), "full"), LAPTOP)
     assert head.rows == whole.rows
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    """It would never answer."""
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(HeaderError, match="it is a pipe, a socket or a device, and no file"):
+        subject(Model("x", tmp_path / "pipe.gguf"), "full")
 
 
 def test_files_of_a_repository_differ_in_their_size_alone() -> None:

@@ -1,6 +1,7 @@
 """Headers of GGUF files: what is read of good ones, and that bad ones are refused."""
 
 import io
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -154,6 +155,15 @@ def test_weights_beyond_the_end_of_the_file_are_refused(tmp_path: Path) -> None:
     path.write_bytes(GOOD + bytes(100))
     with pytest.raises(HeaderError, match=r"short.gguf: the file has \d+ bytes, and its tensors end at"):
         read_model(path)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would never answer; a folder is the system's to tell."""
+    os.mkfifo(tmp_path / "pipe.gguf")
+    with pytest.raises(HeaderError, match=r"pipe.gguf: it is a pipe, a socket or a device, and no file"):
+        read_model(tmp_path / "pipe.gguf")
+    with pytest.raises(IsADirectoryError):
+        read_model(tmp_path)
 
 
 def whole(raw: bytes) -> bytes:

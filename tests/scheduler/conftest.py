@@ -4,13 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import anyio
 import pytest
-from hypothesis import settings
 from loop_bench import Bench
 from stage import Stage
-
-# Times tell nothing on a busy machine, and no files are left behind.
-settings.register_profile("quiet", deadline=None, database=None)
-settings.load_profile("quiet")
 
 
 @pytest.fixture

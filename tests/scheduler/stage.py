@@ -85,6 +85,10 @@ def unload(model: str) -> Event:
     return lambda stage: stage.scheduler.on_unload(model)
 
 
+def change(model: str) -> Event:
+    return lambda stage: stage.scheduler.on_change(model)
+
+
 def press(level: Level) -> Event:
     return lambda stage: stage.scheduler.on_pressure(level)
 

@@ -54,3 +54,27 @@ async def test_models_do_not_wait_for_each_other() -> None:
         assert desk.asked == ["2"]
         desk.may_end.set()
     assert desk.asked == ["2", "1"]
+
+
+async def test_once_it_is_closed_nobody_waits_for_a_look() -> None:
+    """Each is asked for once, in their order, also when the look ends after all."""
+    desk = Desk()
+    async with anyio.create_task_group() as tasks:
+        for number in ("1", "2"):
+            desk.arrivals.add(model("a"), request(number), tasks)
+        await settle()
+        desk.arrivals.close()
+        desk.arrivals.add(model("a"), request("3"), tasks)
+        desk.arrivals.add(model("b"), request("4", model="b"), tasks)
+        assert desk.asked == ["1", "2", "3", "4"]
+        desk.may_end.set()
+    assert (desk.looked, desk.asked) == (["a"], ["1", "2", "3", "4"])
+
+
+async def test_one_that_came_just_before_the_close_is_asked_for_once() -> None:
+    """The task that was to look has not begun."""
+    desk = Desk()
+    async with anyio.create_task_group() as tasks:
+        desk.arrivals.add(model("a"), request("1"), tasks)
+        desk.arrivals.close()
+    assert (desk.looked, desk.asked) == ([], ["1"])

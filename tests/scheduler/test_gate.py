@@ -198,6 +198,21 @@ def test_retry_after_is_told_only_when_it_is_true() -> None:
     run_virtual(main)
 
 
+def test_what_only_defers_does_not_keep_it_refused() -> None:
+    """When heat ends, it waits for the plug, and is refused no more."""
+
+    async def main() -> None:
+        machine = Machine(replace(ON_BATTERY, thermal=ThermalLevel.CRITICAL))
+        refusing = gate(machine)
+        await refusing.judge(BACKGROUND)
+        machine.reading = ON_BATTERY
+        await anyio.sleep(10)
+        refusal = refusing.refusal(await refusing.judge(BACKGROUND))
+        assert refusal.retry_after_s is not None
+
+    run_virtual(main)
+
+
 def test_what_is_known_no_more_restricts_no_more() -> None:
     """A sensor that went silent: its rules end like others."""
 

@@ -1,7 +1,7 @@
 """What the policy orders, carried out on workers."""
 
 import pytest
-from anyio import Event
+from anyio import Event, create_task_group
 from anyio import wait_all_tasks_blocked as settle
 from fake_effects import request
 from fake_worker import model
@@ -25,7 +25,26 @@ async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
     await settle()
     bench.loop.obey(Orders())
     await settle()
-    assert [one.is_held for one in bench.worker.sent if isinstance(one, Hold)] == [True, False]
+    assert held(bench) == [True, False]
+
+
+async def test_what_people_wait_for_to_end_rests_no_more(bench: Bench) -> None:
+    """Though the policy has it rest: a model that is to be unloaded, or to make room, would never go."""
+    answer, number = await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(Orders(held_because="on battery"))
+    await settle()
+    assert held(bench) == [True]
+    async with create_task_group() as tasks:
+        tasks.start_soon(bench.loop.unload, "a")
+        await settle()
+        assert held(bench) == [True, False]
+        bench.worker.say(Admitted(number, 3), done(number))
+        await read(answer)
+
+
+def held(bench: Bench) -> list[bool]:
+    """What its worker was told."""
+    return [one.is_held for one in bench.worker.sent if isinstance(one, Hold)]
 
 
 def threads_sent(bench: Bench) -> list[int]:

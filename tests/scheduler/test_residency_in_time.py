@@ -2,10 +2,11 @@
 
 import math
 
-from stage import Stage, ask, behind, done, gone, leave, load, ready, unload, used, wait
+from stage import Stage, ask, behind, change, done, gone, leave, load, ready, unload, used, wait
 
 from pilotlight.core import RequestClass
 from pilotlight.scheduler.limits import Limits
+from pilotlight.scheduler.residency import MAX_TURN_S
 
 # --- time ---
 
@@ -115,6 +116,44 @@ def test_a_model_whose_unloading_waits_serves_those_who_waited_for_its_load(stag
     """They asked before."""
     assert stage.play(ask("1", "a"), unload("a"), ready("a")) == "dispatch 1"
     assert stage.play(done("1")) == "idle a, stop a asked"
+
+
+def test_a_load_of_a_model_that_changes_begins_anew(stage: Stage) -> None:
+    """Who asked for it alone hears of no end; one that an answer waits for goes on to its end first."""
+    assert stage.play(load("a"), change("a")) == "stop a asked"
+    assert stage.play(change("a")) == ""
+    assert stage.play(gone("a")) == "start a"
+    assert stage.play(ready("a")) == "dispatch load a"
+    stage.play(done("load a"), ask("1", "c"), load("c"))
+    assert stage.play(change("c")) == ""
+    assert stage.play(ready("c")) == "dispatch 1, dispatch load c"
+
+
+def test_a_model_that_is_about_to_leave_is_pinned_no_more(stage: Stage) -> None:
+    """Who needs its room waits for it; nobody is told that it never comes."""
+    stage.needs("a", 6, is_pinned=True)
+    stage.play(ask("1", "a"), ready("a"), change("a"))
+    assert stage.play(ask("2", "b")) == ""
+    assert stage.play(done("1")) == "idle a, stop a asked"
+    assert stage.play(ask("3", "b")) == ""
+    assert stage.play(gone("a")) == "start b"
+
+
+def test_for_whose_end_people_wait_is_known(stage: Stage) -> None:
+    """Those who asked for it, and those whose answers need its room or its successor."""
+    assert not stage.scheduler.awaited
+    stage.play(behind("1", "a"), ready("a"), change("a"), behind("2", "a"))
+    assert not stage.scheduler.awaited
+    stage.play(ask("3", "a"))
+    assert stage.scheduler.awaited == {"a"}
+    stage.play(leave("3"))
+    assert not stage.scheduler.awaited
+    stage.play(unload("a"))
+    assert stage.scheduler.awaited == {"a"}
+    stage.play(done("1"), gone("a"), ready("a"), behind("4", "b"), wait(MAX_TURN_S))
+    assert not stage.scheduler.awaited
+    stage.play(ask("5", "b"))
+    assert stage.scheduler.awaited == {"a"}
 
 
 def test_a_model_is_unloaded_during_the_shutdown_too(stage: Stage) -> None:

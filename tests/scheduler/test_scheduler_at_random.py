@@ -154,6 +154,10 @@ class World(RuleBasedStateMachine):
     def unload(self, model: str) -> None:
         self.scheduler.on_unload(model)
 
+    @rule(model=st.sampled_from(sorted(MODELS)))
+    def change(self, model: str) -> None:
+        self.scheduler.on_change(model)
+
     @rule(limits=LIMITS)
     def limit(self, limits: Limits) -> None:
         self.limits = limits

@@ -45,8 +45,7 @@ def download(hub: Hub, store: Store, tmp_path: Path) -> Iterator[Callable[..., D
     ) -> Download:
         job = Job(reference, "", str(store.root), stall_s=stall_s, retry_s=retry_s)
         private = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path)}
-        known = {key: value for key, value in clean_environ().items() if not key.startswith("HF_")}
-        started.append(Download(job, known | private | environ, limit_bytes, disk_bytes))
+        started.append(Download(job, clean_environ() | private | environ, limit_bytes, disk_bytes))
         return started[-1]
 
     yield download

@@ -7,15 +7,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from hypothesis import settings
 from talking import Spawn
 
 from pilotlight.core import Model
 from pilotlight.worker.handle import Worker
-
-# Times tell nothing on a busy machine, and no files are left behind.
-settings.register_profile("quiet", deadline=None, database=None)
-settings.load_profile("quiet")
 
 
 @pytest.fixture

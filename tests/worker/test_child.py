@@ -134,8 +134,10 @@ def test_what_a_step_brought_is_sent_before_what_ended_is_put_away() -> None:
     assert did[2:5] == ["step", "send Delta", "settle"]
 
 
-def test_text_is_held_while_steps_are_over_at_once() -> None:
+def test_text_is_held_while_steps_are_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long one, for the prompt of another, must not hold it back."""
+    monkeypatch.setattr(child, "BUNDLE_S", 3600)
+    monkeypatch.setattr(child, "TELL_S", 3600)
     script = Script()
     script.is_brief = True
     did = script.serve(lambda _: script.start(1))

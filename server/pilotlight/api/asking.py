@@ -15,7 +15,7 @@ from pilotlight.api.schema import GenerateBody
 from pilotlight.api.service import Service
 from pilotlight.api.writer import Shape, Writer
 from pilotlight.core import Model, Request
-from pilotlight.errors import ModelNotFound
+from pilotlight.errors import ModelNotFound, NotPulled
 from pilotlight.policy.decide import Decision
 from pilotlight.policy.facts import Facts
 from pilotlight.scheduler.gate import restricted
@@ -80,6 +80,13 @@ async def small_of(model: Model, service: Service) -> Model | None:
     """The one that may answer in its place; None if it has none, or that one is not on this machine."""
     if model.small is None:
         return None
+    try:
+        # Not `find` at once: it looks into all stores for what was never pulled, at every request.
+        return service.catalog.get(model.small)
+    except NotPulled:
+        return None
+    except ModelNotFound:
+        pass
     try:
         return await service.catalog.find(model.small)
     except ModelNotFound:

@@ -56,11 +56,13 @@ class Decision(Struct, frozen=True):
 
     @property
     def blocking(self) -> tuple[Rule, ...]:
-        """Those without which it would not be refused or wait."""
-        facts = self.facts
+        """Those without which it would not be refused, or else not wait."""
+        facts, is_refused = self.facts, self.actions.admit is Admit.REJECT
 
         def blocks(actions: Actions) -> bool:
-            return actions.admit is not Admit.NOW or (facts.is_strict and actions.degrades)
+            if is_refused:
+                return actions.admit is Admit.REJECT or (facts.is_strict and actions.degrades)
+            return actions.admit is not Admit.NOW
 
         return tuple(rule for rule in self.fired if blocks(_restricted(rule, facts)))
 

@@ -6,6 +6,7 @@ Knows nothing of what the daemon serves.
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,20 +35,24 @@ class Discovery:
         self._key_file = keys.admin_file(state_dir)
 
     def write(self, url: str) -> None:
-        """Say that this process answers at `url`; readers see the old file or the new one, never a part."""
+        """Say that this process answers at `url`; readers see the old file or the new one, never a part.
+
+        Raises `OSError`.
+        """
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before = self.read()
         self._put(Running(url, os.getpid(), __version__, time.time(), str(self._key_file)))
 
     def remove(self) -> None:
         """Take our own entry back: a daemon that was there before, and still lives, has its own again. One
-        that started after us keeps its own."""
+        that started after us keeps its own. Safe to call again."""
         if (running := self._load()) is None or running.pid != os.getpid():
             return
-        if self._before is not None and _is_alive(self._before):
-            self._put(self._before)
-        else:
-            self._file.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is full or read-only: soon we are a dead process
+            if self._before is not None and _is_alive(self._before):
+                self._put(self._before)
+            else:
+                self._file.unlink(missing_ok=True)
 
     def read(self) -> Running | None:
         """The daemon that wrote the file, if it still lives; a damaged file counts as none."""

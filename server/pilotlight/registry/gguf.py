@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from msgspec import Struct
 
-from pilotlight.registry.reader import U32, U64, HeaderError, Reader
+from pilotlight.registry.reader import U32, U64, HeaderError, Reader, opened
 
 MOST_KEYS = 4096
 MOST_TENSORS = 65536
@@ -222,12 +222,12 @@ def read_shards(path: Path, first: Header) -> Header:
 
 
 def _read_file(path: Path) -> Header:
-    with path.open("rb") as file:
-        try:
+    try:
+        with opened(path) as file:
             header = read_header(file)
             header.check_size(path.stat().st_size)
-        except HeaderError as exc:
-            raise type(exc)(f"{path.name}: {exc}") from exc
+    except HeaderError as exc:
+        raise type(exc)(f"{path.name}: {exc}") from exc
     return header
 
 

@@ -55,7 +55,7 @@ class Loader:
         and it is not known. `spawned` hears the pid of each process that tries. Raises `WorkerFailed`,
         `RuntimeMissing` or `DoesNotFit`; leaves no process then.
         """
-        if (cost := await anyio.to_thread.run_sync(self._refuse_hostile, model)) is not None:
+        if (cost := await self._look(model)) is not None:
             if cost.refusal:
                 raise DoesNotFit(cost.refusal, param="model")
             if cost.context != model.context:
@@ -109,11 +109,15 @@ class Loader:
     async def look_at(self, model: Model) -> None:
         """Find out what the model will cost, if that can be known. What is wrong with it its load says."""
         with suppress(WorkerFailed):
-            await anyio.to_thread.run_sync(self._refuse_hostile, model)
+            await self._look(model)
 
     def forget(self, model: str) -> None:
         """What the model's worker holds: nobody asks any more."""
         self._costs.forget(model)
+
+    async def _look(self, model: Model) -> Cost | None:
+        """As `_refuse_hostile`. A disk may never answer: who is cancelled does not wait for the thread."""
+        return await anyio.to_thread.run_sync(self._refuse_hostile, model, abandon_on_cancel=True)
 
     def _refuse_hostile(self, model: Model) -> Cost | None:
         """Before native code sees such a file: its cost, if that can be known. Raises `WorkerFailed`."""

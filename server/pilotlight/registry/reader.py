@@ -1,6 +1,8 @@
 """Takes numbers, bytes and texts off the beginning of a file, within limits. Knows no format's meaning."""
 
+import stat
 import struct
+from pathlib import Path
 from typing import Any, BinaryIO
 
 MOST_HEADER_BYTES = 128 * 2**20
@@ -24,6 +26,15 @@ class HeaderError(Exception):
 
 class TruncatedError(HeaderError):
     """The header goes on after the last byte there is. Of a file that is all; of a beginning, more helps."""
+
+
+def opened(path: Path) -> BinaryIO:
+    """The file, to read its header. Raises `OSError`, and `HeaderError` for what is none: to open a pipe that
+    nobody writes to would never end."""
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):  # that a folder is none, the system says itself
+        raise HeaderError("it is a pipe, a socket or a device, and no file")
+    return path.open("rb")
 
 
 class Reader:

@@ -14,6 +14,7 @@ from pilotlight.registry.folders import FolderShape, estimate_folder
 from pilotlight.registry.formats import MARKS, projector_of
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import computing
+from pilotlight.registry.reader import opened
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
@@ -85,7 +86,7 @@ def _at(shape: Shape, plain: Layout) -> Callable[[int], Estimate]:
 
 def _header(path: Path) -> Header:
     """Of a whole file, with all its shards; of one that ends before its weights do, what there is."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         header = read_header(file)
     is_whole = path.stat().st_size >= header.bytes_file
     return read_shards(path, header) if is_whole else header

@@ -114,6 +114,7 @@ class Hearing:
 
     def _on_state(self, model: Model, state: State) -> None:
         """It counted when its last request had ended and before the next one came, so nothing may run."""
+        log.debug("worker counted", model=model.name, active=state.active, waiting=state.waiting)
         left = state.active + state.waiting
         fault = state.fault or (f"{left} sequences belong to no request" if left else None)
         if fault:

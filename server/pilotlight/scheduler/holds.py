@@ -20,10 +20,15 @@ class Holds:
         self.is_resting = False
         """So that the machine cools."""
 
-    def is_held(self, model: str, urgent_models: set[str]) -> bool:
+    def is_held(self, model: str, urgent_models: set[str], awaited: Collection[str] = ()) -> bool:
         """Its worker is to compute nothing that yields: in a rest, or if the policy says so, none does, and
-        while another has interactive requests, that has the machine for itself."""
-        return self.is_resting or bool(self.orders.held_because) or bool(urgent_models - {model})
+        while another has interactive requests, that has the machine for itself.
+
+        Not where it is `awaited` that it ends what it runs: it would be in people's way for as long as it is
+        held.
+        """
+        is_held = self.is_resting or bool(self.orders.held_because) or bool(urgent_models - {model})
+        return is_held and model not in awaited
 
     def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:
         """That are to compute what a worker runs, of its `own`; None if it runs nothing.

@@ -116,6 +116,7 @@ class Loop:
         self._num_loads_asked = 0
         self._tasks: TaskGroup | None = None
         self._is_critical = False
+        self._is_stopping = False
         catalog.watch(self._on_catalog)
 
     # --- for the API ---
@@ -255,13 +256,15 @@ class Loop:
                     self._inbox.popleft()()
                 if not self._answers:
                     self._senses.end()
-                self._steering.steer()
+                self._steering.steer(self._scheduler.awaited)
                 self._wish(self._holds.clocks(self._dispatches.classes))
                 await self._alarm.sleep(self._scheduler.next_due)
 
     def shut_down(self) -> None:
         """Take no new requests; what runs goes on."""
+        self._is_stopping = True
         self._post(self._scheduler.on_shutdown)
+        self._arrivals.close()
 
     def end_drain(self) -> None:
         """End what still runs."""
@@ -284,8 +287,10 @@ class Loop:
                 self._renew(model, at)
             else:
                 self._serving.clear_notices(name)
-            if at.loaded is not None and (model is None or not model.is_loaded_as(at.loaded)):
+            if at.loaded is not None and model is None:
                 self._unload(name)
+            elif at.loaded is not None and model is not None and not model.is_loaded_as(at.loaded):
+                self._post(partial(self._scheduler.on_change, name))
 
     def _renew(self, model: Model, at: Residence) -> None:
         """Who waits until there is room for it waits for as much as it takes now."""
@@ -430,7 +435,10 @@ class Loop:
     def _ask(self, model: Model, request: Request) -> None:
         if request.id not in self._answers:
             return  # the reader has left meanwhile
-        if not self._scheduler.line(model.name).is_loaded:
+        if self._books[model.name].model is None:
+            # It was forgotten while its file was looked at.
+            self._books[model.name].model = model
+        if not self._is_stopping and not self._scheduler.line(model.name).is_loaded:
             self._survey(model)
         self._scheduler.on_request(request)
 

@@ -81,6 +81,8 @@ class Plan(Struct, frozen=True):
     stop: tuple[str, ...] = ()
     hold: frozenset[str] = frozenset()
     look_again_at: float = math.inf
+    is_urgent: bool = False
+    """Interactive requests wait for it."""
 
 
 @dataclass(slots=True)
@@ -207,6 +209,10 @@ class Residency:
         if (resident := self._residents.get(model)) is not None:
             resident.num_bytes = max(resident.num_bytes, num_bytes)
 
+    def unpin(self, model: str) -> None:
+        """It is to end soon."""
+        self._residents[model].is_pinned = False
+
     def ending(self, model: str) -> None:
         """Its process was told to end; until it has, its bytes are taken."""
         self._residents[model].is_ending = True
@@ -245,7 +251,8 @@ class Residency:
         if (own := self._needs.get(model, Needs()).refusal) is not None:
             return own
         needed = self._bytes_of(model)
-        pinned = sum(r.num_bytes for r in self._residents.values() if r.is_pinned and r.model != model)
+        others = (one for one in self._residents.values() if one.model != model and not one.is_ending)
+        pinned = sum(one.num_bytes for one in others if one.is_pinned)
         beside = f", of which pinned models hold {written(pinned)}" if pinned else ""
         if needed > self.most - pinned:
             return DoesNotFit(
@@ -277,6 +284,7 @@ class Residency:
         return Plan(
             hold=frozenset(victim.model for victim in victims if victim.turn_ends_at(is_urgent) <= now),
             look_again_at=min((at for at in free_at if at > now), default=math.inf),
+            is_urgent=is_urgent,
         )
 
     def idle_ones(self) -> list[str]:

@@ -32,8 +32,8 @@ class Scheduler:
         self._wanted: dict[str, None] = {}
         """Models that requests wait for and that are not loaded, in the order they came to be wanted; those
         that interactive requests wait for go before the others."""
-        self._leaving: set[str] = set()
-        """Models somebody wants unloaded; they end what they run first."""
+        self._leaving: dict[str, bool] = {}
+        """Models that are to end, what they run first; and whether somebody has asked for that."""
         self._plan = Plan()
         """How room is being made for the first of the wanted."""
         self._limits = Limits()
@@ -66,6 +66,16 @@ class Scheduler:
         if self._is_stopping:
             return math.inf
         return min(self._plan.look_again_at, self._residency.next_expiry)
+
+    @property
+    def awaited(self) -> frozenset[str]:
+        """Models that people wait for to end what they run: nothing else may keep them from it."""
+        leaving = [
+            model
+            for model, is_asked in self._leaving.items()
+            if is_asked or not self._yields(self.line(model))
+        ]
+        return frozenset(leaving) | (self._plan.hold if self._plan.is_urgent else frozenset())
 
     # --- readings ---
 
@@ -213,11 +223,11 @@ class Scheduler:
         for request in [request for request in line.queue if not request.n]:
             line.queue.remove(request.id)
             self._effects.fail(request, Unloaded(f"{model} was unloaded before its load was done"))
-        if line.is_loaded:
-            self._leaving.add(model)
-            self._settle()
-        else:
-            self._after_leaving(model, line)
+        self._leave(model, line, is_asked=True)
+
+    def on_change(self, model: str) -> None:
+        """It is to be loaded anew: it ends what it runs, and then its worker; who waits gets another one."""
+        self._leave(model, self.line(model), is_asked=False)
 
     def forget(self, model: str) -> bool:
         """Nobody will ask for it any more; False, and nothing is forgotten, while it is there or wanted."""
@@ -343,10 +353,18 @@ class Scheduler:
             if line.state is WorkerState.READY:
                 self._effects.trim(model)
 
+    def _leave(self, model: str, line: Line, *, is_asked: bool) -> None:
+        if line.is_loaded:
+            self._leaving[model] = is_asked or self._leaving.get(model, False)
+            self._residency.unpin(model)
+            self._settle()
+        else:
+            self._after_leaving(model, line)
+
     def _may_leave(self, line: Line) -> bool:
-        """A load that requests wait for is not broken off."""
+        """A load that requests wait for is not broken off, but one that only others who want it loaded do."""
         if line.state is WorkerState.STARTING:
-            return not line.queue
+            return not any(request.n for request in line.queue)
         return line.state is WorkerState.READY and not line.running
 
     def _after_end(self, model: str, line: Line) -> None:
@@ -372,7 +390,7 @@ class Scheduler:
     def _after_gone(self, model: str, line: Line, state: WorkerState) -> None:
         line.state = state
         self._residency.gone(model)
-        self._leaving.discard(model)
+        self._leaving.pop(model, None)
         if line.queue:
             self._wanted.setdefault(model)
 

@@ -2,6 +2,8 @@
 the system, what they are beside other programs.
 """
 
+from collections.abc import Collection
+
 from pilotlight.core import Model
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
@@ -24,13 +26,13 @@ class Steering:
         self._catalog = catalog
         self._loader = loader
 
-    def steer(self) -> None:
-        """As things are now."""
+    def steer(self, awaited: Collection[str]) -> None:
+        """As things are now; see `Holds.is_held`."""
         urgent_models = self._dispatches.urgent_models
         clocks = self._holds.clocks(self._dispatches.classes)
         for name, at in self._books.items():
             if at.worker is not None:
-                self._hold(at, self._holds.is_held(name, urgent_models))
+                self._hold(at, self._holds.is_held(name, urgent_models, awaited))
                 self._set_threads(name, at)
                 self._set_priority(at, self._holds.priority(self._dispatches.of(name), clocks))
 
