@@ -1,5 +1,6 @@
 """A pull from beginning to end, with a real download process and a runner that says what it is told to."""
 
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,18 +57,38 @@ async def test_a_pull_ends_with_an_active_version(puller: Puller, anyio_backend:
 
 
 async def test_a_version_that_is_deleted_before_its_test_is_told(puller: Puller, anyio_backend: str) -> None:
-    """Somebody pruned as soon as it was there."""
+    """By hand, as soon as it was there."""
 
-    def prune(event: Event) -> None:
+    def delete(event: Event) -> None:
         if isinstance(event, Installed):
-            puller.store.prune()
+            (manifest,) = puller.store.root.glob(f"models/*/{event.version}/version.json")
+            shutil.rmtree(manifest.parent)
 
-    end = await puller.pull(job(puller.store), prune)
+    end = await puller.pull(job(puller.store), delete)
     assert isinstance(end, Failed)
     assert (end.code, "was deleted before it was tested; pull it again" in end.message) == (
         "pull_failed",
         True,
     )
+
+
+@pytest.mark.parametrize("moment", [Installed, events.Testing])
+async def test_a_version_that_is_not_active_yet_is_not_pruned(
+    puller: Puller, anyio_backend: str, moment: type[Event]
+) -> None:
+    """While the pull that wants it goes on; afterwards it is what is not served that goes."""
+    pruned: list[str] = []
+
+    def prune(event: Event) -> None:
+        if isinstance(event, moment):
+            pruned.extend(waste.what for waste in puller.store.prune())
+
+    end = await puller.pull(job(puller.store), prune)
+    assert isinstance(end, Done)
+    assert pruned == []
+    (puller.store.path(NAME, puller.store.versions(NAME)[0]).parent.parent / "old").mkdir()
+    assert [waste.what for waste in puller.store.prune()] == [f"{NAME}, version old"]
+    assert {path.name for path in puller.store.root.rglob("*.lock")} <= {"store.lock"}
 
 
 @pytest.mark.parametrize("place", ["store_dir", "reference"])

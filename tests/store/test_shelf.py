@@ -33,6 +33,16 @@ def test_a_store_that_cannot_be_used_is_told(tmp_path: Path, change: Callable[[S
         change(shelf)
 
 
+@pytest.mark.parametrize("look", [lambda shelf: shelf.job("one"), Shelf.versions], ids=["pull", "versions"])
+def test_a_store_that_cannot_be_looked_into_is_told(tmp_path: Path, look: Callable[[Shelf], Any]) -> None:
+    """In the same way; here its folder of models leads to itself."""
+    shelf = Shelf(resolve(tmp_path))
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "models").symlink_to("models")
+    with pytest.raises(PullFailed, match=f"the store {tmp_path / 'store'} cannot be used: Too many levels"):
+        look(shelf)
+
+
 def test_a_dry_run_waits_for_who_changes_the_store(tmp_path: Path) -> None:
     """What it counts would go while it does."""
     put(tmp_path, "one")

@@ -7,6 +7,8 @@ import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -18,7 +20,7 @@ from msgspec import Struct
 from pilotlight.core import Model
 from pilotlight.errors import Error, PullFailed, RuntimeMissing, SmokeFailed
 from pilotlight.store.disk import usable
-from pilotlight.store.events import Done, Event, Failed, Installed, Job, Testing, decode
+from pilotlight.store.events import Done, Event, Failed, Installed, Job, Resolved, Testing, decode
 from pilotlight.store.manifest import Version
 from pilotlight.store.smoke import Smoke
 from pilotlight.store.store import Store
@@ -38,11 +40,18 @@ class Puller(Struct, frozen=True):
     async def pull(self, job: Job, report: Callable[[Event], None]) -> Done | Failed:
         """Report what happens, and return how it ended. Cancelling it keeps what has come."""
         try:
-            with usable(self.store.root):
-                end = await self._download(job, report)
+            with usable(self.store.root), ExitStack() as kept:
+                hear = partial(self._hear, report, kept)
+                end = await self._download(job, hear)
                 return await self._activate(end, report) if isinstance(end, Installed) else end
         except Error as exc:
             return failure(exc)
+
+    def _hear(self, report: Callable[[Event], None], kept: ExitStack, event: Event) -> None:
+        """Pass on what happens. Once it is known which version comes, nobody prunes it till it is active."""
+        if isinstance(event, Resolved):
+            kept.enter_context(self.store.keeping(event.model, event.version))
+        report(event)
 
     async def _download(self, job: Job, report: Callable[[Event], None]) -> Installed | Failed:
         line = _line(job)

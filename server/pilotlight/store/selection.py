@@ -14,6 +14,7 @@ from msgspec import Struct
 from pilotlight.errors import BadRequest
 from pilotlight.registry.formats import is_of_model
 from pilotlight.registry.gguf import SHARD
+from pilotlight.registry.stores.weights import ONNX
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
 
@@ -21,7 +22,7 @@ MAX_LISTED = 100
 MAX_SHOWN = 200
 """Names in an error, and characters of each: a repository may have any number of either."""
 
-FOLDERS = {"genai_config.json": ("*.onnx", "*.data", "*.onnx_data*"), "config.json": ("model*.safetensors",)}
+FOLDERS = {"genai_config.json": ONNX, "config.json": ("model*.safetensors",)}
 """The file that makes a folder an ONNX or an MLX model, and its weights; the first that is there."""
 
 READ = frozenset(

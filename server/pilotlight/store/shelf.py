@@ -18,7 +18,8 @@ class Shelf:
         self.store = Store(config.server.store_dir)
 
     def job(self, wanted: str) -> Job:
-        """What to download for the name of a model, or a reference; see `reference`. Raises `BadRequest`."""
+        """What to download for the name of a model, or a reference; see `reference`. Raises `BadRequest`,
+        and like all of these `PullFailed` if the disk refuses."""
         known = {name: entry for entry in self._config.models for name in (entry.name, *entry.aliases)}
         if (entry := known.get(wanted)) is not None:
             if entry.path is not None:
@@ -27,7 +28,8 @@ class Shelf:
                 )
             return self._job(entry.source, entry.name)
         try:
-            record = self.store.record(wanted)
+            with usable(self.store.root):
+                record = self.store.record(wanted)
         except ModelNotFound:
             from pilotlight.store import reference  # the daemon starts without
 
@@ -36,13 +38,14 @@ class Shelf:
 
     def versions(self) -> dict[str, list[dict[str, Any]]]:
         """What there is of each pulled model, by its name, the oldest first."""
-        return {
-            record.name: [_told(version, record) for version in self.store.versions(record.name)]
-            for record in self.store.records()
-        }
+        with usable(self.store.root):
+            return {
+                record.name: [_told(version, record) for version in self.store.versions(record.name)]
+                for record in self.store.records()
+            }
 
     def rollback(self, wanted: str) -> dict[str, Any]:
-        """Raises `ModelNotFound`, `NoRollback`; like the next two, `PullFailed` if the disk refuses."""
+        """Raises `ModelNotFound`, `NoRollback`."""
         with usable(self.store.root):
             record = self.store.rollback(wanted)
         return {"model": record.name, "version": record.active, "previous": record.previous}

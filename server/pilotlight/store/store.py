@@ -15,7 +15,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,7 +64,10 @@ class Store:
     # --- looking ---
 
     def models(self) -> list[Stored]:
-        """Every model that can be loaded, by name. What is damaged is left out and logged."""
+        """Every model that can be loaded, by name. What is damaged is left out and logged.
+
+        Raises `OSError` where we may not look.
+        """
         found = [self._stored(record) for record in self.records()]
         return [stored for stored in found if stored is not None]
 
@@ -218,6 +221,15 @@ class Store:
         return wasted
 
     @contextmanager
+    def keeping(self, name: str, version_id: str) -> Iterator[None]:
+        """`prune` leaves this version alone meanwhile, in whatever process, though it is not active yet."""
+        make_private(self._incoming)
+        with ExitStack() as stack:
+            with suppress(BlockingIOError):  # another pull of the same keeps it
+                stack.enter_context(alone_at(self._keeper(name, version_id), _give_up))
+            yield
+
+    @contextmanager
     def locked(self) -> Iterator[None]:
         """Nobody else changes the store meanwhile, in this process or another."""
         from filelock import FileLock
@@ -231,7 +243,10 @@ class Store:
         return self._models / folder_name(name)
 
     def _folders(self) -> list[Path]:
-        return sorted(self._models.iterdir()) if self._models.is_dir() else []
+        try:
+            return sorted(self._models.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
 
     def _version(self, name: str, version_id: str) -> Version | None:
         return next((one for one in self.versions(name) if one.id == version_id), None)
@@ -293,7 +308,15 @@ class Store:
 
     def _inactive(self, record: Record) -> list[Path]:
         folder = self._folder(record.name)
-        return sorted(path for path in folder.iterdir() if path.is_dir() and path.name != record.active)
+        others = [path for path in folder.iterdir() if path.is_dir() and path.name != record.active]
+        return sorted(path for path in others if not self._is_kept(record.name, path.name))
+
+    def _is_kept(self, name: str, version_id: str) -> bool:
+        return self._incoming.is_dir() and is_busy(self._keeper(name, version_id))
+
+    def _keeper(self, name: str, version_id: str) -> Path:
+        """What is locked beside it while a pull wants the version."""
+        return self._incoming / f"{folder_name(name)}-{version_id}.version"
 
     def _waste(self, record: Record, folder: Path) -> Waste:
         return Waste(folder, f"{record.name}, version {folder.name}", bytes_of(folder))
