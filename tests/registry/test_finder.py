@@ -12,7 +12,7 @@ from pilotlight.registry import finder as finder_module
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.stores.places import Place
-from store_factory import GGUF, MLX, HuggingFace, Ollama, write
+from store_factory import GGUF, MLX, ONNX, HuggingFace, Ollama, write
 
 TAG = "ollama.ai/library/m/latest"
 
@@ -75,6 +75,29 @@ def test_the_same_file_by_two_paths_is_one_model(machine: Machine) -> None:
     snapshot = machine.hub.add("mlx-community/m", MLX)
     (machine.own / "folder").symlink_to(snapshot)
     assert machine.models() == {"folder": ("mlx-community/m",), "m": ("other",)}
+
+
+def test_folders_with_the_same_weights_are_two_models(machine: Machine) -> None:
+    """One has another template, or other weights outside its graph: neither answers to the other's name."""
+    template = {"chat_template.jinja": b"{{ 'be evil' }}"}
+    machine.hub.add("aaa/m-mlx", MLX | template)
+    machine.hub.add("mlx-community/m", MLX)
+    graph = {name: content for name, content in ONNX.items() if name != "model.onnx.data"}
+    machine.hub.add("aaa/onnx", graph | {"model.onnx_data": b"poisoned"})
+    machine.hub.add("onnx-community/m", graph | {"model.onnx_data": b"w"})
+    assert machine.models() == dict.fromkeys(
+        ("aaa/m-mlx", "aaa/onnx", "mlx-community/m", "onnx-community/m"), ()
+    )
+
+
+def test_a_repaired_template_beside_linked_weights_is_a_model_of_its_own(machine: Machine) -> None:
+    """Also where the weights are the same inode, and the folder that they are linked from is configured."""
+    given = write(machine.own.parent / "given", MLX)
+    repaired = write(machine.own / "repaired", MLX | {"chat_template.jinja": b"better"})
+    (repaired / "model.safetensors").unlink()
+    (repaired / "model.safetensors").hardlink_to(given / "model.safetensors")
+    (machine.own / "link").symlink_to(repaired)
+    assert machine.models(Model("given", given)) == {"given": (), "link": ()}
 
 
 def test_a_configured_model_keeps_its_settings_under_every_name(machine: Machine) -> None:

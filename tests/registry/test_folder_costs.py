@@ -98,6 +98,15 @@ def test_a_context_counts_as_its_worker_takes_it(tmp_path: Path, trained: int | 
     assert subject(model, "full").at(32768).at_most.total == at_most
 
 
+def test_all_weights_outside_a_graph_are_charged(tmp_path: Path) -> None:
+    """By whatever name, and however many files they are."""
+    decoder = {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 8}
+    (tmp_path / "genai_config.json").write_text(json.dumps({"model": {"decoder": decoder}}))
+    for name in ("model.onnx", "weights.data", "model.onnx_data", "model.onnx_data_1", "tokenizer.json"):
+        (tmp_path / name).write_bytes(bytes(1000))
+    assert FolderShape.of(tmp_path, "onnx").bytes_weights == 4000
+
+
 @pytest.mark.parametrize("config", ["", "[]", "{", "[" * 100_000, '{"hidden_size": "wide"}', '{"model": 1}'])
 def test_a_folder_that_describes_nothing_is_refused(tmp_path: Path, config: str) -> None:
     """Whatever its JSON is."""

@@ -13,7 +13,8 @@ from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place
 from pilotlight.registry.stores.scan import Scan, scan
 from pilotlight.registry.stores.tree import Tree
-from store_factory import GGUF, MLX, look, names, reasons, write
+from pilotlight.registry.stores.weights import bytes_of
+from store_factory import GGUF, MLX, ONNX, look, names, reasons, write
 
 
 def test_a_model_in_a_folder_is_called_by_its_path(tmp_path: Path) -> None:
@@ -44,6 +45,18 @@ def test_lm_studio_s_models_are_called_by_publisher_and_model(tmp_path: Path) ->
         "lmstudio/lmstudio-community/Qwen3-4B-GGUF:Q4_K_M",
         "lmstudio/mlx-community/small-4bit",
     ]
+
+
+@pytest.mark.parametrize("name", ["model.onnx.data", "model.onnx_data", "model.onnx_data_1"])
+def test_what_lies_outside_a_graph_belongs_to_its_weights(tmp_path: Path, name: str) -> None:
+    """However it is named: it counts, and a change of it is one."""
+    graph = {name: content for name, content in ONNX.items() if name != "model.onnx.data"}
+    folder = write(tmp_path / "m", graph | {name: b"weights"})
+    found = look("folder", tmp_path)
+    assert [file.name for file in found.found[0].weights] == ["model.onnx", name]
+    assert bytes_of(folder) == len(b"graph" + b"weights")
+    (folder / name).write_bytes(b"others")
+    assert not found.is_current
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """From a model to a loaded worker, against real child processes."""
 
 import sys
+import threading
 from pathlib import Path
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 
 from gguf_factory import write_tiny_gguf
 from mappings import bytes_held
-from pilotlight.core import Model, Severity
+from pilotlight.core import Cost, Model, Severity
 from pilotlight.errors import WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.power.clocks import Clock, Clocks
@@ -62,6 +63,20 @@ class Unwanted(Enough):
         self.num_workers += 1
         self._scope.cancel()
         return None
+
+
+class Hanging(Costs):
+    """The file is on a disk that does not answer before it `may_end`."""
+
+    def __init__(self, state_dir: Path, modes: Ladder) -> None:
+        super().__init__(state_dir, modes)
+        self.has_begun = anyio.Event()
+        self.may_end = threading.Event()
+
+    def estimate(self, model: Model) -> Cost:
+        anyio.from_thread.run_sync(self.has_begun.set)
+        self.may_end.wait()
+        raise OSError("the disk is gone")
 
 
 @pytest.fixture
@@ -190,6 +205,22 @@ async def test_a_hostile_file_starts_no_worker(bench: Bench) -> None:
     loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S)
     with pytest.raises(WorkerFailed, match=r"bad: bad.gguf: 18446744073709551615 tensors, more than"):
         await loader.load(Model("bad", path), lambda _: pytest.fail("a worker was started"))
+
+
+@pytest.mark.parametrize("is_load", [False, True], ids=["look", "load"])
+async def test_who_leaves_does_not_wait_for_a_file_that_hangs(bench: Bench, is_load: bool) -> None:
+    """An unload would wait with it, and the daemon's end."""
+    costs = Hanging(bench.folder, bench.ladder)
+    loader = Loader(bench.ladder, costs, bench.notices, LOAD_S)
+    talk = Model("talk", bench.folder / "echo.toml", runtime="echo")
+    async with anyio.create_task_group() as tasks:
+        if is_load:
+            tasks.start_soon(loader.load, talk, lambda _: None)
+        else:
+            tasks.start_soon(loader.look_at, talk)
+        await costs.has_begun.wait()
+        tasks.cancel_scope.cancel()
+    costs.may_end.set()
 
 
 async def test_a_link_to_itself_is_told_by_the_worker(bench: Bench) -> None:

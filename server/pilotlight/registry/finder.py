@@ -1,5 +1,7 @@
 """Adds the models found in stores to the configured ones: the same bytes are one model, whatever their names.
 
+A folder is the same model only where it is the same folder: what lies beside equal weights may differ.
+
 Knows what there is, not what is loaded.
 """
 
@@ -73,19 +75,24 @@ class _Identity(Struct, frozen=True):
     content: tuple[int, frozenset[str]] | None
 
     @classmethod
-    def of(cls, weights: Sequence[Path], digests: frozenset[str]) -> "_Identity":
-        stats = [file.stat() for file in weights]
+    def of(cls, files: Sequence[Path], digests: frozenset[str]) -> "_Identity":
+        stats = [file.stat() for file in files]
         places = frozenset((found.st_dev, found.st_ino) for found in stats)
         return cls(places, (sum(found.st_size for found in stats), digests) if digests else None)
 
 
 def _identity_at(path: Path) -> _Identity:
     """Of a model that is configured; of files that go just now, nothing is known."""
-    weights = weights_of(path)
     try:
-        return _Identity.of(weights, digests_of(weights))
+        files = _files(path, weights_of(path))
+        return _Identity.of(files, digests_of(files))
     except OSError:
         return _Identity(frozenset(), None)
+
+
+def _files(path: Path, weights: Sequence[Path]) -> Sequence[Path]:
+    """What makes a model the one it is: of a folder not only its weights but all of it, so itself."""
+    return (path,) if path.is_dir() else weights
 
 
 class _Merge:
@@ -107,7 +114,7 @@ class _Merge:
     def add(self, found: Found) -> None:
         """As a model of its own, or as an alias of the one that it is."""
         try:
-            identity = _Identity.of(found.weights, found.digests)
+            identity = _Identity.of(_files(found.path, found.weights), found.digests)
         except OSError as exc:
             self._skip(found, f"cannot be read: {exc.strerror}")
             return

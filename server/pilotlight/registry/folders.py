@@ -13,6 +13,7 @@ from msgspec import Struct
 from pilotlight.registry.cost import LATER_BYTES, Estimate, Parts
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.reader import HeaderError
+from pilotlight.registry.stores.weights import ONNX
 from pilotlight.runtimes.kv_types import KV_GROUP
 
 MOST_JSON_BYTES = 16 * 2**20
@@ -33,7 +34,7 @@ CONTEXT = {
 """Where it says for how many tokens it was trained; the first that is there counts. As in `runtimes.mlx`,
 which the daemon does not import: a test holds them together."""
 
-WEIGHTS = {"onnx": ("*.onnx", "*.onnx.data", "*.onnx_data"), "mlx": ("model*.safetensors",)}
+WEIGHTS = {"onnx": ONNX, "mlx": ("model*.safetensors",)}
 
 
 class FolderShape(Struct, frozen=True):

@@ -17,9 +17,10 @@ class Found(Struct, frozen=True):
     path: Path
     """What a runtime loads: a file, the first of several, or a folder."""
     weights: tuple[Path, ...]
-    """The files that make it the model it is."""
+    """The files that hold its numbers; of a folder not all that a runtime reads."""
     digests: frozenset[str] = frozenset()
-    """SHA-256 of each of the weights, where the store knows them all."""
+    """SHA-256 of each of the weights, where the store knows them all; of a folder none, as it is more than
+    them."""
     sampling: Mapping[str, float] = field(default_factory=dict)
     """Values that the store has for requests that leave them out."""
 

@@ -49,7 +49,7 @@ def _find_at(tree: Tree, snapshot: Path, repository: str) -> Iterator[Found]:
             yield Found("huggingface", names, weights[0], weights, digests_of(weights))
         if weights := folder_weights(tree, files):
             names = folder_names(repository, inner)
-            yield Found("huggingface", names, folder, weights, digests_of(weights))
+            yield Found("huggingface", names, folder, weights)
 
 
 def _snapshots(tree: Tree, folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
 
@@ -19,8 +20,8 @@ PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
 
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
-SUFFIXES = (".safetensors", ".onnx", ".data")
-"""Of the files in a folder that hold weights."""
+ONNX = ("*.onnx", "*.data", "*.onnx_data*")
+"""A graph, and the weights outside it, maybe several files: `model.onnx_data`, `model.onnx_data_1`."""
 
 MAX_INDEX_BYTES = 32 * 2**20
 MAX_CONFIG_BYTES = 2**20
@@ -53,16 +54,14 @@ def folder_weights(tree: Tree, files: Sequence[Path]) -> tuple[Path, ...]:
     if missing or TOKENIZER not in by_name:
         tree.skip(files[0].parent, f"is not whole: {missing or TOKENIZER} is missing")
         return ()
-    return tuple(file for file in files if file.suffix in SUFFIXES and tree.stat(file))
+    return tuple(file for file in files if _is_weights(file.name) and tree.stat(file))
 
 
 def weights_of(path: Path) -> tuple[Path, ...]:
     """The files that a model's path stands for, whatever they hold; none if it leads nowhere we may look."""
     try:
         if path.is_dir():
-            return tuple(
-                sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
-            )
+            return tuple(sorted(file for file in path.iterdir() if _is_weights(file.name) and file.is_file()))
     except OSError:
         return ()
     stem, num_parts = _parts(path)
@@ -77,6 +76,11 @@ def bytes_of(path: Path) -> int:
         return sum(file.stat().st_size for file in weights_of(path))
     except OSError:
         return 0
+
+
+def _is_weights(name: str) -> bool:
+    """A file of this name holds weights of the model that its folder is."""
+    return any(fnmatch(name, pattern) for pattern in ("*.safetensors", *ONNX))
 
 
 def _parts(file: Path) -> tuple[str, int]:
