@@ -33,11 +33,14 @@ class Owner:
             return (await files.keep(incoming, "in.jsonl", "batch", 3600)).id
 
     async def submit(self, text: str, window_s: float = 3600) -> Batch:
+        return await self.submit_file(await self.upload(text), window_s)
+
+    async def submit_file(self, file_id: str, window_s: float = 3600) -> Batch:
         now = time.time()
         batch = Batch(
             id=new_id("batch_"),
             endpoint=CHAT,
-            input_file_id=await self.upload(text),
+            input_file_id=file_id,
             completion_window="1h",
             created_at=now,
             expires_at=now + window_s,

@@ -1,11 +1,13 @@
 """The daemon's batches from upload to answers, over restarts, with a model that answers at once."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
 import pytest
+from anyio import to_thread
 from fake_inference import FakeInference, line
 from owner import Start, change, left, modes, requests
 from structlog.contextvars import bound_contextvars, get_contextvars
@@ -14,7 +16,7 @@ from pilotlight.batch import batches as owning
 from pilotlight.batch.batches import Batches
 from pilotlight.batch.lines import MAX_FAULTS
 from pilotlight.batch.records import Batch, State
-from pilotlight.errors import Conflict, ShuttingDown
+from pilotlight.errors import Busy, Conflict, ShuttingDown
 
 pytestmark = pytest.mark.anyio
 
@@ -84,6 +86,50 @@ async def test_models_that_nobody_knows_are_told_as_far_as_people_read(start: St
         text = "".join(line(f"r{n}", body={"model": f"m{n}"}) for n in range(MAX_FAULTS + 1))
         failed = await owner.until((await owner.submit(text)).id, State.FAILED)
         assert [fault.line for fault in failed.faults] == list(range(1, MAX_FAULTS + 1))
+
+
+async def test_files_are_checked_one_at_a_time(start: Start, tmp_path: Path) -> None:
+    """Many that take long leave threads for everybody else; here they are a pipe that says nothing."""
+    async with start() as owner:
+        file_id = await owner.upload(requests(1))
+        pipe = tmp_path / "files" / file_id
+        pipe.unlink()
+        os.mkfifo(pipe)
+        silence = os.open(pipe, os.O_RDWR)
+        try:
+            batches = [await owner.submit_file(file_id) for _ in range(5)]
+            await anyio.wait_all_tasks_blocked()
+            assert to_thread.current_default_thread_limiter().borrowed_tokens == 0
+            assert {batch.status for batch in await owner.batches.all()} == {State.VALIDATING}
+        finally:
+            pipe.unlink()
+            os.close(silence)
+        for batch in batches:
+            await owner.until(batch.id, State.FAILED)
+
+
+async def test_no_more_batches_are_taken_than_may_wait(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor when they come together; those that are over leave room."""
+    monkeypatch.setattr(owning, "MAX_UNFINISHED", 2)
+    inference = FakeInference(gate=anyio.Event())
+    async with start(inference) as owner:
+        file_id = await owner.upload(requests(1))
+        refused: list[Busy] = []
+
+        async def submit() -> None:
+            try:
+                await owner.submit_file(file_id)
+            except Busy as busy:
+                refused.append(busy)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(5):
+                tasks.start_soon(submit)
+        assert [busy.message.startswith("2 batches are not over") for busy in refused] == [True] * 3
+        first, _ = await owner.batches.all()
+        await owner.batches.cancel(first.id)
+        await owner.until(first.id, State.CANCELLED)
+        await owner.submit_file(file_id)
 
 
 async def test_a_night_on_battery_passes(start: Start) -> None:

@@ -65,6 +65,29 @@ async def test_what_is_over_age_goes(start: Start, tmp_path: Path) -> None:
         await eventually(is_gone)
 
 
+async def test_what_cannot_be_deleted_costs_nothing_else(start: Start, tmp_path: Path) -> None:
+    """Neither the daemon at each of its starts nor what can be; here folders are where contents were."""
+    async with start() as owner:
+        batch = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        upload = await owner.upload(requests(1))
+        young = await owner.upload(requests(1))
+    long_ago = batch.created_at - 4000
+    change(tmp_path / "batches" / f"{batch.id}.json", expires_at=long_ago, completed_at=long_ago)
+    stuck = [batch.input_file_id, batch.output_file_id or ""]
+    for file_id in (*stuck, upload):
+        change(tmp_path / "files" / f"{file_id}.json", expires_at=long_ago)
+    for file_id in stuck:
+        (tmp_path / "files" / file_id).unlink()
+        (tmp_path / "files" / file_id).mkdir()
+    for _ in range(2):
+        async with start() as owner:
+            assert batch.id not in {known.id for known in await owner.batches.all()}
+            ids = {file.id for file in await (await owner.batches.files()).all()}
+            assert ids & {young, upload, *stuck} == {young}
+            await owner.until((await owner.submit_file(young)).id, State.COMPLETED)
+            assert list(owner.notices) == []
+
+
 async def test_an_upload_goes_by_itself(start: Start, tmp_path: Path) -> None:
     """At the next start, too, though no batch goes with it."""
     async with start() as owner:

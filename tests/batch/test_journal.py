@@ -42,6 +42,20 @@ def test_answers_and_errors_are_told_apart(tmp_path: Path) -> None:
     assert (expired["response"], expired["error"]["code"]) == (None, "batch_expired")
 
 
+def test_an_answer_is_one_line_for_every_reader(tmp_path: Path) -> None:
+    """Some take more characters for the end of one than JSON does."""
+    name = "a\u2028b\u2029c\x85d"
+    body = msgspec.Raw(msgspec.json.encode({"error": {"message": name}}))
+    with opened(tmp_path) as journal:
+        journal.add(Entry(journal.entry_id(0), name, Response(400, "req_1", body)))
+        journal.add(Entry(journal.entry_id(1), name, None, NotRun("batch_expired", "too late")))
+    failed, expired = answers(tmp_path / "errors")
+    assert (failed["custom_id"], failed["response"]["body"]["error"]["message"]) == (name, name)
+    assert expired["custom_id"] == name
+    with opened(tmp_path) as again:
+        assert again.pending == [2, 3]
+
+
 def test_what_is_there_is_known_after_opening_it_again(tmp_path: Path) -> None:
     """The same counts, and the same lines left."""
     with opened(tmp_path) as journal:

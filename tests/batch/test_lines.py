@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from fake_inference import CHAT, line
 
 from pilotlight.batch import lines
 from pilotlight.batch.lines import Input, scan
+from pilotlight.batch.records import LONGEST_MESSAGE, Fault
 
 LIMIT = 4096
 
@@ -61,6 +63,15 @@ def test_a_bad_line_is_told_by_its_number(tmp_path: Path, bad: bytes, code: str)
     ((fault),) = found.faults
     assert (fault.code, fault.line) == (code, 3)
     assert len(found.offsets) == 2
+
+
+def test_a_fault_does_not_repeat_a_whole_line(tmp_path: Path) -> None:
+    """Its message is kept for weeks; one that a record says is cut, too."""
+    (fault,) = scanned(tmp_path / "in", line("x", **{"y" * 3000: 1}).encode()).faults
+    assert fault.message.startswith("the line is no request: Object contains unknown field `yyy")
+    assert len(fault.message) == LONGEST_MESSAGE
+    record = msgspec.json.encode({"code": "x", "message": "y" * 3000})
+    assert len(msgspec.json.decode(record, type=Fault).message) == LONGEST_MESSAGE
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\r\n \n", b"\xef\xbb\xbf"])

@@ -9,22 +9,12 @@ import anyio
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
+from pilotlight.jsonl import lined as lined  # also offered as `sse.lined`
+
 DIRECT = "pilotlight.send"
 """Where the outermost layer leaves the server's own `send` in the scope."""
 
 DONE = b"data: [DONE]\n\n"
-
-
-_LINE_ENDS = {character.encode(): f"\\u{ord(character):04x}".encode() for character in "\x85\u2028\u2029"}
-"""What JSON has as it is, and readers of lines take for the end of one."""
-
-
-def lined(data: bytes) -> bytes:
-    """The same JSON, in one line for everybody."""
-    if not data.isascii():
-        for character, escaped in _LINE_ENDS.items():
-            data = data.replace(character, escaped)
-    return data
 
 
 def event(data: bytes) -> bytes:

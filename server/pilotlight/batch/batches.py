@@ -22,11 +22,11 @@ from structlog.contextvars import unbind_contextvars
 from pilotlight.batch.files import Files, storing
 from pilotlight.batch.journal import Journal
 from pilotlight.batch.lines import MAX_FAULTS, Input, Scan, scan
-from pilotlight.batch.records import Batch, Counts, Fault, Records, State
+from pilotlight.batch.records import Batch, Counts, Fault, Records, State, deleting
 from pilotlight.batch.run import Desk, Run
 from pilotlight.batch.states import KINDS, cancelled, end_of, fault_of, finalizing, outputs
 from pilotlight.core import Severity
-from pilotlight.errors import BadRequest, Conflict, Error, NotFound, ShuttingDown
+from pilotlight.errors import BadRequest, Busy, Conflict, Error, NotFound, ShuttingDown
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,6 +35,9 @@ NOT_OURS = "batches_elsewhere"
 
 CLOCK_S = 30.0
 """Between two looks at the time of day while a batch is at work; what may not run is looked at more often."""
+
+MAX_UNFINISHED = 1000
+"""Batches that are not over: more would be refused."""
 
 log = structlog.get_logger()
 
@@ -59,6 +62,8 @@ class Batches:
         self._lock: BaseFileLock | None = None
         self._opening = anyio.Lock()
         self._changing = anyio.Lock()
+        self._place = anyio.CapacityLimiter(1)
+        """Of a thread that scans: those that others wait for could all be taken."""
         self._tasks: TaskGroup | None = None
         self._at_work: dict[str, AtWork] = {}
         self._wake = anyio.Event()
@@ -82,14 +87,20 @@ class Batches:
         return self._live(self._known(batch_id))
 
     async def create(self, batch: Batch) -> Batch:
-        """Take it in; it is checked, and run in its turn. Raises `NotFound` for its file, and `DiskFull`."""
+        """Take it in; it is checked, and run in its turn. Raises `NotFound` for its file, `DiskFull`, and
+        `Busy` if too many are not over."""
         file = await (await self.files()).get(batch.input_file_id)
         if file.purpose != "batch":
             raise BadRequest(
                 f"{file.id} was not uploaded for a batch (purpose 'batch')", param="input_file_id"
             )
-        with storing("the batch"):
-            await self._records.put(batch)
+        async with self._changing:
+            if len(self._unfinished()) >= MAX_UNFINISHED:
+                raise Busy(
+                    f"{MAX_UNFINISHED} batches are not over, and more are not taken; cancel one, or wait"
+                )
+            with storing("the batch"):
+                await self._records.put(batch)
         self._start(self._check, batch)
         return batch
 
@@ -200,7 +211,8 @@ class Batches:
         """Delete files that are over age, and forget batches whose files are gone."""
         for batch in self._records:
             if batch.status.is_over and batch.kept_until < time.time():
-                await self._drop(batch.id)
+                with deleting(batch.id):
+                    await self._drop(batch.id)
         await self._files.expire()
 
     async def _drop(self, batch_id: str) -> None:
@@ -233,7 +245,9 @@ class Batches:
     async def _scan(self, batch: Batch) -> Scan:
         path = self._files.path(batch.input_file_id)
         try:
-            return await to_thread.run_sync(scan, path, batch.endpoint, self._max_line_bytes)
+            return await to_thread.run_sync(
+                scan, path, batch.endpoint, self._max_line_bytes, limiter=self._place
+            )
         except OSError as exc:
             return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
 
@@ -362,9 +376,12 @@ class Batches:
             await self._records.put(batch)
         return batch
 
+    def _unfinished(self) -> list[Batch]:
+        return [batch for batch in self._records if not batch.status.is_over]
+
     def _in_use(self) -> set[str]:
         """The files that batches need which are not over."""
-        running = [batch for batch in self._records if not batch.status.is_over]
+        running = self._unfinished()
         return {file_id for batch in running for file_id in (batch.input_file_id, *outputs(batch.id))}
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, Self
 
 from anyio import to_thread
 
-from pilotlight.batch.records import File, Records, new_id
+from pilotlight.batch.records import File, Records, deleting, new_id
 from pilotlight.errors import Conflict, DiskFull, NotFound
 
 KEEP_S = 30 * 86400
@@ -38,7 +38,8 @@ class Files:
         for path in self._folder.iterdir():
             has_record = path.with_name(f"{path.name}.json").exists()
             if path.suffix != ".json" and path.name not in in_use and not has_record:
-                path.unlink()
+                with deleting(path.name):
+                    path.unlink()
 
     async def all(self) -> list[File]:
         """Oldest first."""
@@ -83,11 +84,12 @@ class Files:
         await self._drop(file_id)
 
     async def expire(self) -> None:
-        """Delete what is over age."""
+        """Delete what is over age, as far as the system lets us."""
         now, in_use = time.time(), self._in_use()
         for file in self._records:
             if file.expires_at < now and file.id not in in_use:
-                await self._drop(file.id)
+                with deleting(file.id):
+                    await self._drop(file.id)
 
     async def _drop(self, file_id: str) -> None:
         await self._records.remove(file_id)

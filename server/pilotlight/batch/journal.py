@@ -12,6 +12,7 @@ from typing import Self
 import msgspec
 
 from pilotlight.batch.records import Counts, Usage
+from pilotlight.jsonl import lined
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Write an answer. Raises `OSError`; nothing of it is in the file then."""
-        content = msgspec.json.encode(entry)
+        content = lined(msgspec.json.encode(entry))
         assert b"\n" not in content, "an answer is one line"
         (self._output if entry.is_success else self._errors).append(content + b"\n")
         assert self._take(content), f"{entry.id} was answered before"

@@ -6,6 +6,7 @@ Times are Unix seconds. Knows nothing of what is in the files.
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -15,6 +16,9 @@ import structlog
 from anyio import to_thread
 
 from pilotlight.registry import private_file
+
+LONGEST_MESSAGE = 500
+"""Characters of what is told of a fault: it may repeat a stranger's file, and is kept for weeks."""
 
 log = structlog.get_logger()
 
@@ -56,6 +60,9 @@ class Fault(msgspec.Struct, frozen=True):
     message: str
     line: int | None = None
     param: str | None = None
+
+    def __post_init__(self) -> None:
+        msgspec.structs.force_setattr(self, "message", self.message[:LONGEST_MESSAGE])
 
 
 class Counts(msgspec.Struct, frozen=True):
@@ -152,7 +159,8 @@ class Records(Generic[R]):
             if record.id == file.stem and _ID.fullmatch(record.id):
                 self._known[record.id] = record
         for torn in self.folder.glob(".new-*"):
-            torn.unlink()
+            with deleting(torn.name):
+                torn.unlink()
 
     async def put(self, record: R) -> None:
         """On the disk when this returns. Raises `OSError`; the old record stands then."""
@@ -171,3 +179,12 @@ class Records(Generic[R]):
 
     def _file(self, record_id: str) -> Path:
         return self.folder / f"{record_id}.json"
+
+
+@contextmanager
+def deleting(name: str) -> Iterator[None]:
+    """What nobody needs any more, but the system keeps, is logged and stays until the next start."""
+    try:
+        yield
+    except OSError as exc:
+        log.warning("what nobody needs any more cannot be deleted", name=name, error=str(exc))
