@@ -56,6 +56,9 @@ class Error(Exception):
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
     source: ClassVar[str] = "daemon"
+    is_final: ClassVar[bool] = False
+    """A moment later it would be the same, or undo what somebody has just done: no client should try again by
+    itself, unless `retry_after_s` says when."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -160,6 +163,7 @@ class NoRollback(Error):
     status = 409
     type = "invalid_request_error"
     code = "no_previous_version"
+    is_final = True
 
 
 class PullFailed(Error):
@@ -196,6 +200,7 @@ class Unloaded(Error):
     status = 409
     type = "invalid_request_error"
     code = "model_unloaded"
+    is_final = True
 
 
 class Conflict(Error):
@@ -204,6 +209,7 @@ class Conflict(Error):
     status = 409
     type = "invalid_request_error"
     code = "conflict"
+    is_final = True
 
 
 class DiskFull(Error):
@@ -211,6 +217,7 @@ class DiskFull(Error):
 
     status = 507
     code = "disk_full"
+    is_final = True
 
 
 class Busy(Error):
@@ -248,6 +255,7 @@ class RuntimeMissing(Error):
 
     status = 501
     code = "runtime_missing"
+    is_final = True
 
 
 class NoMemory(Error):
@@ -264,6 +272,7 @@ class Restricted(Error):
     status = 503
     type = "policy"
     code = "policy_rule"
+    is_final = True
 
 
 class BatteryFloor(Restricted):

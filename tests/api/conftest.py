@@ -2,16 +2,17 @@
 
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import anyio
 import httpx
 import pytest
-import uvicorn
 from fake_service import ADMIN_KEY, FakeService
+from starlette.types import ASGIApp
 
 from pilotlight.api.app import create_app
+from pilotlight.api.server import Server
+from pilotlight.config import Config
 
 
 @pytest.fixture
@@ -45,28 +46,22 @@ async def client(service: FakeService, anyio_backend: str) -> AsyncIterator[http
 async def url(service: FakeService, anyio_backend: str) -> AsyncIterator[str]:
     """The app on a real socket, as it is served."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            lambda: create_app(service), factory=True, http="httptools", lifespan="off", log_config=None
-        )
-        server = _Server(config)
+        server = _Server(create_app(service), service.config)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve, [listener])
             await server.is_up.wait()
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-            server.should_exit = server.force_exit = True
+            server.force_exit = True
+            server.stop()
 
 
-class _Server(uvicorn.Server):
-    """Says when it is up, and leaves the signals alone."""
+class _Server(Server):
+    """Says when it is up."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: ASGIApp, config: Config) -> None:
+        super().__init__(app, config)
         self.is_up = anyio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.is_up.set()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

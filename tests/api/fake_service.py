@@ -75,6 +75,15 @@ def say(
     return script
 
 
+def backwards(request: Request, answer: Answer) -> None:
+    """Answer every choice with a word, the last one first."""
+    answer.put(Accepted(prompt_tokens=7))
+    for index in reversed(range(request.n)):
+        answer.put(Chunk(index, "Hello", 1))
+        answer.put(Finished(index, FinishReason.STOP, 1, 0))
+    answer.end()
+
+
 def fail(error: Error, *, after: Sequence[Accepted | Chunk] = ()) -> Script:
     """End with the error after these items."""
 

@@ -111,6 +111,11 @@ def test_an_unknown_field_names_the_nearest() -> None:
     assert "did you mean 'temperature'?" in error.message
 
 
+def test_a_field_that_is_refused_may_be_the_nearest() -> None:
+    """Why it is refused is said where it is spelled right."""
+    assert "did you mean 'top_logprobs'?" in refused({"top_logprob": 5}).message
+
+
 def test_a_nested_unknown_field_names_the_nearest() -> None:
     """Also inside a message."""
     error = refused({"messages": [{"role": "user", "content": "x", "nane": "y"}]})
@@ -213,6 +218,12 @@ def test_a_refused_field_is_refused_by_name(name: str) -> None:
     error = refused({name: "something"})
     assert isinstance(error, Unsupported)
     assert error.param == name
+
+
+@pytest.mark.parametrize("name", ["num_ctx", "chat_template", "lora"])
+def test_what_a_model_is_loaded_with_is_not_for_a_request(name: str) -> None:
+    """It says where that is set."""
+    assert "set per model in models.toml" in refused({name: "something"}).message
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,26 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_service import FakeService, fail, say
+from fake_service import FakeService, backwards, fail, say
 from structlog.testing import capture_logs
 
 from pilotlight.api.writer import fingerprint
 from pilotlight.core import Accepted, Chunk, FinishReason, Model, Prompt, Sampling
-from pilotlight.errors import Busy, ContextOverflow, Internal, WorkerFailed
+from pilotlight.errors import (
+    Busy,
+    Conflict,
+    ContextOverflow,
+    DiskFull,
+    Error,
+    Internal,
+    NoMemory,
+    NoRollback,
+    RuntimeMissing,
+    ShuttingDown,
+    ThermalCritical,
+    Unloaded,
+    WorkerFailed,
+)
 
 PATH = "/v1/chat/completions"
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}
@@ -97,6 +111,18 @@ async def test_streamed_answers_are_told_apart(client: httpx.AsyncClient) -> Non
     """Each has a role, a text and a finish."""
     chunks = events((await client.post(PATH, json=BODY | {"stream": True, "n": 2})).text)
     assert sorted(chunk["choices"][0]["index"] for chunk in chunks) == [0, 0, 0, 1, 1, 1]
+
+
+async def test_streamed_answers_open_in_their_order(service: FakeService, client: httpx.AsyncClient) -> None:
+    """Whichever speaks first, and each once."""
+    service.script = backwards
+    asked = BODY | {"stream": True, "n": 3, "stream_options": {"include_usage": True}}
+    *chunks, last = events((await client.post(PATH, json=asked)).text)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["index"] for choice in choices if "role" in choice["delta"]] == [0, 1, 2]
+    assert [choice["index"] for choice in choices] == [0, 1, 2, 2, 1, 0, 2, 1, 0]
+    assert all(chunk["usage"] is None for chunk in chunks)
+    assert last["usage"]["completion_tokens"] == 3
 
 
 async def test_any_text_survives(service: FakeService, client: httpx.AsyncClient) -> None:
@@ -214,6 +240,31 @@ async def test_a_refusal_has_a_proper_status(
     assert response.status_code == error.status
     assert response.json() == error.body()
     assert response.headers.get("retry-after") == (str(error.retry_after_s) if error.retry_after_s else None)
+
+
+@pytest.mark.parametrize(
+    ("error", "should_retry"),
+    [
+        (RuntimeMissing("no onnx"), "false"),
+        (DiskFull("full"), "false"),
+        (Conflict("not over"), "false"),
+        (NoRollback("the first"), "false"),
+        (Unloaded("stopped"), "false"),
+        (ThermalCritical("hot"), "false"),
+        (ThermalCritical("hot", retry_after_s=4), None),
+        (WorkerFailed("died"), None),
+        (Busy("full"), None),
+        (NoMemory("short"), None),
+        (ShuttingDown("stopping"), None),
+    ],
+)
+async def test_clients_are_told_what_is_not_worth_another_try(
+    service: FakeService, client: httpx.AsyncClient, error: Error, should_retry: str | None
+) -> None:
+    """What is otherwise a moment later, they may try again."""
+    service.script = fail(error)
+    response = await client.post(PATH, json=BODY)
+    assert response.headers.get("x-should-retry") == should_retry
 
 
 async def test_a_bug_is_a_500_in_the_same_shape(service: FakeService, client: httpx.AsyncClient) -> None:

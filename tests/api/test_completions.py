@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
-from fake_service import FakeService
+from fake_service import FakeService, backwards
 
 from pilotlight.core import Prompt
 from pilotlight.power.reading import Reading
@@ -30,6 +30,19 @@ async def test_a_stream_has_openai_s_shape(client: httpx.AsyncClient) -> None:
     assert {chunk["object"] for chunk in chunks} == {"text_completion"}
     assert [chunk["choices"][0]["text"] for chunk in chunks] == ["Hello", ""]
     assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+
+
+async def test_streamed_answers_are_told_apart(service: FakeService, client: httpx.AsyncClient) -> None:
+    """None has an opening, whichever speaks first."""
+    service.script = backwards
+    lines = (await client.post(PATH, json=BODY | {"stream": True, "n": 2})).text.split("\n\n")
+    choices = [json.loads(line.removeprefix("data: "))["choices"][0] for line in lines[:-2]]
+    assert [(choice["index"], choice["text"]) for choice in choices] == [
+        (1, "Hello"),
+        (0, "Hello"),
+        (1, ""),
+        (0, ""),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,17 @@ def test_a_tool_result_is_passed_on() -> None:
 
 
 def test_an_answer_of_ours_can_be_sent_back() -> None:
-    """Clients append the whole message object they got."""
+    """Clients append the whole message object they got, and what their helpers have added to it."""
     message = rendered(
-        role="assistant", content="x", refusal=None, annotations=[], audio=None, tool_calls=None
+        role="assistant",
+        content='{"a": 1}',
+        refusal=None,
+        annotations=[],
+        audio=None,
+        tool_calls=None,
+        parsed={"a": 1},
     )
-    assert message == {"role": "assistant", "content": "x"}
+    assert message == {"role": "assistant", "content": '{"a": 1}'}
 
 
 def test_reasoning_is_passed_on() -> None:

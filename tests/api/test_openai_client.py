@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import openai
 import pytest
-from fake_service import FakeService, fail, say
+from fake_service import FakeService, backwards, fail, say
 
 from pilotlight.core import Accepted, Chunk
 from pilotlight.errors import Busy, ContextOverflow, RuntimeMissing, WorkerFailed
@@ -62,6 +62,34 @@ async def test_the_client_s_own_stream_helper(url: str) -> None:
     assert final.choices[0].finish_reason == "stop"
 
 
+async def test_what_the_stream_helper_gives_can_be_sent_back(service: FakeService, url: str) -> None:
+    """With the fields of its own."""
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        async with client.chat.completions.stream(model="tiny", messages=MESSAGES) as stream:
+            message: Any = (await stream.get_final_completion()).choices[0].message
+        await client.chat.completions.create(model="tiny", messages=[*MESSAGES, message, *MESSAGES])
+    assert service.requests[1].prompt.messages == (
+        *MESSAGES,
+        {"role": "assistant", "content": "Hello"},
+        *MESSAGES,
+    )
+
+
+async def test_the_stream_helper_hears_a_later_answer_first(service: FakeService, url: str) -> None:
+    """It knows answers by the order in which they open."""
+    service.script = backwards
+    async with (
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client,
+        client.chat.completions.stream(model="tiny", messages=MESSAGES, n=3) as stream,
+    ):
+        final = await stream.get_final_completion()
+    assert [(choice.index, choice.message.content) for choice in final.choices] == [
+        (0, "Hello"),
+        (1, "Hello"),
+        (2, "Hello"),
+    ]
+
+
 async def test_an_async_completion(url: str) -> None:
     """The plain dialect."""
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
@@ -98,14 +126,27 @@ async def test_errors_are_the_classes_clients_catch(
     assert (caught.value.code, caught.value.param) == (error.code, error.param)
 
 
+async def test_what_stays_refused_is_not_tried_again(service: FakeService, url: str) -> None:
+    """The client would by itself, twice."""
+    service.script = fail(RuntimeMissing("x"))
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        with pytest.raises(openai.InternalServerError):
+            await client.chat.completions.create(model="tiny", messages=MESSAGES)
+    assert len(service.requests) == 1
+
+
 async def test_an_error_in_a_stream_is_raised(service: FakeService, url: str) -> None:
     """After what came before it."""
     service.script = fail(WorkerFailed("it died"), after=[Accepted(1), Chunk(0, "one", 1)])
-    stream: Callable[[openai.OpenAI], Any] = lambda c: list(  # noqa: E731  # a name for its type
-        c.chat.completions.create(model="tiny", messages=MESSAGES, stream=True)
-    )
+    words = []
+
+    def stream(client: openai.OpenAI) -> None:
+        for chunk in client.chat.completions.create(model="tiny", messages=MESSAGES, stream=True):
+            words.append(chunk.choices[0].delta.content)
+
     with pytest.raises(openai.APIError, match="it died"):
         await called(url, stream)
+    assert "one" in words
 
 
 async def test_comments_are_no_chunks(service: FakeService, url: str) -> None:

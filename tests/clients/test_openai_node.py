@@ -39,6 +39,11 @@ def test_the_stream_helper_puts_it_together(seen: Seen) -> None:
     assert seen["helper"]["choices"][0]["message"]["content"] == "one two three "
 
 
+def test_what_the_stream_helper_gives_can_be_sent_back(seen: Seen) -> None:
+    """With the fields of its own."""
+    assert seen["continued"]["choices"][0]["message"]["content"].endswith("one two three ")
+
+
 def test_two_answers_to_one_prompt(seen: Seen) -> None:
     """n = 2."""
     assert [choice["index"] for choice in seen["choices"]["choices"]] == [0, 1]

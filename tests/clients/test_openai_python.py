@@ -245,4 +245,6 @@ def test_an_error_in_mid_stream_is_raised(client: openai.OpenAI) -> None:
     words = []
     stream = client.chat.completions.create(model="dying", messages=MESSAGES, max_tokens=100, stream=True)
     with stream, pytest.raises(openai.APIError, match="worker died"):
-        words += [chunk.choices[0].delta.content for chunk in stream]
+        for chunk in stream:
+            words.append(chunk.choices[0].delta.content)
+    assert "".join(filter(None, words))

@@ -61,13 +61,13 @@ def parse(
             ) from None
         unknown = problems.unknown_locations(exc)
         if unknown_fields == "refuse" or not unknown:
-            raise problems.describe(exc, dialect.model) from None
+            raise problems.describe(exc, dialect.model, dialect.refusals) from None
     for location in unknown:
         _remove(fields, location)
     try:
         return dialect.model.model_validate(fields), tuple(problems.path(location) for location in unknown)
     except ValidationError as exc:
-        raise problems.describe(exc, dialect.model) from None
+        raise problems.describe(exc, dialect.model, dialect.refusals) from None
 
 
 def _check_content_type(http: Request) -> None:

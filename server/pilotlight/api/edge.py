@@ -16,7 +16,7 @@ from structlog.contextvars import bind_contextvars
 
 from pilotlight.api.guard import Guard, Headers
 from pilotlight.api.service import Service
-from pilotlight.errors import Error, Internal, InvalidKey, Restricted
+from pilotlight.errors import Error, Internal, InvalidKey
 from pilotlight.metrics import UNKNOWN
 
 log = structlog.get_logger()
@@ -126,8 +126,8 @@ def error_response(error: Error, headers: dict[str, str] | None = None) -> Respo
         headers["www-authenticate"] = "Bearer"
     if error.retry_after_s is not None:
         headers["retry-after"] = str(error.retry_after_s)
-    elif isinstance(error, Restricted):
-        headers["x-should-retry"] = "false"  # OpenAI's clients would try twice more, in vain
+    elif error.is_final:
+        headers["x-should-retry"] = "false"  # OpenAI's clients would try twice more
     return json_response(error.body(), error.status, headers)
 
 

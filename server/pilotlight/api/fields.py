@@ -86,7 +86,7 @@ _LOCAL = {
     "return_progress": Refusal("prompt progress is not reported", (False,)),
     "timings_per_token": Refusal("timings are in /metrics", (False,)),
     "reasoning_format": Refusal("reasoning is left in the text", ("none", "auto")),
-    "lora": Refusal("adapters are not loaded", ([],)),
+    "lora": Refusal("adapters are set per model in models.toml, by [[model.lora]]", ([],)),
     "options": Refusal("send the sampling fields at the top level", ({},)),
     "think": Refusal("send chat_template_kwargs with the variable of the model's template"),
     "enable_thinking": Refusal('send chat_template_kwargs: {"enable_thinking": ...}'),

@@ -49,7 +49,10 @@ class ToolCall(Strict):
 
 
 class Message(Strict):
-    """One turn. `annotations` and null `refusal`, `audio`, `function_call` are what OpenAI's answers hold."""
+    """One turn. `annotations` and null `refusal`, `audio`, `function_call` are what OpenAI's answers hold.
+
+    `parsed` is what its clients add to them: the content once more, as an object. It has no effect.
+    """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     tool_calls: list[ToolCall] | None = None
@@ -67,6 +70,7 @@ class Message(Strict):
     audio: None = None
     function_call: None = None
     annotations: list[Any] | None = None
+    parsed: Any = None
 
     @field_validator("tool_calls")
     @classmethod

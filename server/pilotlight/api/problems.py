@@ -67,12 +67,12 @@ def unknown_locations(exc: ValidationError) -> list[Location]:
     ]
 
 
-def describe(exc: ValidationError, model: type[BaseModel]) -> BadRequest:
-    """The first problem, as the error to answer with."""
+def describe(exc: ValidationError, model: type[BaseModel], refused: Iterable[str] = ()) -> BadRequest:
+    """The first problem, as the error to answer with. Fields that are `refused` by name are known, too."""
     error = exc.errors(include_url=False)[0]
     name = path(error["loc"])
     if error["type"] == "extra_forbidden":
-        known = model.model_fields if len(error["loc"]) == 1 else _nested_names(model)
+        known = (*model.model_fields, *refused) if len(error["loc"]) == 1 else _nested_names(model)
         return UnknownField(f"{name!r} is not a known field{_nearest(name, known)}", param=name)
     if error["type"] == "unsupported":
         return Unsupported(f"{name} {error['msg']}", param=name)

@@ -13,6 +13,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pilotlight.api.connection import Connection
 from pilotlight.api.sse import DIRECT
 from pilotlight.config import Config
 
@@ -25,7 +26,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 Dated(app),
                 loop="none",
-                http="httptools",
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 log_config=None,

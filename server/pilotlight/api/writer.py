@@ -112,11 +112,16 @@ class Writer:
         )
 
     def _open(self, index: int) -> bytes:
-        """The event that opens answer `index`, if the dialect has one; from now on it is open."""
-        start = self._opened[index] = self._event + b',"choices":[{"index":%d' % index
-        if self._shape.role is None:
-            return b""
-        return start + self._shape.role + b',"logprobs":null,"finish_reason":null}]' + self._end
+        """The events that open answer `index`, if the dialect has them; from now on it is open.
+
+        So are those before it: openai-python takes the first it hears of for answer 0, the next for 1.
+        """
+        opening = b""
+        for number in range(len(self._opened), index + 1):
+            start = self._opened[number] = self._event + b',"choices":[{"index":%d' % number
+            if self._shape.role is not None:
+                opening += start + self._shape.role + b',"logprobs":null,"finish_reason":null}]' + self._end
+        return opening
 
     def _remarked(self) -> bytes:
         """The remarks, as further members of an event."""

@@ -52,6 +52,10 @@ const scenarios = {
   streamed: async () => collected(await chat({ stream: true, stream_options: { include_usage: true } })),
   streamedCompletion: async () => collected(await complete({ stream: true })),
   helper: () => client.chat.completions.stream({ model: "echo", messages }).finalChatCompletion(),
+  continued: async () => {
+    const answer = await client.chat.completions.stream({ model: "echo", messages }).finalMessage();
+    return chat({ messages: [...messages, answer, ...messages] });
+  },
   aborted: async () => {
     const stream = await chat({ model: "slow", stream: true, max_tokens: 100_000 });
     for await (const chunk of stream) if (chunk.choices[0].delta.content) break;

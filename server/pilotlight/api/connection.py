@@ -1,0 +1,127 @@
+"""A client's connection: uvicorn's, with bounds on what it waits for, and deaf to offers of other protocols.
+
+Uvicorn and its parser keep all of a head, however long it gets and takes; whatever is limited by the app is
+limited later. Knows no app.
+"""
+
+import asyncio
+
+import msgspec
+import structlog
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from pilotlight.errors import BadRequest
+
+log = structlog.get_logger()
+
+LONGEST_HEAD = 64 * 1024
+"""Bytes in a row that are no body: a request line with its headers, the size of a chunk, trailers."""
+PATIENCE_S = 60.0
+"""For all of a head, from its first byte, and for the next piece of a body."""
+
+
+class Connection(HttpToolsProtocol):
+    """Has a timer only while a request is there in part: neither whole ones nor idling need any."""
+
+    _num_pending = 0
+    """Bytes read since a head, a piece of a body or a request was complete."""
+    _is_open = False
+    """A head was read and the end of its body was not."""
+    _deadline: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        unread = memoryview(data)
+        while unread and not self.transport.is_closing():
+            num_read = self._read(unread[: LONGEST_HEAD - self._num_pending])
+            unread = unread[num_read:]
+        self._set_deadline()
+
+    def _read(self, data: memoryview) -> int:
+        """At most what there is room for. Returns how much of it was read: after an offer it is not all."""
+        self._num_pending += len(data)
+        try:
+            num_read = self._parse(data)
+        except HttpParserError:
+            self._refuse(400, "the request is not valid HTTP; this port speaks it without TLS")
+            return len(data)
+        if self._num_pending >= LONGEST_HEAD:
+            self._refuse(431, f"the request line and headers have more than {LONGEST_HEAD} bytes")
+        return num_read
+
+    def _parse(self, data: memoryview) -> int:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            if self._should_upgrade():
+                self._decline()
+                return int(offer.args[0])
+        return len(data)
+
+    def _should_upgrade(self) -> bool:
+        """Has uvicorn not begin a request with an offer: the parser takes it to have no body."""
+        return self.scope["method"] != "CONNECT"
+
+    def _decline(self) -> None:
+        """Read the same head without the offer, as HTTP allows: clients make one on any plain connection."""
+        request = (self.scope["method"].encode(), self.url, self.scope["http_version"].encode())
+        headers = [header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        lines = [b"%b %b HTTP/%b" % request, *(b"%b: %b" % header for header in headers), b"", b""]
+        self.parser.feed_data(b"\r\n".join(lines))
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._num_pending = 0
+        self._is_open = True
+
+    def on_body(self, body: bytes) -> None:
+        super().on_body(body)
+        self._num_pending = 0
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._num_pending = 0
+        self._is_open = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._clear_deadline()
+
+    def _set_deadline(self) -> None:
+        """A piece of a body gets the next one more time; a piece of a head gets its rest none."""
+        if not self._num_pending:
+            self._clear_deadline()
+        is_partial = self._is_open or self._num_pending > 0
+        if is_partial and self._deadline is None and not self.transport.is_closing():
+            self._deadline = self.loop.call_later(PATIENCE_S, self._on_late)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _on_late(self) -> None:
+        self._deadline = None
+        if self.flow.read_paused or self._is_answering:
+            self._set_deadline()  # it is the client who waits
+        else:
+            self._refuse(408, f"nothing more of the request came for {PATIENCE_S:g} s")
+
+    @property
+    def _is_answering(self) -> bool:
+        """Whatever is said now would be taken for a part of an answer, or for that to another request."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        return self.cycle.response_started or not self._is_open or bool(self.pipeline)
+
+    def _refuse(self, status: int, why: str) -> None:
+        """Close, and say why where that can be told from an answer."""
+        log.info("connection refused", status=status, reason=why)
+        if not self._is_answering:
+            body = msgspec.json.encode(BadRequest(why).body())
+            head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+            self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        self.transport.close()
