@@ -118,6 +118,8 @@ class FakeDaemon:
     asked: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str | None] = field(default_factory=set)
     """What stood in the Authorization header of its requests."""
+    bodies: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What else it answers, by path."""
     held: threading.Event | None = None
     """An answer with this set waits before its last piece until the event, or until the client leaves."""
 
@@ -153,6 +155,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
                 "/admin/energy": ENERGY,
                 "/admin/models": {"models": fake.models, "not_used": []},
                 **{f"/admin/models/{model['id']}": model for model in fake.models},
+                **fake.bodies,
             }
             if self.path == fake.refused:
                 self._json(401, {"error": {"message": "/admin needs the key"}})

@@ -1,13 +1,16 @@
 """`pilotlight batch` against a real daemon."""
 
 import json
+import os
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from fake_daemon import FakeDaemon
 
 from serving import Daemon, echo, serving, until
 
@@ -58,6 +61,22 @@ def test_a_file_is_submitted_and_waited_for(batch: Run, tmp_path: Path) -> None:
     assert submitted["id"] not in [one["id"] for one in json.loads(batch("ls", "--json").stdout)]
 
 
+def test_what_comes_through_a_pipe_is_submitted(batch: Run, tmp_path: Path) -> None:
+    """As `<(jq ...)` in a shell, which can be read only once."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    lines = Path(write(tmp_path / "in.jsonl", "echo", "echo")).read_text()
+    threading.Thread(target=pipe.write_text, args=(lines,), daemon=True).start()
+    done = json.loads(batch("submit", str(pipe), "--wait", "--json").stdout)
+    assert (done["endpoint"], done["request_counts"]["completed"]) == ("/v1/completions", 2)
+
+
+def test_what_cannot_be_copied_is_one_line(batch: Run) -> None:
+    """The terminal of a program that has none, or no room for a copy."""
+    refused = batch("submit", "/dev/tty")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("pilotlight: /dev/tty cannot be copied to ")
+
+
 def test_errors_of_lines_are_an_exit_code(batch: Run, tmp_path: Path) -> None:
     """And a file of their own."""
     done = batch("submit", write(tmp_path / "in.jsonl", "echo", temperature=99), "--wait", "--json")
@@ -77,8 +96,20 @@ def test_bad_lines_are_shown(batch: Run, tmp_path: Path) -> None:
     assert "line 2: no model is named 'ecko'; did you mean 'echo'?" in done.stdout
 
 
+def test_what_is_wrong_is_told_plainly(run: Run, daemon: FakeDaemon) -> None:
+    """It may quote a stranger's file."""
+    daemon.bodies["/v1/batches/batch_1"] = {
+        "id": "batch_1",
+        "status": "failed",
+        "request_counts": {"total": 0, "completed": 0, "failed": 0},
+        "errors": {"data": [{"line": 1, "message": "no \x1b]0;title\x07model"}]},
+    }
+    shown = run("batch", "show", "batch_1", "--port", daemon.port)
+    assert shown.stdout.endswith("  line 1: no ]0;titlemodel\n"), shown.stderr
+
+
 def test_a_batch_is_cancelled(batch: Run, tmp_path: Path) -> None:
-    """Twice is once too often."""
+    """One that nobody knows is not."""
     file = write(tmp_path / "in.jsonl", "slow", max_tokens=100_000, ignore_eos=True)
     batch_id = json.loads(batch("submit", file, "--window", "7d", "--json").stdout)["id"]
     assert "cancelling" in batch("cancel", batch_id).stdout

@@ -1,6 +1,7 @@
 """`pilotlight fit`, without a daemon; for repositories, with a small hub on this machine."""
 
 import json
+import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import pilotlight
 from gguf_header import PUBLISHED
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -102,6 +104,28 @@ def test_a_model_is_judged_with_the_context_of_its_table(run: Run, tmp_path: Pat
 def test_a_folder_is_judged_too(run: Run) -> None:
     """By its files."""
     assert run("fit", "pilot-onnx").stdout.startswith("pilot-onnx: onnx folder, ")
+
+
+@pytest.mark.parametrize("name", [".", "./"])
+def test_the_folder_it_is_called_in_is_judged_too(run: Run, tmp_path: Path, name: str) -> None:
+    """Under the name it has elsewhere."""
+    shutil.copytree(Path(pilotlight.__file__).parent / "builtin/pilot-onnx", tmp_path, dirs_exist_ok=True)
+    assert run("fit", name).stdout.startswith(f"{tmp_path.name}: onnx folder, ")
+
+
+@pytest.mark.parametrize("command", [("fit",), ("serve", "--model")])
+def test_what_has_no_name_for_a_model_is_one_line(run: Run, command: tuple[str, ...]) -> None:
+    """The root of all folders."""
+    result = run(*command, "/")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("pilotlight: / has no name that a model can have; ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_report_is_plain(run: Run, tmp_path: Path) -> None:
+    """Names of files are a stranger's, and some of what is in them."""
+    (tmp_path / "a\x1b]0;title\x07.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    assert run("fit", "a\x1b]0;title\x07.gguf").stdout.startswith("a]0;title: qwen3, ")
 
 
 def test_what_is_no_model_is_one_line(run: Run, tmp_path: Path) -> None:

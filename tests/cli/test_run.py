@@ -54,6 +54,31 @@ def test_a_refusal_is_one_line_and_exit_code_1(run: Run, daemon: FakeDaemon) -> 
     assert (result.returncode, result.stderr) == (1, f"pilotlight: {daemon.error}\n")
 
 
+@pytest.mark.parametrize("arguments", [(), ("pilot",), ("What can you do?",)])
+def test_nothing_asked_is_an_error(run: Run, arguments: tuple[str, ...]) -> None:
+    """A question alone is taken for a model's name. No daemon is started for that."""
+    result = run("run", *arguments, stdin=" \n")
+    taken = "".join(f"; {model!r} was taken for the MODEL, which comes first" for model in arguments)
+    told = f"pilotlight: nothing was asked: give a QUESTION, or pipe one in{taken}\n"
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", told)
+
+
+def test_nothing_is_asked_on_a_closed_input(environ: dict[str, str]) -> None:
+    """Neither by a person nor by a pipe."""
+    command = ["sh", "-c", '"$0" -m pilotlight run pilot <&-', sys.executable]
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=20)
+    assert (result.returncode, "pilotlight: nothing was asked" in result.stderr) == (1, True)
+
+
+def test_a_program_gets_what_the_model_said(run: Run, daemon: FakeDaemon) -> None:
+    """Every byte, whatever a terminal would make of it; errors are for people."""
+    daemon.answers = ["\x1b[1mbold\x1b", "[0m\x9b"]
+    daemon.error_at_end = "gone\x1b]0;title\x07"
+    result = run("run", "pilot", "Hi?", "--port", daemon.port)
+    assert result.stdout == "\x1b[1mbold\x1b[0m\x9b\n"
+    assert result.stderr == "pilotlight: gone]0;title\n"
+
+
 def test_an_error_in_the_stream_is_told_after_what_was_said(run: Run, daemon: FakeDaemon) -> None:
     """A worker can die in mid-answer."""
     daemon.error_at_end = "the worker died"
@@ -159,6 +184,17 @@ def test_an_error_does_not_end_the_conversation(daemon: FakeDaemon, environ: dic
     assert len(daemon.asked[1]["messages"]) == 1
 
 
+def test_a_terminal_acts_on_nothing_that_is_said(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """The answer could fill its clipboard, and so could an error. The model is told again what it said."""
+    daemon.answers = ["one\x1b", "]52;c;ZXZpbA==\x07 t\rwo"]
+    with terminal(daemon, environ) as screen:
+        screen.type("one\n", "one]52;c;ZXZpbA== two")
+        daemon.error = "gone\x1b]0;title\x07"
+        screen.type("two\n", "pilotlight: gone]0;title\r\n")
+        assert screen.leave("\x04") == 0
+    assert daemon.asked[1]["messages"][1]["content"] == "".join(daemon.answers)
+
+
 def test_it_keeps_no_history(daemon: FakeDaemon, environ: dict[str, str], tmp_path: Path) -> None:
     """No file in the home directory."""
     with terminal(daemon, environ) as screen:
@@ -190,6 +226,16 @@ def test_without_a_daemon_it_runs_one_of_its_own(run: Run, echo: Path, tmp_path:
     assert (result.returncode, result.stdout.strip()) == (0, "Are you there?")
     assert result.stderr == "no daemon is running: starting one for this session\n"
     assert not (tmp_path / "state" / "daemon.json").exists()
+
+
+def test_its_own_daemon_runs_nothing_of_the_folder_it_is_called_in(
+    run: Run, echo: Path, tmp_path: Path
+) -> None:
+    """Whatever somebody unpacked there may be called like a module."""
+    (tmp_path / "anyio.py").write_text("from pathlib import Path; Path('was_run').touch()")
+    result = run("run", "echo", "Are you there?", "--config", str(echo))
+    assert (result.returncode, result.stdout.strip()) == (0, "Are you there?"), result.stderr
+    assert not (tmp_path / "was_run").exists()
 
 
 def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:

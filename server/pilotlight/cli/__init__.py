@@ -47,7 +47,9 @@ class Failure(click.ClickException):
     """An `Error`, told to the person at the terminal in one line; exit code 1."""
 
     def show(self, file: Any = None) -> None:
-        click.echo(f"pilotlight: {self.message}", err=True)
+        from pilotlight.cli.terminal import plain
+
+        click.echo(plain(f"pilotlight: {self.message}"), err=True)
 
 
 class Misuse(Failure):

@@ -1,8 +1,10 @@
 """`pilotlight batch`: files of requests that the daemon runs in their own time."""
 
 import json
+import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import click
 
 from pilotlight.cli.load import json_option
 from pilotlight.cli.options import daemon_options
+from pilotlight.cli.terminal import plain
 from pilotlight.errors import Error, NotFound
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def submit(file: Path, window: str, wait: bool, as_json: bool, **arguments: Any)
     from pilotlight.cli.progress import follow
 
     client = found(arguments)
-    batch = _create(client, file, window)
+    with _readable_twice(file) as content:
+        batch = _create(client, content, window)
     if wait:
         click.echo(f"{batch['id']} is submitted", err=True)
         batch = follow(client, batch)
@@ -149,6 +153,25 @@ def remove(batch_id: str, as_json: bool, **arguments: Any) -> None:
     click.echo(json.dumps(done, indent=2) if as_json else text)
 
 
+@contextmanager
+def _readable_twice(file: Path) -> Iterator[Path]:
+    """The file, or a copy of what comes through a pipe. Raises `Error` if there is no room for that."""
+    from tempfile import TemporaryDirectory
+
+    # On macOS, what is opened in /dev again goes on where it was left.
+    if file.is_file() and Path("/dev") not in file.parents:
+        yield file
+        return
+    with TemporaryDirectory(prefix="pilotlight-") as folder:
+        copy = Path(folder, file.name)
+        try:
+            with file.open("rb") as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        except OSError as exc:
+            raise Error(f"{file} cannot be copied to {folder}: {exc.strerror}") from exc
+        yield copy
+
+
 def _create(client: "Client", file: Path, window: str) -> dict[str, Any]:
     """The batch of what was uploaded; if it is refused, nothing stays."""
     endpoint = _endpoint(file)
@@ -177,10 +200,10 @@ def _print(batch: dict[str, Any], as_json: bool) -> None:
         return
     click.echo(f"{batch['id']}: {_summary(batch)}")
     if "policy" in batch:
-        click.echo(f"  {batch['policy']['reason']}")
+        click.echo(plain(f"  {batch['policy']['reason']}"))
     for error in (batch["errors"] or {"data": []})["data"]:
         where = f"line {error['line']}: " if error["line"] is not None else ""
-        click.echo(f"  {where}{error['message']}")
+        click.echo(plain(f"  {where}{error['message']}"))
 
 
 def _summary(batch: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A conversation on the terminal: lines in, streamed answers out, history in memory only."""
 
+import sys
 from collections.abc import Generator
 from contextlib import closing, suppress
 
@@ -7,6 +8,7 @@ import click
 
 from pilotlight.cli.client import Client
 from pilotlight.cli.loading import loading
+from pilotlight.cli.terminal import is_terminal, plain
 from pilotlight.errors import Error
 
 HELP = """\
@@ -29,12 +31,14 @@ class Chat:
         if not _is_text(question):
             raise Error("the question has bytes that are no text in this terminal's encoding")
         said: list[str] = []
+        is_seen = is_terminal(sys.stdout)
         messages = [*self._history, {"role": "user", "content": question}]
         try:
             with closing(self._answer(messages)) as pieces:
                 for piece in pieces:
                     said.append(piece)
-                    click.echo(piece, nl=False)
+                    # With `color`, click takes nothing out: a program gets what the model said.
+                    click.echo(plain(piece) if is_seen else piece, nl=False, color=True)
         finally:
             if said:
                 click.echo()
@@ -78,7 +82,7 @@ def _ask(chat: Chat, question: str) -> None:
     except KeyboardInterrupt:
         click.echo("stopped", err=True)
     except Error as error:
-        click.echo(f"pilotlight: {error.message}", err=True)
+        click.echo(plain(f"pilotlight: {error.message}"), err=True)
 
 
 def _is_text(words: str) -> bool:

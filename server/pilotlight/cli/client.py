@@ -7,10 +7,12 @@ import json
 import ssl
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import quote
 
+import h11
 import httpx
 
 from pilotlight.cli.options import is_address_given, resolve
@@ -19,6 +21,17 @@ from pilotlight.errors import Error, NotFound
 from pilotlight.registry import keys
 from pilotlight.registry.discovery import Discovery
 from pilotlight.store.events import Event, decode
+
+
+class Said(dict[str, Any]):
+    """An object in an answer of `url`. What it does not have is no bug here: somebody else answers."""
+
+    def __init__(self, url: str, said: Mapping[str, Any]) -> None:
+        super().__init__(said)
+        self._url = url
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise _stranger(self._url, f"it says nothing of {key!r}")
 
 
 class Client:
@@ -39,8 +52,7 @@ class Client:
         )
 
     def models(self) -> list[dict[str, Any]]:
-        data: list[dict[str, Any]] = self._get("/v1/models")["data"]
-        return data
+        return self._list(self._get("/v1/models"), "data")
 
     def listing(self) -> dict[str, Any]:
         return self._get("/admin/models")
@@ -71,8 +83,8 @@ class Client:
         return self._post("/admin/models/unload", {"model": model})
 
     def notices(self) -> list[dict[str, Any]]:
-        notices: list[dict[str, Any]] = self._get("/health").get("notices", [])
-        return notices
+        """None, if it tells them only to those with a key."""
+        return self._list({"notices": []} | self._get("/health"), "notices")
 
     def chat(self, body: Mapping[str, Any]) -> Generator[str]:
         """The pieces of a streamed answer; closing the iterator ends the request."""
@@ -89,20 +101,19 @@ class Client:
     def change(self, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Ask for `rollback`, `rm` or `prune`; returns what was done."""
         with _mapped(self.url):
-            response = self._http.post(f"/admin/models/{what}", json=body)
-            if response.is_error:
-                raise _refusal(response)
-            done: dict[str, Any] = response.json()
-            return done
+            return self._body(self._http.post(f"/admin/models/{what}", json=body))
 
     def upload(self, file: Path) -> dict[str, Any]:
         """Send a file for a batch, as it is read; returns what is known of it."""
         with _mapped(self.url), file.open("rb") as content:
             form = {"purpose": "batch"}
+            files = {"file": (file.name, content)}
             timeout = httpx.Timeout(5, read=None, write=None)
-            return _body(
-                self._http.post("/v1/files", data=form, files={"file": (file.name, content)}, timeout=timeout)
-            )
+            try:
+                return self._body(self._http.post("/v1/files", data=form, files=files, timeout=timeout))
+            except h11.LocalProtocolError as error:
+                # More or less than its size was, of which httpcore makes no error of its own.
+                raise Error(f"{file} has changed while it was sent; submit it again") from error
 
     def create_batch(self, file_id: str, endpoint: str, window: str) -> dict[str, Any]:
         order = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window}
@@ -126,7 +137,7 @@ class Client:
     def delete(self, kind: str, identifier: str) -> None:
         """One of the `batches` or `files`. Raises `NotFound` if it is gone already."""
         with _mapped(self.url):
-            _body(self._http.delete(f"/v1/{kind}/{quote(identifier, safe='')}"))
+            self._body(self._http.delete(f"/v1/{kind}/{quote(identifier, safe='')}"))
 
     def content(self, file_id: str) -> Iterator[bytes]:
         """What is in a file, in pieces."""
@@ -146,13 +157,23 @@ class Client:
                 if line.startswith("data: ") and line != "data: [DONE]":
                     yield line.removeprefix("data: ")
 
+    def _list(self, body: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        """Of objects, and nothing else."""
+        with _mapped(self.url):
+            return [Said(self.url, one) for one in body[key]]
+
     def _get(self, path: str) -> dict[str, Any]:
         with _mapped(self.url):
-            return _body(self._http.get(path))
+            return self._body(self._http.get(path))
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         with _mapped(self.url):
-            return _body(self._http.post(path, json=body, timeout=httpx.Timeout(5, read=None)))
+            return self._body(self._http.post(path, json=body, timeout=httpx.Timeout(5, read=None)))
+
+    def _body(self, response: httpx.Response) -> dict[str, Any]:
+        if response.is_error:
+            raise _refusal(response)
+        return Said(self.url, response.json(object_hook=partial(Said, self.url)))
 
 
 def found(arguments: Mapping[str, Any]) -> Client:
@@ -199,13 +220,12 @@ def _mapped(url: str) -> Iterator[None]:
         raise Error(f"the daemon at {url} does not answer: {error or type(error).__name__}") from error
     except ValueError as error:
         raise Error(f"what answers at {url} is no Pilotlight: {error}") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _stranger(url, f"{type(error).__name__}: {error}") from error
 
 
-def _body(response: httpx.Response) -> dict[str, Any]:
-    if response.is_error:
-        raise _refusal(response)
-    body: dict[str, Any] = response.json()
-    return body
+def _stranger(url: str, why: str) -> Error:
+    return Error(f"what answers at {url} is no Pilotlight of this version: {why}; if it is one, restart it")
 
 
 def _refusal(response: httpx.Response) -> Error:

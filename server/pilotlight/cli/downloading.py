@@ -13,6 +13,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
+from pilotlight.cli.terminal import plain
 from pilotlight.store import events
 from pilotlight.store.events import Event
 
@@ -82,17 +83,17 @@ class Screen:
                 self._say(f"{model}: testing whether it loads and answers")
             case events.Failed(message):
                 self.stop()
-                click.echo(f"pilotlight: {message}", err=True)
+                click.echo(plain(f"pilotlight: {message}"), err=True)
             case events.Done():
                 self.stop()
-                click.echo(_outcome(event))
+                click.echo(plain(_outcome(event)))
 
     def stop(self) -> None:
         """Take the bar off the screen."""
         self._bar.stop()
 
     def _say(self, line: str) -> None:
-        self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._bar.console.print(plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:
         self._bar.start()

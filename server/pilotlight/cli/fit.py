@@ -10,6 +10,7 @@ import click
 from msgspec.structs import replace
 
 from pilotlight.cli.options import catalog, model_names, resolve
+from pilotlight.cli.terminal import plain
 from pilotlight.errors import Error
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def command(ctx: click.Context, /, model: str, config: Path | None, as_json: boo
         figures = [report.figures(verdict) for verdict in verdicts]
         click.echo(json.dumps(figures if others else figures[0], indent=2))
     else:
-        click.echo("\n".join(report.choice(model, verdicts) if others else report.lines(one)))
+        click.echo(plain("\n".join(report.choice(model, verdicts) if others else report.lines(one))))
     ctx.exit(0 if any(verdict.fits for verdict in verdicts) else 1)
 
 
@@ -107,9 +108,10 @@ def _subjects(name: str, config: "Config") -> list["Subject"]:
     from pilotlight.config import model_at
     from pilotlight.registry.ladder import Ladder
     from pilotlight.registry.reader import HeaderError
+    from pilotlight.sources import absolute
 
     ladder = Ladder(config.state_dir)
-    path = Path(name).expanduser()
+    path = absolute(Path(name))
     try:
         if path.exists():
             return [_subject(model_at(config, path.name.removesuffix(".gguf"), path), ladder)]

@@ -61,7 +61,8 @@ class Bar:
     def _progress(self) -> Done | None:
         """None when nothing loads."""
         try:
-            entry = next(one for one in self._client.models() if self._model in (one["id"], *one["aliases"]))
+            models = self._client.models()
+            entry = next(one for one in models if self._model in (one["id"], *one.get("aliases", ())))
         except (Error, StopIteration):
             return None
         if entry.get("state") != "starting":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pilotlight.cli.options import daemon_options, is_address_given, model_names, resolve
+from pilotlight.cli.terminal import is_terminal
 from pilotlight.errors import Error
 
 if TYPE_CHECKING:
@@ -40,11 +41,13 @@ def command(model: str | None, question: str | None, **arguments: Any) -> None:
     config = resolve(**arguments, model=(file,) if file else ())
     if file and not any(_is_same(one.path, file) for one in config.models if one.name in config.preload):
         file = None  # it is a name all the same
+    if not question and not is_terminal(sys.stdin):
+        question = _piped(model)
     with session(config, file, is_address_given=is_address_given(arguments)) as client:
         chat = Chat(client, _served(client, config.preload[0], file) if file else model or _first(client))
-        if question := question or _piped():
+        if question:
             chat.ask(question)
-        elif sys.stdin.isatty():
+        else:
             talk(chat)
 
 
@@ -77,9 +80,13 @@ def _first(client: "Client") -> str:
     raise Error(f"{client.url} has no models; `pilotlight pull` gets one")
 
 
-def _piped() -> str | None:
-    """All of standard input when it is no terminal."""
+def _piped(model: str | None) -> str:
+    """All of standard input. Raises `Error` if nothing is asked there."""
     try:
-        return None if sys.stdin.isatty() else sys.stdin.read().strip()
+        piped = sys.stdin.read().strip() if sys.stdin else ""
     except UnicodeDecodeError as error:
         raise Error(f"what is piped in is no {error.encoding} text: {error.reason}") from error
+    if not piped:
+        taken = f"; {model!r} was taken for the MODEL, which comes first" if model else ""
+        raise Error(f"nothing was asked: give a QUESTION, or pipe one in{taken}")
+    return piped

@@ -47,7 +47,7 @@ def _own_daemon(config: Config, file: str | None) -> Iterator[str]:
 
 
 def _start(config: Config, file: str | None) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "pilotlight", "serve", "--port", "0", "--log-level", "error"]
+    command = [sys.executable, "-P", "-m", "pilotlight", "serve", "--port", "0", "--log-level", "error"]
     command += ["--config", str(config.file), "--state-dir", str(config.state_dir)]
     command += ["--model", file] if file else []
     # A process group of its own: Ctrl-C is for the answer on the screen, not for the daemon.

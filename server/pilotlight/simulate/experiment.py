@@ -1,5 +1,6 @@
 """Policies side by side on the same machines: what `pilotlight simulate` runs."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
@@ -79,11 +80,14 @@ def runs(plan: Plan) -> Iterator[Run]:
         for platform in plan.platforms
         for governor, number in product(plan.governors or [platform.governor], range(plan.num_machines))
     ]
-    if min(plan.num_processes, len(cases)) == 1:
+    num_processes = min(plan.num_processes, len(cases))
+    if num_processes == 1:
         for case in cases:
             yield from _runs(case)
         return
-    with ProcessPoolExecutor(plan.num_processes) as pool:
+    # A terminal sends Ctrl-C to all of them: it ends them where they are, and one process tells.
+    ends = (signal.SIGINT, signal.SIG_DFL)
+    with ProcessPoolExecutor(num_processes, initializer=signal.signal, initargs=ends) as pool:
         for done in pool.map(_runs, cases):
             yield from done
 
