@@ -227,6 +227,12 @@ def _clock(ticks: Iterator[int]) -> Callable[[], float]:
     return lambda: next(ticks) / 1000
 
 
+def test_a_template_may_put_messages_before_those_of_the_conversation() -> None:
+    """Many give a system prompt so, if there is none; lists are joined only to lists."""
+    source = "{% set messages = [{'content': 'be kind'}] + messages %}{{ messages | join(' ', 'content') }}"
+    assert ChatTemplate(source, bos="", eos="").render(tuple(HELLO), {}) == "be kind hi"
+
+
 def test_messages_may_be_any_mapping() -> None:
     """And content any JSON."""
     parts: Mapping[str, Any] = {"role": "user", "content": [{"type": "text", "text": "hi"}]}

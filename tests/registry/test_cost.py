@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gguf_header import PUBLISHED, header
+from gguf_header import PUBLISHED, Published, header
 from pilotlight.registry.cost import (
     GPU_MICROBATCH,
     MICROBATCH,
@@ -24,7 +24,7 @@ from pilotlight.registry.cost import (
 from pilotlight.registry.gguf import read_header, read_model
 from pilotlight.registry.ladder import features
 from pilotlight.registry.reader import HeaderError
-from pilotlight.registry.shape import Shape
+from pilotlight.registry.shape import Layer, Shape
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.llamacpp.layout import UNIT, choose
@@ -178,6 +178,44 @@ def test_matrices_are_counted_by_their_kind(tiny_gguf: Path) -> None:
     norms = 5 * 64 * 4
     assert found.matrices == {"": embedding + norms, "Q8_0": found.bytes_weights - embedding - norms}
     assert found.bytes_mapped(()) == found.bytes_weights
+
+
+def test_what_is_looked_up_for_each_layer_is_not_multiplied() -> None:
+    """Gemma 3n has a second embedding, larger than all its layers."""
+    row = ("per_layer_token_embd.weight", (64, 1000), "Q8_0")
+    plain = Published("gemma3n", 2, 64, 2, 1, 32, 128, vocab=1000, context=512, merges=0, kind="Q8_0")
+    found, without = (
+        Shape.of(read_header(io.BytesIO(header(plain.metadata(), [*plain.tensors(), *more]))))
+        for more in ((row,), ())
+    )
+    num_bytes = 1000 * 64 // 32 * 34
+    assert found.bytes_weights - without.bytes_weights == num_bytes
+    assert found.bytes_active == without.bytes_active
+    assert found.matrices[""] - without.matrices[""] == num_bytes
+
+
+def test_layers_that_guess_ahead_are_not_loaded() -> None:
+    """As GLM-4.5-Air has one: they cost nothing, but llama.cpp counts them where it divides layers."""
+    whole = Published("glm4moe", 3, 64, 2, 1, 32, 128, vocab=1000, context=512, merges=0, kind="Q8_0")
+    facts = whole.metadata() | {"glm4moe.nextn_predict_layers": 1}
+    guess = ("blk.2.nextn.eh_proj.weight", (128, 64), "Q8_0")
+    found = Shape.of(read_header(io.BytesIO(header(facts, [*whole.tensors(), guess]))))
+    trunk = Shape.of(read_header(io.BytesIO(dataclasses.replace(whole, layers=2).header())))
+    assert found.layers == (*trunk.layers, Layer())
+    assert (found.bytes_weights, found.bytes_active) == (trunk.bytes_weights, trunk.bytes_active)
+    assert found.matrices == trunk.matrices
+    assert found.bytes_by_place == (*trunk.bytes_by_place[:-1], 0, trunk.bytes_by_place[-1])
+
+
+def test_a_model_of_nothing_but_layers_that_guess_has_them() -> None:
+    """It is no trunk that they are left out of. More than there are would end llama.cpp."""
+    whole = Published("glm4moe", 3, 64, 2, 1, 32, 128, vocab=1000, context=512, merges=0, kind="Q8_0")
+    facts = whole.metadata() | {"glm4moe.nextn_predict_layers": 3}
+    found = Shape.of(read_header(io.BytesIO(header(facts, list(whole.tensors())))))
+    assert found == Shape.of(read_header(io.BytesIO(whole.header())))
+    facts["glm4moe.nextn_predict_layers"] = 4
+    with pytest.raises(HeaderError, match="it has 3 layers, and 4 of them only guess"):
+        Shape.of(read_header(io.BytesIO(header(facts, list(whole.tensors())))))
 
 
 def test_attention_without_flash_needs_room_for_its_scores() -> None:

@@ -28,6 +28,12 @@ def put(archive: Archive, number: int, num_bytes: int = 10, days: float = 0.0) -
     return path
 
 
+def coming(archive: Archive, num_bytes: int = 10, days: float = 0.0) -> folder.Entry:
+    """One that is to be written, last used so many days ago."""
+    path = Path(archive.folder) / folder.name_of(b"k" * 32, b"coming")
+    return folder.Entry(path, num_bytes, time.time() - days * DAY_S)
+
+
 def names(archive: Archive) -> set[str]:
     return set(os.listdir(archive.folder))
 
@@ -56,15 +62,24 @@ def test_the_longest_unused_make_room(archive: Archive) -> None:
     paths = [put(archive, number, num_bytes=30, days=number) for number in range(3)]
     folder.prune(archive)
     assert names(archive) == {path.name for path in paths}
-    folder.prune(archive, spare=50)
+    assert folder.prune(archive, coming(archive, num_bytes=50))
     assert names(archive) == {paths[0].name}
+
+
+def test_nothing_makes_room_for_what_was_not_used_for_longer(archive: Archive) -> None:
+    """There is room behind it, or none at all."""
+    paths = [put(archive, number, num_bytes=30, days=number) for number in range(3)]
+    assert not folder.prune(archive, coming(archive, num_bytes=50, days=1.5))
+    assert names(archive) == {path.name for path in paths}
+    assert folder.prune(archive, coming(archive, num_bytes=40, days=1.5))
+    assert names(archive) == {path.name for path in paths[:2]}
 
 
 def test_there_are_not_too_many(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """However small they are."""
     monkeypatch.setattr(folder, "MOST_FILES", 3)
     paths = [put(archive, number, num_bytes=1, days=number) for number in range(5)]
-    folder.prune(archive, spare=1)
+    assert folder.prune(archive, coming(archive, num_bytes=1))
     assert names(archive) == {path.name for path in paths[:2]}
 
 

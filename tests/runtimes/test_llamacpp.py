@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from speaking import GREEDY, Bench, generate, llamacpp
 
+import gguf_factory
 from gguf_factory import write_tiny_gguf
 from pilotlight.core import Prompt, Sampling
 from pilotlight.errors import BadRequest, ContextOverflow
@@ -230,6 +231,16 @@ def test_suppressed_tokens_are_never_picked(
     answer = sequence.tokens[sequence.num_prompt :]
     assert len(answer) == 40
     assert not set(answer) & set(letters)
+
+
+def test_marks_of_reasoning_are_in_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a file has them as control tokens; others have no text."""
+    monkeypatch.setattr(gguf_factory, "CONTROL", ("[THINK]", "[/THINK]", *gguf_factory.CONTROL))
+    bench = llamacpp(write_tiny_gguf(tmp_path / "thinking.gguf"))
+    vocabulary = bench.runtime._prompts._vocabulary
+    tokens = vocabulary.tokenize("[THINK]a[/THINK]<|im_start|>", add_special=False)
+    assert [vocabulary.piece(token) for token in tokens] == [b"[THINK]", b"a", b"[/THINK]", b""]
+    assert [vocabulary.is_control(token) for token in tokens] == [True, False, True, True]
 
 
 def test_a_vocabulary_without_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from speaking import Bench, Speech, generate, llamacpp
 
 from gguf_factory import write_tiny_gguf
-from pilotlight.core import Prompt
+from pilotlight.core import Prompt, RequestClass
 from pilotlight.runtimes import ahead
 from pilotlight.worker.protocol import Generate
 
@@ -103,6 +103,14 @@ def test_it_is_done_once(bench: Bench) -> None:
     caller = Caller(0)
     bench.runtime.work_ahead(caller)
     assert not caller._looks_left
+
+
+def test_nothing_is_begun_for_a_line_of_a_batch(bench: Bench) -> None:
+    """It has no next turn."""
+    bench.answer(chat(QUESTION, request_class=RequestClass.BATCH))
+    assert not bench.runtime.has_ahead
+    bench.answer(chat(QUESTION, request_class=RequestClass.BACKGROUND))
+    assert bench.runtime.has_ahead
 
 
 def test_several_chats_that_ended_are_begun(bench: Bench) -> None:

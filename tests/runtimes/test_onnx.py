@@ -198,6 +198,31 @@ def test_greedy_text_is_the_library_s_own(genai: Any, bench: Bench) -> None:
     assert bench.answer(generate(question, max_tokens=150)).text == genai.Tokenizer(model).decode(answer)
 
 
+def spoken(path: Path, *control: str, end: str = "") -> list[bytes]:
+    """The pieces of control tokens that a folder's tokenizer has besides its own."""
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.add_special_tokens([*control])
+    tokenizer.save(str(path / "tokenizer.json"))
+    ends = tokenizer.encode(end, add_special_tokens=False).ids
+    folder = Folder(path, num_vocab=4096, end_tokens=ends)
+    return [folder.piece(token) for token in folder.tokenize("".join(control), add_special=False)]
+
+
+def test_marks_of_reasoning_are_in_the_text(tmp_path: Path) -> None:
+    """Also where they are control tokens, unless they end the answer."""
+    marks = ("[THINK]", "</think>", "<|START_THINKING|>")
+    assert spoken(tmp_path, *marks) == [mark.encode() for mark in marks]
+    assert spoken(tmp_path, *marks, end="</think>") == [b"[THINK]", b"", b"<|START_THINKING|>"]
+
+
+def test_channels_are_in_the_text(tmp_path: Path) -> None:
+    """As gpt-oss has them; of another model, the same marks are as silent as they were."""
+    marks = ("<|start|>", "<|message|>", "<|end|>", "<|return|>")
+    assert spoken(tmp_path, *marks) == [b""] * 4
+    with_channels = ("<|channel|>", *marks)
+    assert spoken(tmp_path, *with_channels) == [*(mark.encode() for mark in with_channels[:-1]), b""]
+
+
 # --- templates ---
 
 

@@ -3,14 +3,19 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pilotlight.runtimes.parking import Parking
+from pilotlight.runtimes.parking import Parked, Parking
+
+
+def prefix(tokens: list[int], number: int) -> Parked:
+    """Its state is that number, and it was used so many seconds after the epoch."""
+    return Parked(tokens, used_at=number, outlives=True, state=number)
 
 
 def parking(*prefixes: list[int], max_tokens: int = 6) -> Parking:
     """These, oldest first; each one's state is its number."""
     parking = Parking(max_tokens)
     for number, tokens in enumerate(prefixes):
-        parking.put(tokens, number)
+        parking.put(prefix(tokens, number))
     return parking
 
 
@@ -40,9 +45,10 @@ def test_what_was_of_use_stays() -> None:
     found = parking([1, 1], [2, 2], [3, 3])
     used, _ = found.match([1])
     assert used is not None
-    found.touch(used)
-    found.put([4, 4], 3)
+    found.touch(used, now=9.0)
+    found.put(prefix([4, 4], 3))
     assert states(found) == [2, 0, 3]
+    assert [parked.used_at for parked in found.newest_first()] == [3, 9, 2]
 
 
 def test_what_a_longer_one_says_goes() -> None:
@@ -55,7 +61,7 @@ def test_it_never_holds_more_than_it_may(prefixes: list[list[int]]) -> None:
     """And always the newest."""
     found = Parking(6)
     for number, tokens in enumerate(prefixes):
-        found.put(tokens, number)
+        found.put(prefix(tokens, number))
         assert found.num_tokens <= 6
         assert states(found)[-1] == number
 
@@ -66,7 +72,7 @@ def test_the_newest_may_be_longer_until_it_was_of_use() -> None:
     assert states(found) == [1]
     longest, _ = found.match([2, 2])
     assert longest is not None
-    found.touch(longest)
+    found.touch(longest, now=9.0)
     assert states(found) == []
 
 
@@ -75,8 +81,8 @@ def test_what_made_way_meanwhile_is_back_when_it_was_of_use() -> None:
     found = parking([1, 1], [2, 2], [3, 3])
     used, _ = found.match([1])
     assert used is not None
-    found.put([4, 4], 3)
-    found.touch(used)
+    found.put(prefix([4, 4], 3))
+    found.touch(used, now=9.0)
     assert states(found) == [2, 3, 0]
 
 

@@ -186,6 +186,34 @@ def test_who_is_moved_in_a_step_takes_its_newest_token_along(bench: Bench) -> No
     bench.finish()
 
 
+def test_a_long_conversation_that_is_edited_costs_no_other_its_place(bench: Bench) -> None:
+    """Nothing is parked of it that its row keeps: that would take all the room there is for others."""
+    other, long = [9] * 100, [5, 6, 7, 8] * 175
+    for prompt in (other, long, [*long[:650], *other[:20]]):
+        bench.answer(generate(prompt, max_tokens=1))
+    assert bench.answer(generate([*other, 3], max_tokens=1)).end.cached_tokens >= len(other)
+
+
+def test_nothing_is_looked_for_while_there_is_no_memory(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits is asked about at every step, and all that is known is long."""
+    running = [generate([token] * 300, max_tokens=40, ignore_eos=True) for token in (6, 7, 8)]
+    waiting = generate([9] * 300, max_tokens=1)
+    for asked in (*running, waiting):
+        bench.start(asked)
+    while not all(bench.speech(asked).pieces for asked in running):
+        bench.step()
+    while not bench.runtime._is_full:
+        bench.step()
+    with monkeypatch.context() as blind:
+        blind.setattr(bench.runtime._memory, "find", None)
+        for _ in range(3):
+            bench.step()
+    bench.finish()
+    assert bench.speech(waiting).end.completion_tokens == 1
+
+
 @pytest.mark.parametrize("name", ["onnx", "mlx"])
 def test_threads_stay_as_they_were_loaded(name: str) -> None:
     """And the state says so."""

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from msgspec import structs
 from msgspec.structs import replace
 from speaking import BUILTIN, Bench, Speech, builtin, generate
 
-from pilotlight.core import Archive, Prompt
+from pilotlight.core import Archive, Prompt, RequestClass
 from pilotlight.runtimes.archive import keeper, record
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.worker.protocol import Saved
@@ -153,6 +154,93 @@ def test_many_conversations_survive(load_one: Load, archive: Archive) -> None:
     second = load_one()
     for prompt in prompts:
         assert second.answer(generate(prompt, max_tokens=2)).end.cached_tokens > 50
+
+
+def seconds_later(bench: Bench, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """What is used from here on is used then; less than 0 is earlier."""
+    monkeypatch.setattr(bench.runtime._memory, "_clock", lambda: time.time() + seconds)
+
+
+def test_a_file_is_as_old_as_the_last_use(
+    load_one: Load, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each conversation, parked or where it was computed: not as their worker's end."""
+    first = load_one()
+    for number, age_s in enumerate((900, 600, 300)):
+        seconds_later(first, monkeypatch, -age_s)
+        first.answer(generate(f"{number} is the number. " * 10, max_tokens=2))
+    assert save(first).count == 3
+    ages = [time.time() - path.stat().st_mtime for path in files(archive)]
+    assert ages == pytest.approx([900, 600, 300], abs=60)
+
+
+def test_what_was_of_use_again_is_young(
+    load_one: Load, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it did not go on."""
+    first = load_one()
+    seconds_later(first, monkeypatch, -2000)
+    answer = begin(first)
+    first.answer(generate("1 is the number. " * 10, max_tokens=2))
+    seconds_later(first, monkeypatch, 0)
+    first.answer(chat(FIRST, "Never mind.", "Hello!"))
+    assert save(first).count == 2
+    assert go_on(load_one(), answer).end.cached_tokens > 60
+
+
+def test_what_is_over_age_is_not_written(load_one: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker may live for longer than that."""
+    first = load_one()
+    seconds_later(first, monkeypatch, -2000)
+    begin(first)
+    assert save(first) == Saved(0, 0)
+
+
+def test_what_is_over_age_is_not_read(load_one: Load, archive: Archive) -> None:
+    """It was not when the model was loaded."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    second = load_one()
+    (path,) = files(archive)
+    os.utime(path, (0, 0))
+    assert go_on(second, answer).end.cached_tokens == 0
+
+
+@pytest.mark.parametrize("is_parked", [False, True])
+def test_a_line_of_a_batch_leaves_no_file(load_one: Load, archive: Archive, is_parked: bool) -> None:
+    """Who deletes the batch deletes all of it; until then lines that begin alike share what is computed."""
+    first = load_one()
+    begin(first, request_class=RequestClass.BATCH)
+    if is_parked:
+        first.answer(generate("Why?", max_tokens=2))
+    assert save(first) == Saved(0, 0)
+    assert files(archive) == []
+    other = chat(FIRST, "Never mind.", "Hello!", request_class=RequestClass.BATCH)
+    assert 50 < first.answer(other).end.cached_tokens < 70
+
+
+def test_one_set_aside_leaves_no_file_either(load_one: Load, archive: Archive) -> None:
+    """Its prompt is as much the batch's."""
+    first = load_one()
+    first.start(chat(FIRST, request_class=RequestClass.BATCH))
+    first.step()
+    (sequence,) = first.runtime._sequences
+    first.runtime._set_aside(sequence)
+    assert first.runtime.state().cached == 1
+    assert save(first) == Saved(0, 0)
+
+
+def test_who_shares_its_beginning_with_a_batch_leaves_only_its_own(load_one: Load, archive: Archive) -> None:
+    """And who goes on with what a batch said has said it, too."""
+    first = load_one()
+    answer = begin(first, request_class=RequestClass.BATCH)
+    other = chat(FIRST, "Never mind.", "Hello!")
+    assert first.answer(other).end.cached_tokens > 50
+    assert save(first).count == 1
+    assert go_on(load_one(), answer).end.cached_tokens < 70
+    assert go_on(first, answer).end.cached_tokens > 70
+    assert save(first).count == 2
 
 
 def test_what_is_left_of_an_archive_is_of_no_use_to_others(load_one: Load, archive: Archive) -> None:

@@ -8,6 +8,7 @@ import pytest
 from speaking import Bench, builtin, generate
 
 from pilotlight.core import Prompt, RequestClass
+from pilotlight.runtimes import stepping
 from pilotlight.runtimes.batching import NUM_COSTS
 from pilotlight.worker.protocol import Generate
 
@@ -19,8 +20,9 @@ def loaded(request: pytest.FixtureRequest) -> Bench:
 
 
 @pytest.fixture
-def bench(loaded: Bench) -> Iterator[Bench]:
-    """As if freshly loaded, and left with nothing paused."""
+def bench(loaded: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """As if freshly loaded, and left with nothing paused; no step is too brief to be broken off."""
+    monkeypatch.setattr(stepping, "BRIEF_S", 0.0)
     loaded.forget()
     yield loaded
     assert loaded.runtime.num_paused == 0
@@ -218,8 +220,25 @@ def test_a_step_that_is_broken_off_changes_nothing(bench: Bench) -> None:
     assert [bench.speech(one).text[:20] for one in again] == [text[:20] for text in alone]
 
 
-def test_breaking_off_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_brief_step_is_not_broken_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is asked in it either: that would make it longer for everybody."""
+    monkeypatch.setattr(stepping, "BRIEF_S", 60.0)
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 0.1)
+    begin(bench, other := behind([6] * 40))
+    said = num_said(bench, other)
+
+    def ask() -> bool:
+        raise AssertionError("somebody was asked")
+
+    bench.step(is_wanted=ask)
+    assert num_said(bench, other) == said + 1
+    bench.finish()
+
+
+def test_breaking_off_is_no_error(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """llama.cpp says it is, in four lines that would be in the log for every request."""
+    monkeypatch.setattr(stepping, "BRIEF_S", 0.0)
     bench = builtin("llamacpp")
     bench.start(behind([6] * 40))
     bench.step()

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Template, TemplateError
 from jinja2.exceptions import SecurityError
 
+from pilotlight.chat.forms import WORDS, Forms, Message
 from pilotlight.chat.sandbox import Sandbox
 from pilotlight.errors import BadRequest
 
@@ -36,9 +37,6 @@ MAX_WORDS = 1000
 MAX_FORMAT = 256
 """Characters of a date's format: `strftime` makes up to 256 times as many of them."""
 
-WORDS = "\ue000"
-"""Stands for what a user will say: a character for private use, which no template adds anything to."""
-
 
 class ChatTemplate:
     """One model's template, compiled."""
@@ -53,6 +51,7 @@ class ChatTemplate:
         self._compile: Callable[[], Template] = lambda: environment.from_string(source)
         self._template: Template | None = None
         self._constants = {"bos_token": bos, "eos_token": eos}
+        self._forms = Forms(source, lambda messages: self._render(messages, {}))
 
     def opening(self, messages: Sequence[Mapping[str, Any]], answer: str, kwargs: Mapping[str, Any]) -> str:
         """The next turn's prompt up to where the user's own words will begin.
@@ -64,6 +63,9 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Mapping[str, Any]], kwargs: Mapping[str, Any]) -> str:
         """The prompt text. Raises `BadRequest` if the template refuses the messages or cannot be run."""
+        return self._render(self._forms.of(messages), kwargs)
+
+    def _render(self, messages: list[Message], kwargs: Mapping[str, Any]) -> str:
         variables = {"add_generation_prompt": True, "tools": None, **kwargs, **self._constants}
         try:
             if self._template is None:

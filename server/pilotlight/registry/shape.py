@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -28,6 +28,10 @@ RECURRENT = ("mamba", "mamba2", "rwkv6", "rwkv6qwen2", "rwkv7", "arwkv7")
 
 BOTH = ("falcon-h1",)
 """Architectures whose layers have attention and a recurrent state."""
+
+PER_LAYER = "per_layer_token_embd"
+LOOKED_UP = ("token_embd", PER_LAYER)
+"""How the names of tensors begin of which a token only takes a row."""
 
 BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")
 """How the name of a layer's tensor begins."""
@@ -108,7 +112,8 @@ class Shape(Struct, frozen=True):
         if arch is None or header.text("general.type") == "mmproj" or arch == "clip":
             raise HeaderError(f"this is no text model: its architecture is {arch or 'not given'}")
         facts = _Facts(header, arch)
-        tensors = {tensor.name: tensor for tensor in header.tensors}
+        loaded = [tensor for tensor in header.tensors if facts.is_loaded(tensor)]
+        tensors = {tensor.name: tensor for tensor in loaded}
         embedding = tensors.get("token_embd.weight")
         num_vocab = embedding.shape[-1] if embedding else header.count("tokenizer.ggml.tokens")
         return cls(
@@ -121,34 +126,35 @@ class Shape(Struct, frozen=True):
             context_trained=header.number(f"{arch}.context_length") or 0,
             num_vocab=num_vocab,
             num_merges=header.count("tokenizer.ggml.merges"),
-            bytes_weights=header.bytes_weights,
-            bytes_active=_bytes_active(header, facts, embedding),
-            matrices=_matrices(header),
-            bytes_by_place=_bytes_by_place(header, facts.num_layers),
+            bytes_weights=sum(tensor.num_bytes for tensor in loaded),
+            bytes_active=_bytes_active(loaded, facts),
+            matrices=_matrices(loaded),
+            bytes_by_place=_bytes_by_place(loaded, facts.num_layers),
             tied=None if "output.weight" in tensors else embedding,
         )
 
 
-def _bytes_active(header: Header, facts: "_Facts", embedding: Tensor | None) -> int:
-    """All weights but those of experts that stay out, and of an embedding that is only looked up."""
-    experts = sum(tensor.num_bytes for tensor in header.tensors if "_exps." in tensor.name)
-    is_output = all(tensor.name != "output.weight" for tensor in header.tensors)
-    looked_up = 0 if embedding is None or is_output else embedding.num_bytes
+def _bytes_active(tensors: Sequence[Tensor], facts: "_Facts") -> int:
+    """All weights but those of experts that stay out, and of what is only looked up."""
+    has_output = any(tensor.name == "output.weight" for tensor in tensors)
+    looked_up = LOOKED_UP if has_output else (PER_LAYER,)  # the other one is the output, too
+    passed = [tensor for tensor in tensors if not tensor.name.startswith(looked_up)]
+    experts = sum(tensor.num_bytes for tensor in passed if "_exps." in tensor.name)
     idle = experts - experts * facts.experts_used // max(1, facts.num_experts)
-    return header.bytes_weights - looked_up - idle
+    return sum(tensor.num_bytes for tensor in passed) - idle
 
 
-def _matrices(header: Header) -> dict[str, int]:
+def _matrices(tensors: Sequence[Tensor]) -> dict[str, int]:
     found: Counter[str] = Counter()
-    for tensor in header.tensors:
-        is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith("token_embd")
+    for tensor in tensors:
+        is_multiplied = len(tensor.shape) > 1 and not tensor.name.startswith(LOOKED_UP)
         found[tensor.kind if is_multiplied else ""] += tensor.num_bytes
     return dict(found)
 
 
-def _bytes_by_place(header: Header, num_layers: int) -> tuple[int, ...]:
+def _bytes_by_place(tensors: Sequence[Tensor], num_layers: int) -> tuple[int, ...]:
     found = [0] * (num_layers + 2)
-    for tensor in header.tensors:
+    for tensor in tensors:
         found[_place(tensor.name, num_layers)] += tensor.num_bytes
     return tuple(found)
 
@@ -183,9 +189,23 @@ class _Facts:
         self._window = self._number("attention.sliding_window", 0)
         self._is_mla = bool(self._number("attention.key_length_mla", 0))
         self._num_own = self.num_layers - self._number("attention.shared_kv_layers", 0)
+        num_ahead = self._number("nextn_predict_layers", 0)
+        if num_ahead > self.num_layers:
+            raise HeaderError(
+                f"it has {self.num_layers} layers, and {num_ahead} of them only guess tokens ahead"
+            )
+        # llama.cpp leaves them out, but counts them where it counts layers on a GPU.
+        self._num_loaded = self.num_layers - num_ahead if num_ahead < self.num_layers else self.num_layers
+
+    def is_loaded(self, tensor: Tensor) -> bool:
+        """It is none of the last layers, if those only guess tokens ahead."""
+        block = BLOCK.match(tensor.name)
+        return block is None or not self._num_loaded <= int(block[1]) < self.num_layers
 
     def layer(self, number: int) -> Layer:
         """What that layer remembers."""
+        if number >= self._num_loaded:
+            return Layer()
         state = 0
         if self._is_recurrent(number):
             state = self._state_bytes()

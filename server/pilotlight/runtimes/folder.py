@@ -12,9 +12,14 @@ from typing import Any
 
 from pilotlight.chat.template import ChatTemplate
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.vocabulary import THOUGHTS
 
 LONGEST_NAME = 255
 """Bytes: what file systems take."""
+
+CHANNEL = "<|channel|>"
+CHANNELS = frozenset((CHANNEL, "<|start|>", "<|message|>", "<|constrain|>", "<|end|>"))
+"""In a vocabulary with `CHANNEL` these are text, as in llama.cpp: they tell an answer from thoughts."""
 
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -42,6 +47,8 @@ class Folder:
         bos = self._tokenizer.token_to_id(self.special_text("bos"))
         self._prefix = list(self._tokenizer.encode("").ids)
         self.adds_bos = bos is not None and self._prefix[:1] == [bos]
+        has_channels = self._tokenizer.token_to_id(CHANNEL) is not None
+        self._shown = THOUGHTS | CHANNELS if has_channels else THOUGHTS
 
     def special_text(self, name: str) -> str:
         """Text of the `bos` or `eos` token, "" if there is none."""
@@ -67,9 +74,10 @@ class Folder:
         return tokens[count:] if is_doubled else tokens
 
     def _read_piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens, and for those that no text has."""
+        """The bytes a token stands for; none for those that no text has, and for most control tokens."""
         text = self._tokenizer.id_to_token(token)
-        if text is None or self.is_control(token):
+        is_shown = text in self._shown and token not in self.end_tokens
+        if text is None or (self.is_control(token) and not is_shown):
             return b""
         if token in self._added:
             return str(text).encode()

@@ -9,14 +9,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pilotlight.runtimes.batching import shares_prefix
 
 
-class Parked(Struct, frozen=True, eq=False):
-    """Tokens, and what the runtime needs to go on from them."""
+class Prefix(Struct, frozen=True, eq=False):
+    """The tokens that a sequence left behind."""
 
     tokens: list[int]
+    used_at: float
+    """Unix seconds: when it was left, or last of use."""
+    outlives: bool
+    """It may be written to disk. Whoever goes on from one that may not leaves one of their own, which may."""
+
+
+class Parked(Prefix, frozen=True, eq=False):
+    """One with what the runtime needs to go on from it."""
+
     state: Any
 
 
@@ -34,10 +44,10 @@ class Parking:
     def num_tokens(self) -> int:
         return sum(len(parked.tokens) for parked in self._parked)
 
-    def put(self, tokens: list[int], state: Any) -> None:
+    def put(self, parked: Parked) -> None:
         """Park it as the most recently used; what it covers, and the oldest that no longer fit, go."""
-        self.drop_covered_by(tokens)
-        self._parked.append(Parked(tokens, state))
+        self.drop_covered_by(parked.tokens)
+        self._parked.append(parked)
         self._trim()
 
     def match(self, prompt: list[int]) -> tuple[Parked | None, int]:
@@ -48,11 +58,11 @@ class Parking:
                 best, most = parked, shared
         return best, most
 
-    def touch(self, parked: Parked) -> None:
+    def touch(self, parked: Parked, now: float) -> None:
         """It was of use just now. What is too long to stay goes."""
         self.drop(parked)
         if len(parked.tokens) <= self.max_tokens:
-            self._parked.append(parked)
+            self._parked.append(replace(parked, used_at=now))
             self._trim()
 
     def drop(self, parked: Parked) -> None:

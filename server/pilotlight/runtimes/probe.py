@@ -4,6 +4,7 @@ For `doctor`, which runs it in a process of its own: `python -m pilotlight.runti
 """
 
 import importlib
+import os
 import sys
 
 from pilotlight.runtimes.capabilities import OPTIONAL
@@ -15,6 +16,8 @@ MODULES = {"llamacpp": ("llama_cpp",), **OPTIONAL}
 def main() -> None:
     """Importing is the test; whatever it raises or dies of is the answer."""
     runtime = sys.argv[1]
+    # Before the library is imported, see `import_onnxruntime`.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     for module in MODULES[runtime]:
         _import(module)
     if runtime == "onnx":

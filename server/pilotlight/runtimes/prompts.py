@@ -4,6 +4,7 @@ The same for every runtime that has a `Vocabulary`. Touches no sequence, so a th
 use it.
 """
 
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -81,7 +82,8 @@ class Prompts:
     ) -> list[int]:
         if longest is not None and len(text) > longest:
             raise BadRequest(f"{len(text)} characters are not to be tokenized now", param=_param(generate))
-        if len(text) > LONG:
+        # A text has no more tokens than bytes.
+        if len(text) > LONG and (len(text) > LONGEST or len(text.encode()) > self._limit(generate)):
             joined = self._in_pieces(generate, text, add_special=add_special)
             if len(text) > LONGEST:
                 return joined
@@ -121,7 +123,7 @@ class Prompts:
             return False
         ended = sequence.tokens[-1] in self._vocabulary.end_tokens
         tokens = sequence.tokens[:-1] if ended else sequence.tokens
-        self.transcripts.add(Transcript(prompt + sequence.answer, tuple(tokens)))
+        self.transcripts.add(Transcript(prompt + sequence.answer, array("i", tokens)))
         return True
 
     def remember_beginning(self, prepared: Prepared) -> None:
@@ -137,7 +139,7 @@ class Prompts:
         behind = b"".join(self._vocabulary.piece(token) for token in tokens[at + 1 :])
         end = self._vocabulary.control_text(tokens[at]) + behind.decode(errors="replace")
         if text.endswith(end) and len(text) > len(end):
-            self.transcripts.add(Transcript(text.removesuffix(end), tuple(tokens[:at])))
+            self.transcripts.add(Transcript(text.removesuffix(end), array("i", tokens[:at])))
 
     def _prompt_text(self, generate: Generate) -> str | None:
         prompt = generate.prompt

@@ -5,6 +5,7 @@ that ends. What ended is parked in ordinary memory, like a page that is not in u
 cells would slow down the others. Only while nothing runs, the last that ended rests where it was.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,7 +17,7 @@ from msgspec import Struct
 from pilotlight.runtimes import batching
 from pilotlight.runtimes.batching import shares_prefix
 from pilotlight.runtimes.limits import HEADROOM
-from pilotlight.runtimes.parking import Parked, Parking
+from pilotlight.runtimes.parking import Parked, Parking, Prefix
 
 S = TypeVar("S", bound=batching.Sequence)
 
@@ -130,23 +131,28 @@ class Source(Struct, frozen=True):
 
 
 class Kept(Struct, frozen=True):
-    """A prefix at rest."""
+    """A prefix at rest that may be written to disk."""
 
     tokens: list[int]
+    used_at: float
     state: Callable[[], Any]
     """What the decoder saved, or saves now."""
+
+
+NOTHING = Prefix([], used_at=0.0, outlives=False)
 
 
 class Memory(Generic[S]):
     """Owns the rows of one decoder, which hold at most `context` tokens; half as many are parked at most."""
 
-    def __init__(self, decoder: Decoder, context: int) -> None:
+    def __init__(self, decoder: Decoder, context: int, clock: Callable[[], float] = time.time) -> None:
         self._decoder = decoder
         self._context = context
+        self._clock = clock
         self._parking = Parking(context // 2)
         self._rows: list[S] = []
-        self._resting: list[int] = []
-        """Tokens of the last sequence that ended: they stand in the first row until something runs."""
+        self._resting = NOTHING
+        """Of the last sequence that ended: it stands in the first row until something runs."""
 
     @property
     def running(self) -> Sequence[S]:
@@ -156,17 +162,17 @@ class Memory(Generic[S]):
     @property
     def num_kept(self) -> int:
         """Prefixes at rest, parked or not."""
-        return len(self._parking) + bool(self._resting)
+        return len(self._parking) + bool(self._resting.tokens)
 
     @property
     def num_tokens(self) -> int:
         """Tokens in rows."""
-        return sum(sequence.num_computed for sequence in self._rows) + len(self._resting)
+        return sum(sequence.num_computed for sequence in self._rows) + len(self._resting.tokens)
 
     def find(self, tokens: list[int], running: Iterable[S]) -> Source:
         """The longest computed prefix of `tokens`: of one of these running sequences, resting, or parked."""
         best, can_go_back = Source(), self._decoder.can_go_back
-        shared = shares_prefix(self._resting, tokens)
+        shared = shares_prefix(self._resting.tokens, tokens)
         if shared and can_go_back(0, shared):
             best = Source(shared, row=0)
         for other in running:
@@ -184,7 +190,7 @@ class Memory(Generic[S]):
         wanted = sum(lengths) + len(sequence.tokens)
         if wanted + (HEADROOM if lengths else 0) > self._context:
             return False
-        goes_on = bool(self._resting) and source.row is not None
+        goes_on = bool(self._resting.tokens) and source.row is not None
         self._disturb(source.shared if goes_on else 0)
         row = len(self._rows)
         room = min(len(sequence.tokens) + HEADROOM, self._context - sum(lengths))
@@ -207,7 +213,7 @@ class Memory(Generic[S]):
     def _restore(self, row: int, source: Source, parked: Parked) -> Source:
         """The source, or none: what comes from a file may be refused after all checks."""
         if self._decoder.restore(row, parked.state, source.shared):
-            self._parking.touch(parked)
+            self._parking.touch(parked, self._clock())
             return source
         self._parking.drop(parked)
         self._decoder.clear(row)
@@ -222,40 +228,43 @@ class Memory(Generic[S]):
 
     def park(self, parked: Parked) -> None:
         """Have one more prefix, which was computed elsewhere."""
-        self._parking.put(parked.tokens, parked.state)
+        self._parking.put(parked)
 
     def kept(self) -> Iterator[Kept]:
-        """All prefixes at rest, the most recently used first."""
-        if self._resting:
-            yield Kept(self._resting, lambda: self._decoder.save(0, len(self._resting)))
+        """All prefixes at rest that may be written to disk, the most recently used first."""
+        resting = self._resting
+        if resting.outlives:
+            yield Kept(resting.tokens, resting.used_at, partial(self._decoder.save, 0, len(resting.tokens)))
         for parked in self._parking.newest_first():
-            yield Kept(parked.tokens, partial(getattr, parked, "state"))
+            if parked.outlives:
+                yield Kept(parked.tokens, parked.used_at, partial(getattr, parked, "state"))
 
     def _disturb(self, num_tokens: int) -> None:
         """What rests leaves so many tokens in its row, and is parked if that is not all of it."""
-        if len(self._resting) > num_tokens:
-            self._park(0, self._resting)
+        if len(self._resting.tokens) > num_tokens:
+            self._park(0, self._resting, num_tokens)
             self._decoder.cut(0, num_tokens)
-        self._resting = []
+        self._resting = NOTHING
 
     def hold(self) -> bool:
         """Have room for all tokens of those that run; False if the memory has none."""
         lengths = [len(sequence.tokens) for sequence in self._rows]
         return sum(lengths) <= self._context and self._decoder.reserve(lengths)
 
-    def leave(self, sequence: S, *, keeps: bool) -> None:
+    def leave(self, sequence: S, *, keeps: bool, outlives: bool = True) -> None:
         """What it computed rests or is parked if it `keeps`; its row goes to the last one."""
         row = sequence.row
         assert row is not None
         tokens = sequence.tokens[: sequence.num_computed] if keeps and self._decoder.can_cut else []
+        left = Prefix(tokens, self._clock(), outlives)
         last = self._rows.pop()
         sequence.row = None
         if tokens and not self._rows:
             self._parking.drop_covered_by(tokens)
-            self._resting = tokens
+            self._resting = left
             return
         if tokens:
-            self._park(row, tokens)
+            self._park(row, left)
         if last is not sequence:
             self._decoder.cut(row, 0)
             if last.num_computed:
@@ -265,17 +274,22 @@ class Memory(Generic[S]):
             self._rows[row] = last
         self._decoder.clear(len(self._rows))
 
-    def _park(self, row: int, tokens: list[int]) -> None:
-        """What is too long is parked as far as it fits: the rest is computed again."""
+    def _park(self, row: int, prefix: Prefix, num_left: int = 0) -> None:
+        """What is too long is parked as far as it fits: the rest is computed again. Nothing if that is no
+        more than what is left in the row. The row is cut then, before it is copied."""
+        tokens = prefix.tokens
         count = min(len(tokens), self._parking.max_tokens)
-        if count and self._decoder.can_restore(len(tokens), count):
-            self._parking.put(tokens[:count], self._decoder.save(row, count))
+        if count > num_left and self._decoder.can_restore(len(tokens), count):
+            if count < len(tokens):
+                self._decoder.cut(row, count)
+            state = self._decoder.save(row, count)
+            self._parking.put(Parked(tokens[:count], prefix.used_at, prefix.outlives, state))
 
     def forget(self) -> None:
         """Drop all prefixes at rest."""
         self._parking = Parking(self._parking.max_tokens)
         if not self._rows:
-            self._resting = []
+            self._resting = NOTHING
             self._decoder.clear(0)
             self._decoder.rest()
 
@@ -285,9 +299,9 @@ class Memory(Generic[S]):
 
     def check(self) -> None:
         """Rows, sequences and the decoder agree. Raises `AssertionError`."""
-        assert not (self._rows and self._resting), "a prefix rests in the row of a sequence"
+        assert not (self._rows and self._resting.tokens), "a prefix rests in the row of a sequence"
         for row, sequence in enumerate(self._rows):
             assert sequence.row == row, f"row {row} holds a sequence that believes to be in {sequence.row}"
             computed, known = sequence.num_computed, len(sequence.tokens)
             assert 0 <= computed < known, f"row {row} holds {computed} tokens of {known}"
-        self._decoder.check([s.num_computed for s in self._rows] or [len(self._resting)])
+        self._decoder.check([s.num_computed for s in self._rows] or [len(self._resting.tokens)])

@@ -52,9 +52,7 @@ class Sampler:
         if sampling.typical_p < 1:
             tokens, logits = _typical(tokens, logits, sampling.typical_p)
         if sampling.top_p < 1:
-            order = np.argsort(-logits, kind="stable")
-            reached = np.cumsum(_softmax(logits[order])) >= sampling.top_p
-            kept = order[: int(reached.argmax()) + 1] if reached.any() else order
+            kept = _nucleus(logits, sampling.top_p)
             tokens, logits = tokens[kept], logits[kept]
         if sampling.min_p > 0:
             kept = np.flatnonzero(logits >= logits.max() + np.log(sampling.min_p))
@@ -81,9 +79,18 @@ def _likeliest(row: Floats, sampling: Sampling) -> tuple[Tokens, Floats]:
     """The `top_k` likeliest tokens with their logits, all of them if that is off."""
     if 0 < sampling.top_k < row.size:
         tokens = np.argpartition(row, -sampling.top_k)[-sampling.top_k :]
-    else:
-        tokens = np.arange(row.size)
-    return tokens, row[tokens]
+        return tokens, row[tokens]
+    return np.arange(row.size), row
+
+
+def _nucleus(logits: Floats, share: float) -> Tokens:
+    """The likeliest that come to this share together, the likeliest first."""
+    likely = _softmax(logits)
+    # Only these are sorted: all that are less likely do not come to what may be left out. Half: for rounding.
+    some = np.flatnonzero(likely >= 0.5 * (1 - share) / likely.size)
+    order = some[np.argsort(-logits[some], kind="stable")]
+    reached = np.cumsum(likely[order]) >= share
+    return order[: int(reached.argmax()) + 1] if reached.any() else order
 
 
 def _typical(tokens: Tokens, logits: Floats, share: float) -> tuple[Tokens, Floats]:

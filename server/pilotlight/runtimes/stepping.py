@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from itertools import groupby
 
-from pilotlight.core import FinishReason, WorkerInfo
+from pilotlight.core import FinishReason, RequestClass, WorkerInfo
 from pilotlight.errors import NoMemory
 from pilotlight.runtimes.ahead import Ahead
 from pilotlight.runtimes.archive.keeper import Keeper
@@ -226,7 +226,8 @@ class RowRuntime:
             return events
         shift = self._shift
         self._yields = all(sequence.yields for sequence in shift)
-        self._is_wanted = is_wanted if self._yields else None
+        # A brief step is over before anybody could notice; being asked at each node would make it longer.
+        self._is_wanted = is_wanted if self._yields and not self.is_brief else None
         # In the order of their rows.
         generating = [s for s in self._memory.running if s.is_generating and s in shift]
         if not (generating and self._is_due):
@@ -246,7 +247,8 @@ class RowRuntime:
         # The last row first: if all end now, none is moved.
         while self._ended:
             sequence = self._ended.pop()
-            if self._prompts.remember(sequence):
+            # Nobody who waits goes on with a line of a batch.
+            if self._prompts.remember(sequence) and not _is_of_batch(sequence):
                 self._ahead.note(sequence)
             self._end(sequence)
 
@@ -324,6 +326,9 @@ class RowRuntime:
         if any(other not in shift for other in self._memory.running):
             # Those for whom it was too full may be among the paused.
             self._is_full = False
+        elif self._is_full or len(self._memory.running) >= self._parallel:
+            # Before anything is looked for: who waits is asked about at every step.
+            return False
         while True:
             sharing = [other for other in self._memory.running if other.keeps] if sequence.keeps else []
             # The last token of a prompt always is computed anew, for the logits.
@@ -367,7 +372,7 @@ class RowRuntime:
 
     def _set_aside(self, sequence: RowSequence) -> None:
         """It loses its row, and goes on later. Nothing is lost but time."""
-        self._memory.leave(sequence, keeps=sequence.keeps)
+        self._leave(sequence)
         sequence.num_computed = 0
 
     def _end(self, sequence: RowSequence) -> None:
@@ -375,8 +380,12 @@ class RowRuntime:
         self._sequences.remove(sequence)
         self._is_spread = True
         if sequence.row is not None:
-            self._memory.leave(sequence, keeps=sequence.keeps)
+            self._leave(sequence)
         self._is_full = False
+
+    def _leave(self, sequence: RowSequence) -> None:
+        """Others find what it computed. Who deletes a batch deletes all of it: no file gets its words."""
+        self._memory.leave(sequence, keeps=sequence.keeps, outlives=not _is_of_batch(sequence))
 
     def trim(self) -> None:
         if not self._sequences:
@@ -403,3 +412,7 @@ class RowRuntime:
             threads=self._threads,
             fault=fault,
         )
+
+
+def _is_of_batch(sequence: RowSequence) -> bool:
+    return sequence.prepared.generate.request_class is RequestClass.BATCH

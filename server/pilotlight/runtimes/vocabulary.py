@@ -2,6 +2,22 @@
 
 from typing import Protocol
 
+THOUGHTS = frozenset(
+    (
+        "<think>",
+        "</think>",
+        "[THINK]",
+        "[/THINK]",
+        "<seed:think>",
+        "</seed:think>",
+        "<|channel>",
+        "<channel|>",
+        "<|START_THINKING|>",
+        "<|END_THINKING|>",
+    )
+)
+"""Marks around reasoning, which is left in the text; in some vocabularies they are control tokens."""
+
 
 class Vocabulary(Protocol):
     """A model's tokens. Only reads, so any thread may use it."""
@@ -31,4 +47,4 @@ class Vocabulary(Protocol):
         """Token ids; text of special tokens becomes those tokens."""
 
     def piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens."""
+        """The bytes a token stands for; of control tokens, only `THOUGHTS` have any."""

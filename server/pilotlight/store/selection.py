@@ -14,6 +14,7 @@ from msgspec import Struct
 from pilotlight.errors import BadRequest
 from pilotlight.registry.formats import is_of_model
 from pilotlight.registry.gguf import SHARD
+from pilotlight.registry.stores.names import QUANTIZATION
 from pilotlight.registry.stores.weights import ONNX
 
 DEFAULT_QUANTIZATION = "Q4_K_M"
@@ -38,9 +39,7 @@ READ = frozenset(
 )
 """What runtimes read besides weights."""
 
-_QUANTIZATION = re.compile(
-    r"(?:^|[-._/])((?:UD-)?(?:I?Q\d\w*|TQ\d_\d|MXFP4\w*|B?F16|F32))(?=[-./]|$)", re.IGNORECASE
-)
+_QUANTIZATION = re.compile(rf"(?:^|[-._/])({QUANTIZATION})(?=[-./]|$)", re.IGNORECASE)
 
 
 class Choice(Struct, frozen=True):

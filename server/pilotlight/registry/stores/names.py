@@ -6,9 +6,10 @@ from pathlib import PurePath
 LONGEST_NAME = 256
 """Characters in the name of any model."""
 
-QUANT = re.compile(
-    r"[-._](?P<quant>(?:UD-)?(?:I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*|BF16|FP?16|FP?32))", re.IGNORECASE
-)
+QUANTIZATION = r"(?:UD-)?(?:I?Q\d\w*|TQ\d\w*|MXFP4\w*|NVFP4\w*|BF16|FP?16|FP?32)"
+"""What a quantization is called, in letters of any size."""
+
+QUANT = re.compile(rf"[-._](?P<quant>{QUANTIZATION})", re.IGNORECASE)
 """How files are named after their quantization, at the end of the name."""
 
 

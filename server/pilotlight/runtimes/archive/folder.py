@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from msgspec import Struct
@@ -50,7 +51,7 @@ def entries(folder: Path) -> list[Entry]:
         found = [_entry(item) for item in os.scandir(folder) if _OURS.fullmatch(item.name)]
     except OSError:
         return []
-    return sorted((entry for entry in found if entry), key=lambda entry: -entry.used_at)
+    return _last_used_first(entry for entry in found if entry)
 
 
 def name_of(key: bytes, tokens: bytes) -> str:
@@ -75,27 +76,35 @@ def make(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def prune(archive: Archive, spare: int = 0) -> None:
+def is_older(max_age_s: float, used_at: float) -> bool:
+    """It was used longer ago than that. A time to come is a clock that was wrong."""
+    return abs(time.time() - used_at) > max_age_s
+
+
+def prune(archive: Archive, coming: Entry | None = None) -> bool:
     """Delete what is too old and what was left unfinished; of the rest what was not used for longest, until
-    there is room for `spare` bytes more. Raises `OSError`."""
-    now = time.time()
-    room, left = archive.max_bytes - spare, MOST_FILES - bool(spare)
-    for entry in entries(Path(archive.folder)):
+    there is room for one that is `coming`, too. False if that is what would go. Raises `OSError`."""
+    has_room = True
+    room, left = archive.max_bytes, MOST_FILES
+    for entry in _last_used_first([*entries(Path(archive.folder)), *([coming] if coming else [])]):
         max_age_s = archive.max_age_s if entry.is_finished else UNFINISHED_S
-        # A time to come is a clock that was wrong.
-        if abs(now - entry.used_at) > max_age_s or (
-            entry.is_finished and (entry.num_bytes > room or not left)
-        ):
+        if is_older(max_age_s, entry.used_at) or (entry.is_finished and (entry.num_bytes > room or not left)):
             entry.path.unlink(missing_ok=True)
+            has_room = has_room and entry is not coming
         elif entry.is_finished:
             room -= entry.num_bytes
             left -= 1
+    return has_room
 
 
 def clear(folder: Path) -> None:
     """Delete all that an archive made. Raises `OSError`."""
     for entry in entries(folder):
         entry.path.unlink(missing_ok=True)
+
+
+def _last_used_first(found: Iterable[Entry]) -> list[Entry]:
+    return sorted(found, key=lambda entry: -entry.used_at)
 
 
 def _entry(item: os.DirEntry[str]) -> Entry | None:

@@ -4,11 +4,13 @@ Owns the records of one model and its settings. A record that is damaged or does
 """
 
 import hashlib
+import math
 import os
 import queue
 import shutil
 import sys
 import time
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -93,7 +95,7 @@ class Keeper:
         self._seen = self._look_at(ours)
         self._known = list(self._seen)
         texts = [(one.header.text, _tokens(one.header.text_tokens)) for one in self._known]
-        return [Transcript(text, tuple(tokens.tolist())) for text, tokens in texts if text]
+        return [Transcript(text, array("i", tokens)) for text, tokens in texts if text]
 
     def forget(self) -> None:
         """What was read or asked for is no longer in memory: all there is may be read again."""
@@ -122,6 +124,8 @@ class Keeper:
 
         What those share is in memory, so a conversation that goes on reads nothing. Blocks on the disk.
         """
+        if not self._known:
+            return
         wanted = np.array(prompt[:-1], np.int32)
         prompts, self._prompts = self._prompts, (wanted, *self._prompts)[:MOST_PROMPTS]
         matches = [(_shared(one.tokens, wanted), one) for one in self._known]
@@ -152,7 +156,14 @@ class Keeper:
     def _is_worth_it(self, shared: int, known: Known) -> bool:
         num_tokens = len(known.tokens)
         is_enough = shared >= LEAST_TOKENS and shared * MOST_UNUSED >= num_tokens
-        return is_enough and self._decoder.can_restore(num_tokens, shared)
+        return is_enough and self._decoder.can_restore(num_tokens, shared) and self._is_young(known.path)
+
+    def _is_young(self, path: Path) -> bool:
+        """Not over age; what was, the daemon may have deleted meanwhile."""
+        try:
+            return not folder.is_older(self._archive.max_age_s, path.stat().st_mtime)
+        except OSError:
+            return False
 
     def fetched(self, num_known: Callable[[list[int]], int]) -> Iterator[Parked]:
         """What was read since the last time, is a state of this model, and more of its prompt than is known.
@@ -168,19 +179,21 @@ class Keeper:
             tokens = one.known.tokens.tolist()
             state = self._decoder.unpack(one.arrays, len(tokens))
             if state is not None:
-                yield Parked(tokens, state)
+                yield Parked(tokens, time.time(), outlives=True, state=state)
 
     # --- from a worker ---
 
     def save(self, kept: Iterable[Kept], transcripts: Transcripts, within_s: float) -> Saved:
-        """Write these, the last used first, as far as time and room allow; what they cover goes.
+        """Write these, the last used first, as far as age, time and room allow; what they cover goes.
 
         Takes as much memory as one of them, and blocks for as long as it is given and one piece more.
         """
         saver = _Saver(self._archive, self._key, time.monotonic() + within_s)
         try:
             for one in kept:
-                if len(one.tokens) >= LEAST_TOKENS and not saver.save(one, self._decoder, transcripts):
+                is_young = not folder.is_older(self._archive.max_age_s, one.used_at)
+                is_worth_it = is_young and len(one.tokens) >= LEAST_TOKENS
+                if is_worth_it and not saver.save(one, self._decoder, transcripts):
                     break
             self._drop_covered(saver.saved)
         except (OSError, MemoryError) as exc:
@@ -206,26 +219,27 @@ class _Saver:
         self._folder = Path(archive.folder)
         self._key = key
         self._deadline = deadline
-        self._started_at = time.time()
+        self._used_at = math.inf
+        """When the last one was that came."""
         self.saved: dict[Path, Tokens] = {}
         self.num_bytes = 0
 
     def save(self, kept: Kept, decoder: Decoder, transcripts: Transcripts) -> bool:
         """False if there is no time left; one that there is no room for is left out. Raises `OSError`."""
+        # Those that come first were used last, though clocks may be set.
+        self._used_at = min(kept.used_at, self._used_at - 0.001)
         tokens = np.array(kept.tokens, np.int32)
         folder.make(self._folder)
         path = self._folder / folder.name_of(self._key, _raw(tokens))
         if not self._is_there(path, tokens):
             arrays = decoder.pack(kept.state())
             header = self._header(tokens, transcripts.of(kept.tokens), arrays)
-            if not self._make_room(record.num_bytes(header)):
+            if not self._make_room(path, record.num_bytes(header)):
                 return True
             if not record.write(path, header, arrays, self._is_late):
                 return False
         self.num_bytes += path.stat().st_size
-        # Those written first were used last.
-        used_at = self._started_at - 0.001 * len(self.saved)
-        os.utime(path, (used_at, used_at))
+        os.utime(path, (self._used_at, self._used_at))
         self.saved[path] = tokens
         return True
 
@@ -242,12 +256,10 @@ class _Saver:
         text, text_tokens = (transcript.text, transcript.tokens) if transcript else ("", ())
         return Header(self._key, _raw(tokens), forms, text, _raw(np.array(text_tokens, np.int32)))
 
-    def _make_room(self, num_bytes: int) -> bool:
-        """Others go, but none of those just saved."""
-        if self.num_bytes + num_bytes > self._archive.max_bytes:
-            return False
-        folder.prune(self._archive, spare=num_bytes)
-        return shutil.disk_usage(self._folder).free - num_bytes >= BYTES_FREE
+    def _make_room(self, path: Path, num_bytes: int) -> bool:
+        """Others go that were used before it, and so none of those just saved."""
+        has_room = folder.prune(self._archive, folder.Entry(path, num_bytes, self._used_at))
+        return has_room and shutil.disk_usage(self._folder).free - num_bytes >= BYTES_FREE
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._deadline

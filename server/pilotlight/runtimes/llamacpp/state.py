@@ -10,6 +10,7 @@ a model is loaded, a real state of it is asked (`SequenceState.is_plain`). Memor
 is never divided into streams, and what was saved of it is restored in whole.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -108,13 +109,17 @@ class SequenceState:
         """The state of its first tokens, of a state that `is_plain`."""
         parts = list(_parts(self._cells))
         kept = np.flatnonzero(_positions(parts[1][0]) < num_tokens)
-        taken = [values if axis is None else values.take(kept, axis).ravel() for values, axis in parts]
-        stream, num_streams = self._place
-        size = sum(values.size for values in taken) + NUMBER * (HEAD + num_streams - 1)
-        shorter = SequenceState(size, stream, num_streams)
-        shorter.written()[:] = 0
-        shorter.written()[: NUMBER * HEAD] = self.written()[: NUMBER * HEAD]
-        np.concatenate(taken, out=shorter._cells)
+        shapes = [_shortened(values.shape, axis, kept.size) for values, axis in parts]
+        shorter = self._like(sum(map(math.prod, shapes)))
+        at = 0
+        for (values, axis), shape in zip(parts, shapes, strict=True):
+            start, at = at, at + math.prod(shape)
+            place = shorter._cells[start:at].reshape(shape)
+            if axis is None:
+                place[:] = values
+            else:
+                # Any other mode than "raise" writes without a copy between.
+                values.take(kept, axis, out=place, mode="clip")
         shorter._cells[:NUMBER].view(np.uint32)[0] = kept.size
         return shorter
 
@@ -128,12 +133,19 @@ class SequenceState:
         for i in range(first, len(parts), 2):
             turn = _by_token if self.is_transposed else _by_feature
             parts[i], parts[i + 1] = turn(parts[i], parts[i + 1])
-        stream, num_streams = self._place
-        size = self._num_bytes + NUMBER * (HEAD + num_streams - 1)
-        turned = SequenceState(size, stream, num_streams)
-        turned.written()[:] = self.written()
+        turned = self._like(self._num_bytes)
         np.concatenate([values.ravel() for values in parts], out=turned._cells)
         return turned
+
+    def _like(self, num_bytes: int) -> "SequenceState":
+        """Room for cells of so many bytes, with the same numbers before and behind them."""
+        stream, num_streams = self._place
+        other = SequenceState(num_bytes + NUMBER * (HEAD + num_streams - 1), stream, num_streams)
+        ours, theirs = self.written(), other.written()
+        head, tail = NUMBER * (HEAD + stream), NUMBER * (num_streams - 1 - stream)
+        theirs[:head] = ours[:head]
+        theirs[theirs.size - tail :] = ours[ours.size - tail :]
+        return other
 
     @property
     def _cells(self) -> Bytes:
@@ -175,6 +187,11 @@ def _parts(cells: Bytes) -> Iterator[tuple[Bytes, int | None]]:
             row_bytes = _number(cells, at + NUMBER, 8)
             yield take(NUMBER + 8), None
             yield take(count, row_bytes), 0
+
+
+def _shortened(shape: tuple[int, ...], axis: int | None, count: int) -> tuple[int, ...]:
+    """With so many entries on that axis."""
+    return shape if axis is None else (*shape[:axis], count, *shape[axis + 1 :])
 
 
 def _by_token(head: Bytes, values: Bytes) -> tuple[Bytes, Bytes]:

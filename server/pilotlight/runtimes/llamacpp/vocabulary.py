@@ -6,6 +6,7 @@ from typing import Any
 
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.rows import DecodeError
+from pilotlight.runtimes.vocabulary import THOUGHTS
 
 BEYOND_ASCII = range(0x80, 0xF5)
 """The bytes that other characters are made of in UTF-8."""
@@ -73,7 +74,10 @@ class LlamaVocabulary:
         return list(tokens[:count])
 
     def _read_piece(self, token: int) -> bytes:
-        """The bytes a token stands for; none for control tokens."""
+        """The bytes a token stands for; of control tokens, only `THOUGHTS` have any."""
+        text = self.control_text(token)
+        if text in THOUGHTS and token not in self.end_tokens:
+            return text.encode()
         size = 64
         while True:
             buffer = ctypes.create_string_buffer(size)

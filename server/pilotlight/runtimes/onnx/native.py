@@ -10,6 +10,7 @@ Knows tokens, rows and logits; nothing of requests. Not thread-safe.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -272,12 +273,17 @@ def _bind(bind: Callable[..., None], name: str, values: npt.NDArray[Any]) -> Non
 @contextmanager
 def _failures(library: Any, error: Callable[[str], Exception]) -> Iterator[None]:
     """What the library raises, as one of ours: its exceptions have no base of their own."""
-    native = library.capi.onnxruntime_pybind11_state
-    kinds = (RuntimeError, *(kind for kind in vars(native).values() if _is_exception(kind)))
     try:
         yield
-    except kinds as exc:
+    except _kinds(library) as exc:
         raise error(" ".join(str(exc).split())[:500]) from exc
+
+
+@cache
+def _kinds(library: Any) -> tuple[type[Exception], ...]:
+    """All that it raises."""
+    native = library.capi.onnxruntime_pybind11_state
+    return RuntimeError, *(kind for kind in vars(native).values() if _is_exception(kind))
 
 
 def _is_exception(kind: Any) -> bool:
