@@ -4,6 +4,7 @@ Needs torch, transformers, onnx and onnxruntime-genai. Its tokenizer is the buil
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,8 @@ def main() -> None:
         command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "--precision", "int4"]
         command += ["--execution_provider", "cpu", "--input", str(source), "--output", str(target)]
         command += ["--cache_dir", str(Path(scratch) / "cache"), "--extra_options", "prune_lm_head=true"]
-        subprocess.run(command, check=True)
+        # The builder imports onnxruntime, which would otherwise begin to upload what it is used for.
+        subprocess.run(command, check=True, env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"})
 
 
 if __name__ == "__main__":

@@ -208,6 +208,28 @@ def test_a_wrong_key_of_a_class_is_told_without_the_key(tmp_path: Path) -> None:
     assert "secret" not in raised.value.message
 
 
+def test_a_wrong_source_is_told_without_the_url(tmp_path: Path) -> None:
+    """It may have a password in it; also where it is not even a text."""
+    table = "[[model]]\nname = 'm'\nsource = "
+    for source, message in [
+        ("'https://me:secret@host/m.gguf'", "a URL with a password is refused"),
+        ("'https://host/m.gguf?sign=secret'", "https://host/m.gguf needs the SHA-256"),
+        ("['https://host/m.gguf?sign=secret']", "must be a valid string"),
+    ]:
+        with pytest.raises(ConfigError) as raised:
+            resolve(tmp_path, table + source)
+        assert f"model[0].source (line 3): {message}" in raised.value.message
+        assert "secret" not in raised.value.message
+
+
+def test_settings_do_not_show_their_sources(tmp_path: Path) -> None:
+    """As they do not show their keys."""
+    url = f"https://host/m.gguf?sign=secret#sha256={'0' * 64}"
+    config = resolve(tmp_path, f"[[model]]\nname = 'm'\nsource = '{url}'")
+    assert config.models[-1].source == url
+    assert "secret" not in repr(config)
+
+
 def test_settings_do_not_show_their_keys(tmp_path: Path) -> None:
     """Whoever prints or logs them."""
     config = resolve(tmp_path, env={"PILOTLIGHT_API_KEYS": f"{KEY},{KEY}2"})

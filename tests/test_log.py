@@ -62,6 +62,20 @@ def test_libraries_are_heard_from_warning_up() -> None:
     assert stream.getvalue().endswith("level=warning event=trouble logger=uvicorn.error\n")
 
 
+def test_an_exception_that_a_library_logs_is_told_without_its_message() -> None:
+    """What it is and where it happened. asyncio's text repeats the message, but in later lines."""
+    stream = written("error")
+    try:
+        raise ExceptionGroup("a secret", [ValueError("a secret")])
+    except ExceptionGroup as exc:
+        text = f"Task exception was never retrieved\nfuture: <Task exception={exc!r}>"
+        logging.getLogger("asyncio").error(text, exc_info=exc.exceptions[0])
+        logging.getLogger("uvicorn.error").error("Exception in ASGI application\n", exc_info=exc)
+    assert "secret" not in stream.getvalue().replace('raise ExceptionGroup("a secret"', "")
+    assert stream.getvalue().count("error=ValueError") == 2
+    assert 'event="Task exception was never retrieved" logger=asyncio' in stream.getvalue()
+
+
 def test_an_exception_stays_on_one_line() -> None:
     """So that every line of a log file is an event."""
     stream = written("error")

@@ -6,6 +6,7 @@ Needs torch, transformers, onnx and onnxruntime-genai, whose model builder does 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,8 @@ def build(source: Path, target: Path, precision: str) -> None:
         command += ["--execution_provider", "cpu", "--input", str(source), "--output", str(built)]
         command += ["--cache_dir", str(Path(scratch) / "cache")]
         command += ["--extra_options", *ALWAYS, *PRECISIONS[precision]]
-        subprocess.run(command, check=True)
+        # The builder imports onnxruntime, which would otherwise begin to upload what it is used for.
+        subprocess.run(command, check=True, env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"})
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(built, target)
 

@@ -13,7 +13,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from msgspec.structs import replace
 from pydantic import ValidationError
 
@@ -32,6 +31,7 @@ from pilotlight.registry.stores.weights import bytes_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 from pilotlight.settings import (
     NO_CAP,
+    PLACES,
     ClassesSettings,
     DefaultsSettings,
     Document,
@@ -187,7 +187,7 @@ def reference() -> Path:
 
 def user_file() -> Path:
     """Where the user's own models.toml is looked for."""
-    return platformdirs.user_config_path("pilotlight") / "models.toml"
+    return PLACES.user_config_path / "models.toml"
 
 
 def _find_file(chosen: Path | str | None) -> Path:

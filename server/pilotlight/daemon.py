@@ -7,11 +7,11 @@ A part that fails takes everything down with exit code 1; a service manager star
 
 import dataclasses
 import os
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -35,18 +35,20 @@ from pilotlight.energy.counters import Counters
 from pilotlight.energy.ledger import Ledger
 from pilotlight.energy.meters import meters_of
 from pilotlight.errors import ConfigError, Error
+from pilotlight.log import bug
 from pilotlight.metrics import Metrics
 from pilotlight.notices import Notices
 from pilotlight.policy.settings import hysteresis_of, rules_of
-from pilotlight.power.clocks import Clocks
+from pilotlight.power.clocks import Clock, Clocks
 from pilotlight.power.files import Files
 from pilotlight.power.gauges import Gauges
 from pilotlight.power.machine import ThisMachine
+from pilotlight.power.reading import Reading
 from pilotlight.power.sampling import Sampler
 from pilotlight.power.saver import Saver
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry import pressure
-from pilotlight.registry.archive import archive_of, tidy
+from pilotlight.registry.archive import archive_of, keep_tidy
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
@@ -65,6 +67,7 @@ from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
 from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings
+from pilotlight.signals import ENDING, RELOADING, hearing
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
@@ -75,10 +78,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-
-ENDING = (signal.SIGTERM, signal.SIGINT)
-
-SIGNALS = ENDING if sys.platform == "win32" else (*ENDING, signal.SIGHUP)
 
 NOT_RELOADED = "not_reloaded"
 
@@ -103,6 +102,7 @@ def main(config: Config) -> int:
     be loaded at start that is not there.
     """
     check_preload(config)
+    _dump_no_core()
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         admin_key = ensure_admin_key(config.state_dir)
@@ -117,8 +117,8 @@ def main(config: Config) -> int:
     daemon = Daemon(config, sock, admin_key)  # a setting that no runtime honours is told by who called us
     try:
         _run(daemon.serve())
-    except Exception:
-        log.exception("the daemon failed")
+    except Exception as exc:
+        log.error("the daemon failed", **bug(exc))
         return ExitCode.FAILED
     return ExitCode.STOPPED
 
@@ -136,7 +136,7 @@ class Daemon:
         self._archive = archive_of(
             config.state_dir, config.memory.conversations, config.memory.conversations_for
         )
-        enough = Enough(config.state_dir, Clocks(lambda: self.power.reading()))
+        enough = Enough(config.state_dir, Clocks(lambda: self.power.reading(), lambda: self.saver.is_held))
         loader = Loader(ladder, costs, self.notices, config.defaults.load_s, self._archive, enough)
         books = Books(Estimates(costs.known), Budget.parse(config.memory.budget, config.memory.reserve))
         slowdown = self._slowdown = Slowdown(lambda: self.power.hurry())
@@ -227,9 +227,10 @@ class Daemon:
     def _model_at(self, name: str, path: Path) -> Model:
         return model_at(self._settings, name, path)
 
-    def _slower(self, now: float, load: float | None) -> float | None:
+    def _slower(self, reading: Reading) -> float | None:
         """Unknown while it is us who keep the clocks low."""
-        return self._slowdown.value(now, load, is_slowed=self.saver.is_held)
+        is_slowed = self.saver.is_held or self.saver.is_wanted
+        return self._slowdown.value(reading.at, reading.load, Clock.of(reading), is_slowed=is_slowed)
 
     def memory(self) -> MemoryStatus:
         return replace(self._loop.memory(), archived=folder.num_bytes(self.config.state_dir / folder.NAME))
@@ -271,7 +272,7 @@ class Daemon:
             tasks.start_soon(self.saver.run)
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
-            tasks.start_soon(to_thread.run_sync, tidy, self.config.state_dir, self._archive)
+            tasks.start_soon(keep_tidy, self.config.state_dir, self._archive)
             if (self.config.state_dir / "batches").exists():
                 self._start_batches()
             tasks.start_soon(pressure.listen, self._press)
@@ -314,14 +315,15 @@ class Daemon:
             text = f"this daemon cannot be found by its state directory: {exc.strerror or exc}"
             self.notices.raise_("not_announced", Severity.WARNING, text)
         self.is_ready = True
-        print(f"pilotlight {__version__} ready at {url}", flush=True)
+        with suppress(OSError):  # a disk that is full, a pipe that nobody reads any more
+            print(f"pilotlight {__version__} ready at {url}", flush=True)
 
     async def _receive_signals(self, tasks: TaskGroup, *, task_status: TaskStatus[None]) -> None:
         is_draining = False
-        with anyio.open_signal_receiver(*SIGNALS) as signals:
+        with hearing(*ENDING, *RELOADING) as signals:
             task_status.started()
             async for number in signals:
-                log.info("signal received", signal=signal.Signals(number).name)
+                log.info("signal received", signal=number.name)
                 if number not in ENDING and not self._terminal.is_gone:
                     tasks.start_soon(self._reload_or_tell)
                     continue
@@ -387,10 +389,28 @@ def _leave_within(seconds: float, code: ExitCode) -> None:
 
 
 def _leave(code: ExitCode) -> None:
-    log.error("a thread that hangs is left behind")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    try:
+        log.error("a thread that hangs is left behind")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def _dump_no_core() -> None:
+    """Neither of us nor of workers, which inherit it: all prompts would be on the disk."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    # Not 0: where core_pattern is a pipe, as to systemd-coredump, 1 is the only limit that the kernel heeds
+    # (`do_coredump`). No file is so small, either.
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = int(hard != 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    # Where no limit but 0 may be set, at least none of the memory goes there.
+    with suppress(OSError):
+        Path("/proc/self/coredump_filter").write_text("0")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

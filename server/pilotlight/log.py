@@ -5,6 +5,7 @@ Libraries that use `logging` are heard from warning up. Knows nothing of what is
 
 import logging
 import sys
+import traceback
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
@@ -38,6 +39,13 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     logging.basicConfig(handlers=[_Bridge()], level=max(_LEVELS[level], logging.WARNING), force=True)
 
 
+def bug(exc: BaseException) -> dict[str, str]:
+    """What it is and where it happened, for an event; without messages and locals: they may hold a prompt."""
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    return {"error": type(exc).__name__, "frames": "".join(traceback.format_tb(exc.__traceback__))}
+
+
 class _Lossy:
     """As much of a stream as is printed to. A closed terminal, a dead pipe or a full disk costs lines, and
     nothing else."""
@@ -58,8 +66,13 @@ class _Bridge(logging.Handler):
     """Hands the records of `logging` to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log = structlog.get_logger()
-        log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        log = structlog.get_logger().bind(logger=record.name)
+        if record.exc_info and record.exc_info[1]:
+            # asyncio has the exception in the lines that follow, too.
+            text, _, _ = str(record.msg).partition("\n")
+            log.log(record.levelno, text, **bug(record.exc_info[1]))
+        else:
+            log.log(record.levelno, record.getMessage())
 
 
 def _processors(is_terminal: bool) -> list[Processor]:

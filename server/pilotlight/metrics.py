@@ -222,10 +222,10 @@ def _classes(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily]:
 
 
 def _pauses(models: Sequence[ModelStatus]) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
-    """What is paused for interactive requests, and was."""
+    """What is paused, and was."""
     paused = GaugeMetricFamily(
         "pilotlight_paused_sequences",
-        "Sequences that are paused for interactive requests.",
+        "Sequences that are paused for interactive requests, heat or the policy.",
         labels=["model"],
     )
     pauses = CounterMetricFamily("pilotlight_pauses", "How often some were paused.", labels=["model"])

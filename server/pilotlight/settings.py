@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import platformdirs
+from platformdirs import PlatformDirs
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -34,6 +34,9 @@ from pilotlight.registry.stores.names import LONGEST_NAME
 from pilotlight.sources import AbsolutePath, absolute
 
 NO_CAP = "none"
+
+PLACES = PlatformDirs("pilotlight", appauthor=False)
+"""Where the user's settings, state and models are by default. With an author Windows has a folder more."""
 
 
 def _amount(text: str) -> str:
@@ -110,8 +113,8 @@ class ServerSettings(_Section):
     api_keys: tuple[Key, ...] = Field((), repr=False)
     host: str = "127.0.0.1"
     port: int = Field(8710, ge=0, le=65535)
-    state_dir: AbsolutePath = Field(default_factory=lambda: platformdirs.user_state_path("pilotlight"))
-    store_dir: AbsolutePath = Field(default_factory=lambda: platformdirs.user_data_path("pilotlight"))
+    state_dir: AbsolutePath = Field(default_factory=lambda: PLACES.user_state_path)
+    store_dir: AbsolutePath = Field(default_factory=lambda: PLACES.user_data_path)
     download_stall_s: float = Field(30.0, gt=0)
     download_retry_s: float = Field(1.0, ge=0)
     builtin: bool = True
@@ -220,7 +223,7 @@ class ModelSettings(_Section, LoadingSettings):
 
     name: Name
     aliases: tuple[Name, ...] = ()
-    source: str = ""
+    source: str = Field("", repr=False)  # a URL may have a password or a signature in it
     path: Path | None = Field(None, validate_default=True)
     runtime: Literal["llamacpp", "onnx", "mlx", "echo"] | None = None
     context: int | None = Field(None, ge=0, le=2**24)

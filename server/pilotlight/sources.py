@@ -179,6 +179,9 @@ def _is_secret(loc: tuple[int | str, ...], document: type[BaseModel]) -> bool:
     """A value that is never to be seen: neither in a `repr` nor in an error."""
     kind: Any = document
     for step in loc:
+        if isinstance(step, int):
+            kind = next(iter(get_args(kind)), None)
+            continue
         field = getattr(kind, "model_fields", {}).get(step)
         if field is not None and not field.repr:
             return True

@@ -156,7 +156,7 @@ class FakeService:
         self.catalog = Catalog(MODELS)
         self.notices = Notices()
         self.metrics = Metrics(self.status, self.memory)
-        self.power = Sampler(Unplugged(), lambda: (), lambda now, load: None)
+        self.power = Sampler(Unplugged(), lambda: (), lambda reading: None)
         self.energy = Ledger()
         self.readings = FakeReadings()
         self.pacer = Pacer(NoWork(), lambda: False)

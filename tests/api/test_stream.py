@@ -11,6 +11,7 @@ import pytest
 from anyio.abc import ByteStream
 from fake_service import FakeService, fail, hold
 from sse_starlette import sse
+from structlog.testing import capture_logs
 
 from pilotlight.core import Accepted, Chunk, Finished, FinishReason
 from pilotlight.errors import Busy, WorkerFailed
@@ -161,6 +162,27 @@ async def test_a_worker_that_dies_in_a_stream_is_an_event(service: FakeService, 
     assert json.loads(error.removeprefix("data: ")) == WorkerFailed("it died").body()
     assert end == ""
     await _counted(service, "500")
+
+
+async def test_a_bug_in_a_stream_is_logged_without_its_message(
+    service: FakeService, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also by the HTTP server, which closes the connection."""
+
+    class Broken(Chunk):
+        def __getattribute__(self, name: str) -> Any:
+            raise RuntimeError("a " + "secret")
+
+    service.script = hold(Accepted(1), Chunk(0, "one", 1))
+    async with sent(url, BODY | {"stream": True}) as stream:
+        await until(stream, b'"one"')
+        with capture_logs() as logs:
+            service.answers[0].put(Broken(0, "two", 1))
+            with pytest.raises(anyio.EndOfStream):
+                await until(stream, b"[DONE]")
+    assert "test_stream.py" in str(logs)
+    assert "Exception in ASGI application" in caplog.text
+    assert "a secret" not in str(logs) + caplog.text
 
 
 async def test_no_watcher_task_outlives_a_stream(url: str) -> None:

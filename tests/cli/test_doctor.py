@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,13 @@ def test_a_library_that_cannot_be_imported_is_told_in_its_own_words(run: Run, tm
     broken = "raise ImportError('no libgpu.so.1')"
     result = run("doctor", **on_path(tmp_path / "path", **{"tokenizers.__init__": broken}))
     assert "cannot be imported: ImportError: no libgpu.so.1" in result.stdout
+
+
+def test_a_library_that_is_tried_tells_nobody_of_itself(tmp_path: Path) -> None:
+    """ONNX Runtime would keep a number for this machine, and what it is to upload, in the user's home."""
+    command = [sys.executable, "-P", "-m", "pilotlight.runtimes.probe", "onnx"]
+    subprocess.run(command, env={"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_json_holds_the_same(run: Run, daemon: FakeDaemon) -> None:

@@ -13,6 +13,7 @@ import pytest
 from fake_daemon import FakeDaemon
 
 from pilotlight.registry.discovery import Discovery
+from serving import on_path
 
 ON_TERMINAL = """
 import fcntl, os, sys, termios
@@ -236,6 +237,15 @@ def test_its_own_daemon_runs_nothing_of_the_folder_it_is_called_in(
     result = run("run", "echo", "Are you there?", "--config", str(echo))
     assert (result.returncode, result.stdout.strip()) == (0, "Are you there?"), result.stderr
     assert not (tmp_path / "was_run").exists()
+
+
+def test_its_own_daemon_needs_no_signal_that_windows_lacks(
+    run_afresh: Run, echo: Path, tmp_path: Path
+) -> None:
+    """Nor does who starts it."""
+    lacking = on_path(tmp_path / "path", sitecustomize="import signal; del signal.SIGHUP")
+    result = run_afresh("run", "echo", "Are you there?", "--config", str(echo), **lacking)
+    assert (result.returncode, result.stdout.strip()) == (0, "Are you there?"), result.stderr
 
 
 def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:

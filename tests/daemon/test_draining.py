@@ -177,7 +177,7 @@ def test_a_look_at_a_file_that_hangs_does_not_hold_it_up(serve: Serve, tmp_path:
 @pytest.mark.parametrize(("fault", "code"), [("", 0), (FAILING, 1)], ids=["stopped", "failed"])
 def test_a_thread_that_hangs_does_not_hold_it_up(serve: Serve, fault: str, code: int) -> None:
     """Nor does it change the exit code."""
-    daemon = serve(program=fault + hanging("pilotlight.daemon.tidy"))
+    daemon = serve(program=fault + hanging("pilotlight.registry.archive.tidy"))
     until(lambda: "hangs from now on" in daemon.log)
     daemon.signal(signal.SIGTERM)
     assert daemon.ended() == code

@@ -1,16 +1,21 @@
 """A daemon's start: the ready line, the discovery file, the port, models to load at once."""
 
 import json
+import os
 import re
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from pilotlight import __version__
-from serving import Daemon, echo, until
+from serving import END_S, NO_TLS, PROGRAM, Daemon, clean_environ, echo, until
 
 Serve = Callable[..., Daemon]
 
@@ -31,6 +36,24 @@ def test_the_ready_line_is_all_it_prints(serve: Serve) -> None:
     assert re.fullmatch(rf"pilotlight {__version__} ready at http://127\.0\.0\.1:\d+\n", daemon.ready_line)
     assert daemon.get("/ready").status_code == 200
     assert daemon.stop() == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full")
+def test_who_cannot_be_told_where_it_is_costs_no_start(tmp_path: Path) -> None:
+    """A disk that is full; the discovery file tells it all the same."""
+    command = [sys.executable, "-c", PROGRAM, "serve", "--port", "0", "--state-dir", str(tmp_path)]
+    environ = clean_environ() | {"PILOTLIGHT_CONFIG": os.devnull}
+    with open("/dev/full", "w") as full, (tmp_path / "log").open("w") as log:
+        daemon = subprocess.Popen(command, env=environ, stdout=full, stderr=log)
+    try:
+        until((tmp_path / "daemon.json").exists)
+        url = json.loads((tmp_path / "daemon.json").read_text())["url"]
+        assert httpx.get(f"{url}/ready", verify=NO_TLS).status_code == 200
+        daemon.terminate()
+        assert daemon.wait(END_S) == 0
+    finally:
+        daemon.kill()
+        daemon.wait()
 
 
 def test_the_discovery_file_tells_where_it_is(serve: Serve) -> None:
@@ -57,6 +80,26 @@ def test_a_start_without_models_loads_nothing(serve: Serve) -> None:
     daemon = serve()
     assert {model["state"] for model in daemon.get("/v1/models").json()["data"]} == {"stopped"}
     assert [process.pid for process in daemon.processes()] == [daemon.pid]
+
+
+def test_plugins_that_the_environment_names_are_not_loaded(serve: Serve, tmp_path: Path) -> None:
+    """OpenTelemetry's, for other programs: here they are not even installed. Workers have it as it was."""
+    named = {"OTEL_PROPAGATORS": "b3", "OTEL_PYTHON_CONTEXT": "theirs"}
+    daemon = serve(models=echo(tmp_path), program=PROGRAM, environ=named)
+    assert daemon.post("echo", max_tokens=1).status_code == 200
+    assert named.items() <= daemon.worker("echo").environ().items()
+    assert "Failed to load" not in daemon.log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells the limits of others")
+def test_a_crash_leaves_no_prompts_on_the_disk(serve: Serve, tmp_path: Path) -> None:
+    """Neither the daemon's nor a worker's: no core, and if there is one, none of their memory in it."""
+    daemon = serve(models=echo(tmp_path))
+    daemon.post("echo", max_tokens=1)
+    for process in (psutil.Process(daemon.pid), daemon.worker("echo")):
+        limits = process.rlimit(psutil.RLIMIT_CORE)
+        assert limits in ((1, 1), (0, 0))
+        assert int(Path(f"/proc/{process.pid}/coredump_filter").read_text(), 16) == 0
 
 
 def test_a_model_given_at_start_is_loaded_at_once(serve: Serve, tiny_gguf: Path) -> None:

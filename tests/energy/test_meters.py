@@ -1,11 +1,22 @@
 """What counts joules: processors' counters in trees of files, gauges, and the user's own word."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pilotlight.energy.meters import Gauge, GpuGauge, Method, ProcessorTime, Rapl, battery, board, cpu_seconds
+from pilotlight.energy.meters import (
+    Gauge,
+    GpuGauge,
+    Method,
+    ProcessorTime,
+    Rapl,
+    battery,
+    board,
+    cpu_seconds,
+    meters_of,
+)
 from pilotlight.power.files import Files
 from pilotlight.power.reading import Origin, Reading, Supply
 from pilotlight.power.sampling import STALE_S
@@ -59,6 +70,19 @@ def test_what_a_counter_says_after_a_sleep_is_not_counted(tmp_path: Path, energy
     file.write_text(f"{energy_uj}\n")
     assert (meter.joules(102), meter.lacks) == (None, None)
     file.write_text(f"{energy_uj + 2_000_000}\n")
+    assert counted(meter, now=103) - before == pytest.approx(2)
+
+
+def test_what_was_counted_in_a_sleep_that_the_system_tells_of_is_not_counted(tmp_path: Path) -> None:
+    """An hour of suspend-to-idle, at half a watt, is less than a second of large processors."""
+    slept_s = 60.0
+    file = zone(tmp_path, "0", "package-0", 5_000_000)
+    meter = Rapl(Files(tmp_path), lambda: slept_s)
+    before = counted(meter, now=101)
+    slept_s += 3600
+    file.write_text("1805000000\n")
+    assert (meter.joules(102), meter.lacks) == (None, None)
+    file.write_text("1807000000\n")
     assert counted(meter, now=103) - before == pytest.approx(2)
 
 
@@ -170,6 +194,20 @@ def test_a_gpu_is_counted_for_the_models_on_it() -> None:
     assert (meter.joules(2), meter.counts(7), meter.counts(8), meter.lacks) == (50, True, False, None)
     meter.on_reading(Reading(unknown={"gpu_watts": "it sleeps"}), 2)
     assert (meter.joules(3), meter.counts(7), meter.lacks) == (None, False, "it sleeps")
+
+
+@pytest.mark.parametrize(
+    ("platform", "is_own_root", "has_counters"),
+    [("linux", True, True), ("win32", True, False), ("darwin", True, False), ("win32", False, True)],
+)
+def test_a_processor_s_counters_are_looked_for_where_linux_files_are(
+    platform: str, is_own_root: bool, has_counters: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows would ask the network for them, each time."""
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "platform", platform)
+        files = Files(Path(tmp_path.anchor) if is_own_root else tmp_path)
+    assert any(isinstance(meter, Rapl) for meter in meters_of(files)) is has_counters
 
 
 def test_processor_time_counts_only_with_the_users_word() -> None:

@@ -1,5 +1,7 @@
 """The controller by itself: what it does about a reading. What that leads to is in tests/simulate."""
 
+from typing import Any
+
 import pytest
 
 from pilotlight.policy.thermal import (
@@ -9,7 +11,7 @@ from pilotlight.policy.thermal import (
     SETTLE_S,
     Thermal,
 )
-from pilotlight.power.reading import Reading
+from pilotlight.power.reading import Confidence, Origin, Reading
 
 
 class Time:
@@ -19,11 +21,11 @@ class Time:
         self.thermal = Thermal()
         self.now = 0.0
 
-    def go(self, seconds: int = 1, *, is_answering: bool = False, **values: float | bool | None) -> float:
+    def go(self, seconds: int = 1, *, is_answering: bool = False, **values: Any) -> float:
         """The duty after so many seconds with the same reading."""
         for _ in range(seconds):
             self.now += 1
-            reading = Reading(at=self.now, **values)  # type: ignore[arg-type]
+            reading = Reading(at=self.now, **values)
             self.thermal.on_reading(reading, is_answering=is_answering)
         return self.thermal.duty
 
@@ -105,6 +107,32 @@ def test_where_the_system_throttles_early_is_learned_at_once(time: Time) -> None
     time.go(headroom=0.75, is_throttled=True)
     time.go(headroom=0.7, is_throttled=False)
     assert time.thermal.target < 0.75
+
+
+def counted(confidence: Confidence) -> dict[str, Origin]:
+    """What throttle counters say."""
+    return {"is_throttled": Origin("throttle counters", 0.0, confidence)}
+
+
+def test_a_spike_that_was_only_counted_is_a_small_lesson(time: Time) -> None:
+    """It was over within milliseconds, wherever the temperature is: it is not taken for early, nor for as
+    long as it might have lasted."""
+    time.go(headroom=0.3)
+    before = time.thermal.target
+    time.go(headroom=0.6, is_throttled=True, origins=counted(Confidence.DERIVED))
+    assert time.go(9, headroom=0.6, is_throttled=True, origins=counted(Confidence.GUESSED)) == 0.0
+    time.go(headroom=0.3, is_throttled=False)
+    assert time.thermal.target == pytest.approx(before - LESSON, abs=0.01)
+    time.go(int(LESSON_S), headroom=0.3, is_throttled=False)
+    assert time.thermal.target == pytest.approx(before, abs=0.005)
+
+
+def test_what_is_only_guessed_teaches_nothing(time: Time) -> None:
+    """The counter moved while it was cool, and then it gets warm; or turbo is off for other reasons."""
+    time.go(headroom=0.4, is_throttled=True, origins=counted(Confidence.DERIVED))
+    before = time.thermal.target
+    assert time.go(9, headroom=0.55, is_throttled=True, origins=counted(Confidence.GUESSED)) == 1.0
+    assert time.thermal.target == pytest.approx(before, abs=0.001)
 
 
 def test_a_system_that_throttles_all_the_time_leaves_background_work_the_least(time: Time) -> None:

@@ -31,8 +31,15 @@ def test_clocks_follow_power(known: dict[str, Any], clock: Clock) -> None:
         ({"load": 0.5}, False),
         ({"thermal": ThermalLevel.SERIOUS}, False),
         ({"is_throttled": True}, False),
+        ({"is_throttled": True, "headroom": 0.3}, True),
+        ({"is_throttled": True, "headroom": 0.6}, False),
     ],
 )
 def test_neither_heat_nor_others_may_take_part_of_them(known: dict[str, Any], are_steady: bool) -> None:
     """As far as that is known."""
     assert Clocks(lambda: Reading(**known)).are_steady is are_steady
+
+
+def test_clocks_that_we_have_low_ourselves_are_not_steady() -> None:
+    """Nobody else does, so they are taken for higher ones."""
+    assert not Clocks(Reading, lambda: True).are_steady

@@ -9,9 +9,9 @@ from time import thread_time
 import pytest
 from trees import TREES, Tree, write
 
-from pilotlight.power.finding import assemble
+from pilotlight.power.finding import Known, assemble
 from pilotlight.power.linux import Linux
-from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.power.reading import Confidence, Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
 
 ZONE = "sys/class/thermal/thermal_zone0"
@@ -27,13 +27,14 @@ def stat(user: int, idle: int, steal: int = 0) -> str:
 
 
 def test_load_is_what_others_use(tmp_path: Path) -> None:
-    """Our own ticks, whatever our process is called, are not among it, nor are stolen ones."""
+    """Our own ticks, whatever our process is called, are not among it. What was stolen from us is: it makes
+    us slow, and is no heat."""
     machine = Linux(tmp_path)
     ours = "7 (a) b) S 1 1 1 0 -1 0 0 0 0 0"
     write(tmp_path, {"proc/stat": stat(100, 100), "proc/7/stat": f"{ours} 50 5 0 0"})
     assert look(machine, 0, (7,)).load is None
     write(tmp_path, {"proc/stat": stat(200, 200, 90), "proc/7/stat": f"{ours} 95 20 0 0"})
-    assert look(machine, 1, (7,)).load == pytest.approx((100 - 60) / 200)
+    assert look(machine, 1, (7,)).load == pytest.approx((100 + 90 - 60) / 290)
 
 
 def test_a_worker_that_begins_is_ours_from_its_first_tick(tmp_path: Path) -> None:
@@ -90,6 +91,19 @@ def test_a_throttle_counter_that_moves_means_throttling(tmp_path: Path) -> None:
     assert throttled == [None, False, *[True] * 10, False, False, False]
 
 
+def test_that_it_still_throttles_is_a_guess(tmp_path: Path) -> None:
+    """Only the look that saw the counter move knows; cooling devices know, and are believed then."""
+    machine = Linux(tmp_path)
+    trust = []
+    for second, count in enumerate((5000, 5001, 5001, 5002, 5002)):
+        write(tmp_path, {COUNTER: count})
+        trust.append(look(machine, second).confidence("is_throttled").value)
+    assert trust[1:] == ["derived", "guessed", "derived", "guessed"]
+    write(tmp_path, {"sys/class/thermal/cooling_device0/type": "Processor",
+                     "sys/class/thermal/cooling_device0/cur_state": 2})  # fmt: skip
+    assert look(machine, 1000).confidence("is_throttled") is Confidence.MEASURED
+
+
 def test_throttling_during_a_pause_is_no_news(tmp_path: Path) -> None:
     """The counter may have moved an hour ago."""
     machine = Linux(tmp_path)
@@ -104,6 +118,35 @@ def test_who_is_throttled_is_hot(tmp_path: Path) -> None:
     write(tmp_path, {"sys/class/thermal/cooling_device0/type": "cpufreq-cpu0",
                      "sys/class/thermal/cooling_device0/cur_state": 2})  # fmt: skip
     assert look(Linux(tmp_path), 0).thermal is ThermalLevel.SERIOUS
+
+
+def test_of_those_who_say_so_the_best_one_counts() -> None:
+    """Whoever speaks first: a guess hides no counter."""
+    found = [
+        Known("is_throttled", True, "power-profiles", Confidence.GUESSED),
+        Known("is_throttled", True, "throttle counters", Confidence.DERIVED),
+        Known("is_throttled", False, "cooling devices"),
+    ]
+    assert assemble(found, 0).origins["is_throttled"].source == "throttle counters"
+
+
+@pytest.mark.parametrize(("celsius", "level"), [(60, "NOMINAL"), (81, "SERIOUS")])
+def test_who_is_throttled_in_the_cool_is_not_hot(tmp_path: Path, celsius: int, level: str) -> None:
+    """Somebody has switched turbo off, or saves power."""
+    write(tmp_path, {f"{ZONE}/type": "cpu-thermal", f"{ZONE}/trip_point_0_type": "passive",
+                     f"{ZONE}/trip_point_0_temp": 95000, f"{ZONE}/temp": celsius * 1000,
+                     "sys/class/thermal/cooling_device0/type": "Processor",
+                     "sys/class/thermal/cooling_device0/cur_state": 2})  # fmt: skip
+    assert look(Linux(tmp_path), 0).thermal is ThermalLevel[level]
+
+
+@pytest.mark.parametrize(("celsius", "level"), [(84, "SERIOUS"), (86.5, "SERIOUS"), (89, "CRITICAL")])
+def test_a_pi_that_its_firmware_holds_is_not_critical(tmp_path: Path, celsius: float, level: str) -> None:
+    """At 85 degrees, all day, also where the kernel switches it off at 90."""
+    write(tmp_path, {"sys/firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.2",
+                     f"{ZONE}/type": "cpu-thermal", f"{ZONE}/trip_point_0_type": "critical",
+                     f"{ZONE}/trip_point_0_temp": 90000, f"{ZONE}/temp": int(celsius * 1000)})  # fmt: skip
+    assert look(Linux(tmp_path), 0).thermal is ThermalLevel[level]
 
 
 def test_changes_are_seen_live(tmp_path: Path) -> None:

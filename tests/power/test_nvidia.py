@@ -15,7 +15,7 @@ import pytest
 from trees import write
 
 from pilotlight.power.files import Files
-from pilotlight.power.finding import assemble
+from pilotlight.power.finding import Known, assemble
 from pilotlight.power.nvidia import AWAKE, DRIVER, Nvidia, Sample, UnreadError
 from pilotlight.power.nvidia_calls import Library
 from pilotlight.power.reading import Reading, ThermalLevel
@@ -129,6 +129,8 @@ def test_heat_is_throttling_and_a_power_limit_is_not(tmp_path: Path) -> None:
     laptop.nvml.sample = Sample(91, 60, None, is_throttled=True)
     reading = laptop.look()
     assert (reading.is_throttled, reading.thermal) == (True, ThermalLevel.SERIOUS)
+    found = [*laptop.nvidia.read(1.0, (WORKER,)), Known("headroom", 0.2, "cool processors")]
+    assert assemble(found, 1.0).thermal is ThermalLevel.SERIOUS
 
 
 @pytest.mark.parametrize(

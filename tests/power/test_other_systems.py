@@ -1,10 +1,12 @@
 """macOS and Windows: what recorded answers of their calls mean."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from pilotlight.power import macos, windows
+from pilotlight.power.files import Files
 from pilotlight.power.finding import assemble
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
@@ -129,3 +131,8 @@ def test_a_desktop_under_windows() -> None:
 def test_windows_that_does_not_answer() -> None:
     """Nothing is known, and nothing raises."""
     assert pc(answers=False, idle=None, low=None).origins == {}
+
+
+def test_files_are_named_by_one_slash() -> None:
+    """On Windows two of them name another machine, which is asked for over the network."""
+    assert Files(Path("/"))._at("sys/class") == "/sys/class"

@@ -1,6 +1,7 @@
 """The machine is looked at while there is work, when somebody asks, and never else."""
 
 import threading
+import time
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
@@ -9,8 +10,8 @@ import pytest
 from anyio import to_thread
 
 from pilotlight.power.finding import Finding, Known
-from pilotlight.power.reading import Supply, ThermalLevel
-from pilotlight.power.sampling import FIRST_S, SETTLED_S, STALE_S, UNREAD, Sampler
+from pilotlight.power.reading import Reading, Supply, ThermalLevel
+from pilotlight.power.sampling import FIRST_S, SETTLED_S, STALE_S, UNREAD, Sampler, local_minute
 from pilotlight.registry.pressure import Level
 from virtual_clock import run_virtual, scheduled
 
@@ -25,8 +26,8 @@ class Counted:
         self.held: threading.Event | None = None
         self.slower: float | None = None
         self.load = 0.0
-        self.heard: list[float | None] = []
-        """The loads that the measure of our own slowness heard of."""
+        self.heard: list[tuple[Supply | None, float | None]] = []
+        """Supply and load that the measure of our own slowness heard of."""
 
     def look(self, now: float, pids: Collection[int]) -> Sequence[Finding]:
         self.looks.append(now)
@@ -34,8 +35,8 @@ class Counted:
             self.held.wait(10)
         return [Known("supply", Supply.BATTERY, "test"), Known("load", self.load or len(pids), "test")]
 
-    def slowdown(self, now: float, load: float | None) -> float | None:
-        self.heard.append(load)
+    def slowdown(self, reading: Reading) -> float | None:
+        self.heard.append((reading.supply, reading.load))
         return self.slower
 
 
@@ -255,7 +256,7 @@ def test_our_own_slowness_is_a_sign_of_heat() -> None:
         async with sampling(machine) as sampler:
             first = await sampler.fresh()
             assert (first.slowdown, first.thermal) == (0.3, ThermalLevel.SERIOUS)
-            assert machine.heard == [0.05]
+            assert machine.heard == [(Supply.BATTERY, 0.05)], "of the same look"
 
     run_virtual(main)
 
@@ -296,3 +297,15 @@ def test_what_the_kernel_says_of_memory_is_part_of_it() -> None:
             assert (await sampler.fresh()).memory is None
 
     run_virtual(main)
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows asks for the time zone every time")
+def test_a_machine_that_travels_takes_its_time_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time zone is not the one that the process has begun in."""
+    minutes = []
+    with monkeypatch.context() as elsewhere:
+        for zone in ("HERE+0", "THERE-6"):
+            elsewhere.setenv("TZ", zone)
+            minutes.append(local_minute())
+    time.tzset()
+    assert (minutes[1] - minutes[0]) % 1440 in (360, 361)

@@ -48,9 +48,10 @@ def test_it_is_held_once_background_work_has_run_alone_for_a_while(profiles: Ser
 
     async def main() -> None:
         async with saving() as saver:
+            assert not saver.is_wanted
             saver.wish(Wish.HOLD)
             await anyio.sleep(DELAYS[Wish.HOLD] - 0.1)
-            assert (saver.is_held, profiles.holds) == (False, [])
+            assert (saver.is_held, saver.is_wanted, profiles.holds) == (False, True, [])
             await until(lambda: saver.is_held)
             assert [words for _, words in profiles.holds] == [(SAVER, REASON, APPLICATION)]
             assert profiles.num_held == 1

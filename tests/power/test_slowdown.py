@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from pilotlight.power.clocks import Clock
 from pilotlight.power.reading import ThermalLevel
 from pilotlight.power.slowdown import FORGET_S, Slowdown, level
 
@@ -15,6 +16,7 @@ class Answers:
         self.slowdown = Slowdown(self._suspect)
         self.suspected = 0
         self.now = 1000.0
+        self.clock = Clock.MAINS
         self._random = random.Random(seed)
         self._noise = noise
         self._number = 0
@@ -33,7 +35,7 @@ class Answers:
         heard = []
         for _ in range(tokens):
             self.say_unheard(*numbers, speed=speed)
-            heard.append(self.slowdown.value(self.now, None) or 0.0)
+            heard.append(self.slowdown.value(self.now, None, self.clock) or 0.0)
         return heard
 
     def say_unheard(self, *numbers: int, speed: float = 20.0, tokens: int = 1) -> None:
@@ -205,6 +207,25 @@ def test_what_we_slow_ourselves_is_no_slowdown() -> None:
     assert answers.slowdown.value(answers.now, 0.0) in (0.0, None)
     assert answers.suspected == asked
     assert max(answers.say(number, tokens=100)) == 0
+
+
+@pytest.mark.parametrize("clock", [Clock.BATTERY, Clock.SAVING])
+def test_lower_clocks_are_no_slowdown(clock: Clock) -> None:
+    """They are compared with their like. What a machine was slower by before it told is over then, and is
+    none when it is back."""
+    answers = Answers()
+    answers.answer(400)
+    assert answers.answer(100, speed=12)[-1] > 0
+    number = answers.begin()
+    answers.say_unheard(number, speed=12, tokens=100)
+    answers.clock = clock
+    assert max(answers.say(number, speed=12)) == 0
+    answers.end(number)
+    assert max(answers.answer(400, speed=12)) == 0
+    assert answers.answer(100, speed=8)[-1] == pytest.approx(0.33, abs=0.01)
+    answers.clock = Clock.MAINS
+    assert max(answers.answer(100)) == 0
+    assert answers.answer(100, speed=15)[-1] == pytest.approx(0.25, abs=0.01)
 
 
 def test_it_is_asked_what_others_did_as_soon_as_it_matters() -> None:

@@ -1,13 +1,17 @@
 """The settings of the archive, in the words of a person."""
 
+import os
+from functools import partial
 from pathlib import Path
 from unittest.mock import Mock
 
+import anyio
 import pytest
 from structlog.testing import capture_logs
 
-from pilotlight.registry.archive import archive_of, parse_bytes, tidy
+from pilotlight.registry.archive import TIDY_EVERY_S, archive_of, keep_tidy, parse_bytes, tidy
 from pilotlight.runtimes.archive import folder
+from virtual_clock import run_virtual
 
 
 def test_bytes_are_written_as_memory_is() -> None:
@@ -34,13 +38,43 @@ def test_it_lies_in_the_state_directory() -> None:
     assert (found.folder, found.max_bytes, found.max_age_s) == ("/state/conversations", 2**30, 43200.0)
 
 
+def record(state_dir: Path) -> Path:
+    """What somebody uses just now."""
+    path = state_dir / folder.NAME / folder.name_of(b"k" * 32, b"")
+    path.parent.mkdir()
+    path.touch()
+    return path
+
+
 def test_what_an_archive_made_is_deleted_when_there_is_to_be_none(tmp_path: Path) -> None:
     """All of it."""
-    path = tmp_path / folder.NAME
-    path.mkdir()
-    (path / folder.name_of(b"k" * 32, b"")).touch()
+    path = record(tmp_path)
     tidy(tmp_path, None)
-    assert not list(path.iterdir())
+    assert not path.exists()
+
+
+def test_what_gets_too_old_goes_while_the_daemon_runs(tmp_path: Path) -> None:
+    """Though nothing is loaded or unloaded any more."""
+    path = record(tmp_path)
+
+    async def watch() -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(keep_tidy, tmp_path, archive_of(tmp_path, "1GiB", "7d"))
+            await anyio.sleep(1)
+            assert path.exists()
+            os.utime(path, (0, 0))
+            await anyio.sleep(TIDY_EVERY_S)
+            assert not path.exists()
+            tasks.cancel_scope.cancel()
+
+    run_virtual(watch)
+
+
+def test_where_nothing_is_written_it_is_tidied_once(tmp_path: Path) -> None:
+    """Nothing wakes for nothing."""
+    path = record(tmp_path)
+    run_virtual(partial(keep_tidy, tmp_path, None))
+    assert not path.exists()
 
 
 def test_a_folder_that_cannot_be_tidied_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -41,8 +42,35 @@ def test_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
 def test_a_process_younger_than_the_entry_is_no_daemon(tmp_path: Path) -> None:
     """The daemon's pid was given to somebody else."""
     Discovery(tmp_path).write("http://127.0.0.1:1")
-    _edit(tmp_path, started=1.0)
+    _edit(tmp_path, started=1.0, born="")
     assert Discovery(tmp_path).read() is None
+
+
+def test_a_process_that_has_the_daemons_pid_is_no_daemon(tmp_path: Path) -> None:
+    """The machine was started anew, and the clock says nothing of it."""
+    Discovery(tmp_path).write("http://127.0.0.1:1")
+    running = Discovery(tmp_path).read()
+    assert running is not None and running.born
+    _edit(tmp_path, born=running.born[:-1])
+    assert Discovery(tmp_path).read() is None
+
+
+def test_a_daemon_is_found_whatever_became_of_the_clock(tmp_path: Path) -> None:
+    """It was an hour late, or early, when the daemon started: the time of its process moves with it."""
+    Discovery(tmp_path).write("http://127.0.0.1:1")
+    for error_s in (3600, -3600):
+        _edit(tmp_path, started=time.time() - error_s)
+        assert _urls(tmp_path) == ["http://127.0.0.1:1"]
+
+
+def test_an_entry_of_another_version_can_be_read(tmp_path: Path) -> None:
+    """What is not known is left alone, and an older one does not say when its process began."""
+    Discovery(tmp_path).write("http://127.0.0.1:1")
+    _edit(tmp_path, news="from tomorrow")
+    entry = json.loads((tmp_path / "daemon.json").read_text())
+    del entry["born"]
+    (tmp_path / "daemon.json").write_text(json.dumps(entry))
+    assert _urls(tmp_path) == ["http://127.0.0.1:1"]
 
 
 def test_a_damaged_file_is_no_daemon(tmp_path: Path) -> None:
@@ -67,7 +95,7 @@ def test_a_daemon_removes_only_its_own_entry(tmp_path: Path) -> None:
 def test_a_daemon_that_lives_is_findable_again(tmp_path: Path) -> None:
     """Another one with its state directory came and went."""
     Discovery(tmp_path).write("http://127.0.0.1:1")
-    _edit(tmp_path, pid=os.getppid())
+    _edit(tmp_path, pid=os.getppid(), born="")
     other = Discovery(tmp_path)
     other.write("http://127.0.0.1:2")
     assert _urls(tmp_path) == ["http://127.0.0.1:2"]

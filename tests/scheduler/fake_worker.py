@@ -137,6 +137,8 @@ class FakeLoader:
         """As each was asked for."""
         self.looked_at: list[Model] = []
         """As each was found."""
+        self.starter = os.getpid()
+        """The process that was spawned, which may only start the worker."""
         self.looked_at_before: list[bool] = []
         """Whether each that was loaded had been looked at as it was."""
         self.forgotten: list[str] = []
@@ -150,7 +152,7 @@ class FakeLoader:
         measures_threads: bool,
         spawned: Callable[[int], None],
     ) -> FakeWorker:
-        spawned(os.getpid())
+        spawned(self.starter)
         progress(Progress(0.5))
         self.measured_at_load.append(measures_threads)
         self.models.append(model)

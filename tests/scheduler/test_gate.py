@@ -149,6 +149,21 @@ def test_an_override_lets_everybody_in() -> None:
     run_virtual(main)
 
 
+@pytest.mark.parametrize(("asleep_s", "left_s"), [(600.0, 2400.0), (10 * 3600.0, 0.0), (-600.0, 3000.0)])
+def test_an_override_goes_on_while_the_machine_sleeps(asleep_s: float, left_s: float) -> None:
+    """The event loop's clock stands still meanwhile; a clock that is set back lengthens nothing."""
+
+    async def main() -> None:
+        wall_s = 0.0
+        overridden = Gate(Policy(rules_of("balanced", ())), Machine(ON_BATTERY), 4, wall_time=lambda: wall_s)
+        overridden.override(3600)
+        await anyio.sleep(600)
+        wall_s = 600 + asleep_s
+        assert overridden.override_left_s == pytest.approx(left_s)
+
+    run_virtual(main)
+
+
 def test_one_that_waits_is_refused_when_it_gets_worse() -> None:
     """It is judged anew with every reading."""
 
@@ -264,7 +279,7 @@ def test_what_runs_gets_its_orders() -> None:
             ordering.orders(await machine.fresh(0))
             await anyio.sleep(5)
             orders = ordering.orders(await machine.fresh(0))
-            assert (bool(orders.held_because), len(orders.refusals)) == (holds, ends)
+            assert (len(orders.held), len(orders.refusals)) == (2 * holds, ends)
 
     run_virtual(main)
 
@@ -277,7 +292,7 @@ def test_what_runs_ends_only_where_the_critical_rule_refuses() -> None:
         bad = Reading(supply=Supply.BATTERY, percent=5.0, memory=Level.CRITICAL)
         orders = ordering.orders(replace(bad, at=anyio.current_time()))
         assert list(orders.refusals) == [RequestClass.BACKGROUND]
-        assert orders.held_because
+        assert set(orders.held) == {RequestClass.BACKGROUND, RequestClass.BATCH}
 
     run_virtual(main)
 
@@ -305,6 +320,71 @@ def test_what_is_paused_for_too_long_ends() -> None:
         assert refusal.message.startswith(
             "it was paused for 10800 s and may be for at most 3600 s: on battery"
         )
+
+    run_virtual(main)
+
+
+def test_a_class_rests_by_its_own_rules() -> None:
+    """As on battery with the rule of the README that lets background work run, and batches not; once it is
+    low, nothing goes on."""
+
+    async def main() -> None:
+        rule = {"name": "on battery", "when": {"supply": "battery"}, "background": {"clock": "eco"}}
+        waits = {"batch": {"admit": "defer", "max_wait": "1h"}}
+        rules = rules_of("balanced", (RuleSettings.model_validate(rule | waits),))
+        ordering = Gate(Policy(rules), Machine(PLUGGED), max_held=4)
+        for reading, held in ((ON_BATTERY, ["batch"]), (LOW, ["background", "batch"])):
+            await anyio.sleep(60)
+            ordering.orders(replace(PLUGGED, at=anyio.current_time()))
+            await anyio.sleep(60)
+            orders = ordering.orders(replace(reading, at=anyio.current_time()))
+            assert sorted(orders.held) == held
+        await anyio.sleep(3600)
+        orders = ordering.orders(replace(LOW, at=anyio.current_time()))
+        assert list(orders.refusals) == [RequestClass.BATCH]
+
+    run_virtual(main)
+
+
+def test_batches_rest_when_the_battery_is_low() -> None:
+    """Whatever lets them run above that."""
+
+    async def main() -> None:
+        rule = {"name": "on battery", "when": {"supply": "battery"}, "any": {"keep_alive": "5m"}}
+        rules = rules_of("balanced", (RuleSettings.model_validate(rule),))
+        ordering = Gate(Policy(rules), Machine(PLUGGED), max_held=4)
+        assert not ordering.orders(replace(ON_BATTERY, at=anyio.current_time())).held
+        await anyio.sleep(5)
+        ordering.orders(replace(LOW, at=anyio.current_time()))
+        await anyio.sleep(5)
+        orders = ordering.orders(replace(LOW, at=anyio.current_time()))
+        assert set(orders.held) == {RequestClass.BACKGROUND, RequestClass.BATCH}
+
+    run_virtual(main)
+
+
+def test_a_weak_charger_is_weak_for_a_while() -> None:
+    """With our own work held it is enough, and would be weak again at once. Who pulls it may have a better
+    one; a plug that is put in looks like a weak one for a moment, and is none."""
+
+    async def main() -> None:
+        ordering = gate(Machine(PLUGGED))
+        weak = replace(PLUGGED, supply=Supply.WEAK)
+
+        async def rests(reading: Reading, seconds: int) -> bool:
+            for _ in range(seconds):
+                await anyio.sleep(1)
+                orders = ordering.orders(replace(reading, at=anyio.current_time()))
+            return bool(orders.held)
+
+        assert not await rests(PLUGGED, 5)
+        assert await rests(weak, 5)
+        assert await rests(PLUGGED, 500), "no work, no drain"
+        assert not await rests(PLUGGED, 200)
+        assert await rests(weak, 5)
+        assert await rests(ON_BATTERY, 5)
+        assert await rests(weak, 5)
+        assert not await rests(PLUGGED, 40)
 
     run_virtual(main)
 

@@ -1,6 +1,7 @@
 """The task between API, scheduler and workers."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from functools import partial
 
@@ -236,6 +237,13 @@ async def test_a_worker_that_loads_is_one_of_our_processes(bench: Bench) -> None
     answer.close()
 
 
+async def test_a_worker_that_another_process_started_is_the_one_of_ours(bench: Bench) -> None:
+    """From when it is ready on, at the latest: what it needs is measured by its pid."""
+    bench.loader.starter = os.getppid()
+    await bench.running("r1")
+    assert bench.loop.pids() == [os.getpid(), bench.worker.pid]
+
+
 async def test_a_preloaded_model_is_ready_before_anybody_asks(bench: Bench) -> None:
     """Only that one."""
     await bench.loop.load("b")
@@ -293,6 +301,21 @@ async def test_who_waits_for_a_changed_model_has_it_loaded_for_what_it_takes_now
     await settle()
     assert bench.loader.looked_at_before == [True, True]
     assert bench.loop.status()[0].unload_in_s is not None
+
+
+async def test_a_look_that_never_ends_charges_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a drive that is gone: what has ended gives its memory back, and who waits hears why."""
+    monkeypatch.setattr(loop, "LOOK_S", 0.05)
+    bench.loader.looks = iter((1, 10**9))
+    first, number = await bench.running("1")
+    await bench.replace(replace(model("a"), context=9))
+    second = bench.loop.submit(request("2"))
+    await settle()
+    bench.worker.say(done(number))
+    await read(first)
+    with pytest.raises(WorkerFailed, match="could not be looked at within"):
+        await read(second)
+    assert bench.loop.memory().charged == 0
 
 
 async def test_a_request_by_a_name_that_became_an_alias_is_served(bench: Bench) -> None:

@@ -14,24 +14,47 @@ from pilotlight.policy.limits import EFFICIENT, Threads
 from pilotlight.power.saver import Wish
 from pilotlight.scheduler.gate import Orders
 from pilotlight.worker.priority import Priority
-from pilotlight.worker.protocol import Admitted, Delta, Hold, Measured, MeasureThreads, SetThreads
+from pilotlight.worker.protocol import Admitted, Delta, Hold, Measured, MeasureThreads, Paused, SetThreads
 from pilotlight.worker.protocol import Threads as SaidThreads
+
+RESTING = Orders(held={RequestClass.BACKGROUND: "on battery", RequestClass.BATCH: "on battery"})
 
 
 async def test_what_yields_rests_while_the_policy_says_so(bench: Bench) -> None:
     """On whatever worker it runs; a worker that is loaded meanwhile is told, too."""
     await bench.running("r1", request_class=RequestClass.BATCH)
-    bench.loop.obey(Orders(held_because="on battery"))
+    bench.loop.obey(RESTING)
     await settle()
     bench.loop.obey(Orders())
     await settle()
     assert held(bench) == [True, False]
 
 
+async def test_a_class_rests_though_another_may_go_on(bench: Bench) -> None:
+    """But not beside one that may: a worker holds all that yields, or nothing. What rests needs no clocks."""
+    batch, number = await bench.running("r1", request_class=RequestClass.BATCH)
+    eco = frozenset({RequestClass.BACKGROUND})
+    bench.loop.obey(Orders(held={RequestClass.BATCH: "on battery"}, eco=eco))
+    await settle()
+    assert (held(bench), bench.wishes[-1]) == ([True], Wish.REST)
+    bench.worker.tell(Paused(1))
+    standing = bench.loop.standing(request("r1", request_class=RequestClass.BATCH))
+    assert standing == "resting: on battery"
+    _, other = await bench.running("r2", request_class=RequestClass.BACKGROUND)
+    assert (held(bench), bench.wishes[-1]) == ([True, False], Wish.HOLD)
+    bench.worker.say(done(other))
+    await settle()
+    assert held(bench) == [True, False, True]
+    bench.worker.say(done(number))
+    await settle()
+    assert held(bench) == [True, False, True, False], "nothing is left of the class that rests"
+    batch.close()
+
+
 async def test_what_people_wait_for_to_end_rests_no_more(bench: Bench) -> None:
     """Though the policy has it rest: a model that is to be unloaded, or to make room, would never go."""
     answer, number = await bench.running("r1", request_class=RequestClass.BATCH)
-    bench.loop.obey(Orders(held_because="on battery"))
+    bench.loop.obey(RESTING)
     await settle()
     assert held(bench) == [True]
     async with create_task_group() as tasks:

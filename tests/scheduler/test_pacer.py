@@ -33,7 +33,8 @@ class Bench:
         self.worker = Worker()
         self.is_free = False
         self.num_rests = 0
-        self.pacer = Pacer(self.worker, lambda: self.is_free, self.count)
+        self.slept_s = 0.0
+        self.pacer = Pacer(self.worker, lambda: self.is_free, self.count, lambda: self.slept_s)
         self.now = 1000.0
 
     def count(self) -> None:
@@ -140,3 +141,16 @@ def test_each_rest_is_counted_once(bench: Bench) -> None:
     """However long it is."""
     bench.go(60, headroom=1.0, is_throttled=True)
     assert bench.num_rests == 1
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_of_a_sleep_in_the_middle_of_an_answer_nothing_is_learned(bench: Bench, is_old: bool) -> None:
+    """The machine has cooled in what looks like a second; the first look after it may have failed."""
+    bench.worker.is_answering = True
+    for rested in (0.5, 0.3) * 10:
+        bench.go(1, headroom=rested)
+        bench.go(20, headroom=rested + 0.2)
+        bench.slept_s += 3600
+        if is_old:
+            bench.pacer.on_reading(Reading(at=bench.now, headroom=rested + 0.2), bench.now + 0.5)
+    assert bench.pacing.reserve == pytest.approx(0.19, abs=0.02)

@@ -356,6 +356,20 @@ def test_who_leaves_says_nothing_of_how_long_others_take(scheduler: Scheduler) -
     assert standing.wait_s is None
 
 
+def test_who_rested_for_hours_says_nothing_of_how_long_others_take(scheduler: Scheduler) -> None:
+    """It had to wait for the plug in the middle; who did not, says it."""
+    for event in (behind("1"), behind("2"), behind("3"), ready(1)):
+        event(scheduler)
+    told = []
+    for id, at in (("1", 30_000.0), ("2", 30_020.0)):
+        scheduler.on_time(at)
+        done(id)(scheduler)
+        behind(f"after {id}")(scheduler)
+        standing = scheduler.standing("a", f"after {id}", at)
+        told.append(standing and (standing.position, standing.wait_s))
+    assert told == [(2, None), (2, 40.0)]
+
+
 def test_a_worker_that_is_ready_twice_is_a_bug(scheduler: Scheduler) -> None:
     """Nobody asked for the second one."""
     for event in (load("1"), ready()):

@@ -12,12 +12,22 @@ from typing import Any
 import msgspec
 
 from pilotlight.store.events import Job
+from pilotlight.store.manifest import Record, encode
+from pilotlight.store.paths import folder_name
+from pilotlight.store.store import Store
 from serving import NO_BYTECODE
 
 Event = dict[str, Any]
 
 NAMESPACE = ["unshare", "--map-root-user", "--mount"]
 """What is mounted in it is gone with the process."""
+
+
+def occupy(store: Store, name: str, other: str) -> None:
+    """Put another model where this one's folder is, as it is on a file system to which both names are one."""
+    folder = store.root / "models" / folder_name(name)
+    folder.mkdir(mode=0o700, parents=True)
+    (folder / "model.json").write_bytes(encode(Record(other, "")))
 
 
 class Download:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from downloads import Download, can_mount, names
+from downloads import Download, can_mount, names, occupy
 
 from fake_hub import Fault, Hub
 from pilotlight.store.manifest import File
@@ -56,6 +56,15 @@ def test_what_is_pulled_is_what_the_hub_has(hub: Hub, store: Store, repo: str, d
     assert [event["event"] for event in events if event["event"] != "progress"] == ["resolved", "installed"]
     assert events[-2] == {"event": "progress", "file": FILE, "bytes_done": 10**6, "bytes": 10**6}
     assert words == ""
+
+
+def test_nothing_is_downloaded_for_a_folder_that_another_model_has(
+    hub: Hub, store: Store, repo: str, download: Start
+) -> None:
+    """As on a file system that takes big letters for small ones."""
+    occupy(store, f"{REPO}:Q4_K_M", f"{REPO}:q4_k_m")
+    assert f"`pilotlight rm {REPO}:q4_k_m` first" in failure(download(REPO))["message"]
+    assert hub.downloads(FILE) == []
 
 
 def test_everything_is_private(store: Store, repo: str, download: Start) -> None:

@@ -12,9 +12,10 @@ from fake_hub import Hub
 from pilotlight.core import Finished, FinishReason, Model, Request
 from pilotlight.store import events
 from pilotlight.store.events import Done, Event, Failed, Installed, Job, Progress
-from pilotlight.store.pull import Puller
+from pilotlight.store.pull import LONGEST_LINE, Puller
 from pilotlight.store.smoke import Item, Smoke
 from pilotlight.store.store import Store
+from serving import on_path
 
 REPO, FILE, NAME = "owner/tiny-GGUF", "tiny-F32.gguf", "owner/tiny-GGUF:F32"
 
@@ -99,11 +100,26 @@ async def test_what_is_no_text_cannot_be_pulled(puller: Puller, anyio_backend: s
     assert (end.code, end.message) == ("pull_failed", "'/models-\\udcff' is no UTF-8, so nothing is pulled")
 
 
-async def test_what_makes_no_sense_ends_a_pull(hub: Hub, puller: Puller, anyio_backend: str) -> None:
-    """Here a name of a million letters, each step of which is fine."""
+async def test_a_name_that_makes_no_folder_is_told_before_anything_comes(
+    hub: Hub, puller: Puller, anyio_backend: str
+) -> None:
+    """Here one of a million letters, each step of which is fine."""
     folder = f"{'a' * 190}/" * 6000
     files = {"config.json": b"{}", "tokenizer.json": b"{}", "model.safetensors": b"weights"}
     hub.commit_files(REPO, {folder + name: content for name, content in files.items()})
+    end = await puller.pull(job(puller.store), lambda event: None)
+    assert isinstance(end, Failed)
+    assert (end.code, "longer than 200 bytes" in end.message) == ("invalid_value", True)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "a" * LONGEST_LINE])
+async def test_what_makes_no_sense_ends_a_pull(
+    puller: Puller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: str, line: str
+) -> None:
+    """No event, or more than one can be."""
+    said = f"import os; print({line!r}, flush=True); os._exit(0)"
+    for name, value in on_path(tmp_path / "path", sitecustomize=said).items():
+        monkeypatch.setenv(name, value)
     end = await puller.pull(job(puller.store), lambda event: None)
     assert isinstance(end, Failed)
     assert (end.code, "makes no sense; what has come is kept" in end.message) == ("pull_failed", True)

@@ -1,10 +1,13 @@
 """How a worker starts, or does not."""
 
+import sys
+
 import pytest
 from talking import LOAD_S, Spawn, load
 
+from pilotlight.signals import CRASHES
 from pilotlight.worker import handle
-from pilotlight.worker.handle import CRASH_SIGNALS, LoadRefusedError, WorkerEndedError
+from pilotlight.worker.handle import LoadRefusedError, WorkerEndedError
 from pilotlight.worker.protocol import PROTOCOL_VERSION, Hello, Progress, State, encode
 
 
@@ -14,6 +17,28 @@ async def test_a_loaded_worker_says_what_it_is(spawn: Spawn) -> None:
     info = worker.info
     assert info is not None
     assert (info.pid, info.mode, info.context, info.parallel, info.threads) == (worker.pid, "plain", 9, 3, 2)
+
+
+async def test_a_worker_that_another_process_started_is_known_by_its_own_pid(stand_in: Spawn) -> None:
+    """As in a virtual environment on Windows: what is measured and slowed down is the worker."""
+    command = ["-P", "-m", "pilotlight.worker.child", "echo"]
+    worker = await stand_in(f"import subprocess, sys; subprocess.run([sys.executable, *{command}])")
+    starter = worker.pid
+    with pytest.raises(WorkerEndedError, match="exited with 0"):  # there is no model
+        await load(worker)
+    assert worker.pid != starter
+
+
+async def test_a_crash_on_windows_is_told_by_its_exit_code(
+    stand_in: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There a safer mode is tried, too."""
+    worker = await stand_in("import os; os._exit(3)")
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(WorkerEndedError, match="worker died of SIGABRT") as caught:
+        await load(worker)
+    monkeypatch.undo()
+    assert (caught.value.crash, caught.value.is_import) == ("SIGABRT", True)
 
 
 async def test_progress_comes_while_loading(spawn: Spawn) -> None:
@@ -32,7 +57,7 @@ async def test_a_worker_says_why_it_cannot_load(spawn: Spawn) -> None:
     assert not caught.value.missing
 
 
-@pytest.mark.parametrize("name", sorted(number.name for number in CRASH_SIGNALS))
+@pytest.mark.parametrize("name", sorted(number.name for number in CRASHES))
 async def test_a_native_crash_while_loading_is_told_by_its_signal(spawn: Spawn, name: str) -> None:
     """So that a safer mode is tried."""
     with pytest.raises(WorkerEndedError, match=f"died of {name}") as caught:

@@ -5,7 +5,6 @@ Pure ASGI: it passes messages on and buffers nothing. Knows no routes.
 
 import secrets
 import time
-import traceback
 from typing import Any
 
 import msgspec
@@ -17,6 +16,7 @@ from structlog.contextvars import bind_contextvars
 from pilotlight.api.guard import Guard, Headers
 from pilotlight.api.service import Service
 from pilotlight.errors import Error, Internal, InvalidKey
+from pilotlight.log import bug
 from pilotlight.metrics import UNKNOWN
 
 log = structlog.get_logger()
@@ -95,10 +95,12 @@ class Edge:
         except Exception as exc:
             log_bug(exc, exchange.endpoint)
             exchange.status = Internal.status
+            failed = Internal(
+                f"the server failed on this request; its log has the details under {exchange.id}"
+            )
             if exchange.is_started:
-                raise
-            bug = Internal(f"the server failed on this request; its log has the details under {exchange.id}")
-            await error_response(bug)(scope, receive, exchange.send)
+                raise failed from None  # the HTTP server closes the connection, and logs it anew
+            await error_response(failed)(scope, receive, exchange.send)
 
     def _record(self, exchange: Exchange) -> None:
         self._metrics.count_request(exchange.endpoint, exchange.model, exchange.status)
@@ -112,11 +114,7 @@ class Edge:
 
 
 def log_bug(exc: BaseException, endpoint: str) -> None:
-    """Where it happened, without messages and locals: they may hold a prompt."""
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
-    frames = "".join(traceback.format_tb(exc.__traceback__))
-    log.error("request failed by a bug of ours", endpoint=endpoint, error=type(exc).__name__, frames=frames)
+    log.error("request failed by a bug of ours", endpoint=endpoint, **bug(exc))
 
 
 def error_response(error: Error, headers: dict[str, str] | None = None) -> Response:

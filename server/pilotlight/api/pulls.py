@@ -55,8 +55,10 @@ async def rollback(http: HttpRequest, service: Service) -> Response:
 async def remove(http: HttpRequest, service: Service) -> Response:
     """Delete a pulled model with all its versions."""
     body, _ = await read(http, _MODEL, service.config.server)
-    done = await to_thread.run_sync(service.shelf.remove, body.model)
-    await service.refresh()
+    try:
+        done = await to_thread.run_sync(service.shelf.remove, body.model)
+    finally:
+        await service.refresh()  # a folder that cannot be emptied is no model any more, either
     return json_response(done)
 
 

@@ -4,7 +4,6 @@ Imports no native runtime: that is tried in a process of its own, which may die 
 """
 
 import platform
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pilotlight.runtimes.probe import MODULES
+from pilotlight.signals import death_of
 
 X86 = (
     "sse4_2",
@@ -128,8 +128,8 @@ def _probe(runtime: str) -> dict[str, Any]:
         return {"fault": f"not done after {PROBE_S:.0f} s"}
     if done.returncode == 0:
         return {"providers": tuple(done.stdout.split())}
-    if done.returncode < 0:
-        return {"fault": f"died of {signal.Signals(-done.returncode).name}"}
+    if (death := death_of(done.returncode)) is not None:
+        return {"fault": f"died of {death.cause}"}
     *_, words = done.stderr.strip().splitlines() or [f"ended with {done.returncode}"]
     return {"fault": words}
 

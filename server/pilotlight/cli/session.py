@@ -15,6 +15,7 @@ import click
 from pilotlight.cli.client import Client, find, key_for
 from pilotlight.config import Config
 from pilotlight.errors import Error
+from pilotlight.signals import ENDING, NEW_GROUP, RELOADING
 
 START_S = 30.0
 STOP_S = 10.0
@@ -34,9 +35,9 @@ def session(config: Config, file: str | None, *, is_address_given: bool) -> Iter
 @contextmanager
 def _own_daemon(config: Config, file: str | None) -> Iterator[str]:
     child = _start(config, file)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _leave)
     try:
+        for number in {*ENDING, *RELOADING} - {signal.SIGINT}:  # which raises KeyboardInterrupt
+            signal.signal(number, _leave)
         yield _ready_url(child)
     finally:
         child.terminate()
@@ -52,7 +53,12 @@ def _start(config: Config, file: str | None) -> subprocess.Popen[str]:
     command += ["--model", file] if file else []
     # A process group of its own: Ctrl-C is for the answer on the screen, not for the daemon.
     return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, process_group=0
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        process_group=0,
+        creationflags=NEW_GROUP,
     )
 
 

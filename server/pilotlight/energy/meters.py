@@ -14,6 +14,7 @@ from msgspec import Struct
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.reading import Reading, Supply
 from pilotlight.power.sampling import STALE_S
+from pilotlight.power.sleep import LEAST_S, slept_s
 
 POWERCAP = "sys/class/powercap"
 
@@ -95,8 +96,11 @@ class Rapl(_Always):
 
     method: Final = Method.RAPL
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, slept_s: Callable[[], float] = slept_s) -> None:
         self._files = files
+        self._slept_s = slept_s
+        self._slept = slept_s()
+        """At the last look."""
         self._zones = Remembered(self._look)
         self._before: dict[str, int] = {}
         self._looked_at = 0.0
@@ -109,6 +113,7 @@ class Rapl(_Always):
         counts = {zone: self._count(zone) for zone in zones}
         self._note(zones, counts)
         passed, self._looked_at = now - self._looked_at, now
+        slept_before, self._slept = self._slept, self._slept_s()
         if self.lacks is not None:
             self._before.clear()
             return None
@@ -117,7 +122,7 @@ class Rapl(_Always):
             assert count is not None, "else something would be lacking"
             more.append(MICRO * self._since_before(zone, count))
             self._before[zone.folder] = count
-        if _has_slept(max(more), passed):
+        if _has_slept(max(more), passed, self._slept - slept_before):
             return None
         self._joules += sum(more)
         return self._joules
@@ -243,16 +248,17 @@ class ProcessorTime(_Always):
         return self._joules if self._watts else None
 
 
-def _has_slept(joules: float, passed: float) -> bool:
-    """More was counted than a processor draws: after the machine's sleep a counter begins anew, or it has
-    counted all night. `passed` is without that (`CLOCK_MONOTONIC`). If it is long, nobody computed meanwhile,
-    and it does not matter what was counted."""
-    return passed <= STALE_S and joules > MOST_WATTS * (passed + SLACK_S)
+def _has_slept(joules: float, passed: float, slept: float) -> bool:
+    """The machine did, or nobody tells, but more was counted than a processor draws: after its sleep a
+    counter begins anew, or it has counted all night. `passed` is without that (`CLOCK_MONOTONIC`). If it is
+    long, nobody computed meanwhile, and it does not matter what was counted."""
+    return passed <= STALE_S and (slept >= LEAST_S or joules > MOST_WATTS * (passed + SLACK_S))
 
 
 def meters_of(files: Files) -> "tuple[Meter, ...]":
-    """All that a machine may have."""
-    return Rapl(files), battery(), board(), GpuGauge()
+    """All that a machine may have; elsewhere than on Linux no processor's counters can be read."""
+    rapl = (Rapl(files),) if files.are_linux else ()
+    return *rapl, battery(), board(), GpuGauge()
 
 
 def battery() -> Gauge:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 from pilotlight.policy.reserve import Reserve
-from pilotlight.power.reading import Reading
+from pilotlight.power.headroom import WARM
+from pilotlight.power.reading import Confidence, Reading
 
 PROPORTIONAL = 4.0
 """Duty per headroom. With the integral part alone, a chassis that takes 20 min to warm makes duty swing."""
@@ -33,7 +34,8 @@ MARGIN = 0.02
 LESSON = 0.04
 """More of it each time that the system begins to throttle, or as much as it was early: the sensor is late, an
 answer heats more than was thought, or the governor slows down well below where it is said to
-(`power_allocator` does)."""
+(`power_allocator` does). What is only counted may have been a spike of milliseconds in one core, of which the
+temperature of a second tells nothing."""
 
 LESSON_S = 1800.0
 """Over which a lesson is forgotten at least: so there are two an hour at most, in the long run."""
@@ -49,9 +51,6 @@ SETTLE_S = 30.0
 
 SMOOTHING_S = 8.0
 """Over which headroom and its forecast are averaged: a sensor that rounds to degrees makes jumps of 0.03."""
-
-WARM = 0.5
-"""Headroom below which a limit on the clock is not for heat, but somebody's wish."""
 
 MOST_MARGIN = 1 - WARM
 
@@ -156,13 +155,17 @@ class Thermal:
     def _watch_throttling(self, reading: Reading, headroom: float) -> None:
         passed = self._passed(reading.at)
         self._margin = max(MARGIN, self._margin - LESSON * passed / self._remembered_s)
-        is_throttled = bool(reading.is_throttled) and headroom >= WARM
+        trust = reading.confidence("is_throttled")
+        is_seen = trust is not Confidence.GUESSED
+        is_throttled = bool(reading.is_throttled) and headroom >= WARM and (is_seen or self._was_throttled)
         if is_throttled:
             self._throttled_at = reading.at
             if not self._was_throttled:
-                self._margin = min(MOST_MARGIN, max(self._margin + LESSON, 1 - headroom))
+                early = 1 - headroom if trust is Confidence.MEASURED else 0.0
+                self._margin = min(MOST_MARGIN, max(self._margin + LESSON, early))
                 self._throttled_s = 0.0
-            self._throttled_s += passed
+            if is_seen:
+                self._throttled_s += passed
         self._was_throttled = is_throttled
 
     @property

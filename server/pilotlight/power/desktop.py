@@ -11,6 +11,7 @@ from typing import Any
 
 from pilotlight.power.files import Remembered
 from pilotlight.power.finding import Finding, Known, Missing
+from pilotlight.power.reading import Confidence
 
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 PROFILES = (
@@ -29,6 +30,7 @@ APPLICATION = "pilotlight"
 """What we are called where others see who holds a profile."""
 
 HOT = "high-operating-temperature"
+"""Whenever turbo is switched off, which heat may be the reason for, or somebody's wish."""
 
 REPLY_S = 0.1
 
@@ -58,7 +60,8 @@ class Desktop:
         self._saving = tuple(_saving(profiles))
         yield from self._saving
         if self._saving:
-            yield Known("is_throttled", profiles.get("PerformanceDegraded") == HOT, "power-profiles")
+            is_hot = profiles.get("PerformanceDegraded") == HOT
+            yield Known("is_throttled", is_hot, "power-profiles", Confidence.GUESSED)
 
     def _ask(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         try:

@@ -5,6 +5,7 @@ here raises, blocks on a pipe, or reads more than `LONGEST` bytes.
 """
 
 import os
+import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -30,6 +31,7 @@ class Files:
 
     def __init__(self, root: Path) -> None:
         self._root = str(root)
+        self.are_linux = are_linux(root)
 
     def text(self, path: str) -> str | None:
         """What the file holds, without white space around it; None if that is nothing, or not to be had."""
@@ -76,7 +78,12 @@ class Files:
         return os.path.isdir(self._at(path))
 
     def _at(self, path: str) -> str:
-        return f"{self._root}/{path}"
+        return os.path.join(self._root, path)  # below Windows' root, a slash more would name another machine
+
+
+def are_linux(root: Path) -> bool:
+    """What is below this root are Linux' files: this machine's, or those of another that were put there."""
+    return sys.platform == "linux" or root != Path(root.anchor)
 
 
 class Remembered(Generic[T]):

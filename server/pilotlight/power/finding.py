@@ -11,6 +11,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from pilotlight.power.headroom import WARM
 from pilotlight.power.reading import Confidence, Origin, Reading, Supply, ThermalLevel
 
 UNTOLD = ("at", "minute", "gpu_pids", "origins", "unknown")
@@ -53,13 +54,15 @@ class _Sheet:
             self.missing.setdefault(finding.field, finding.reason)
             return
         before = self.known.get(finding.field)
-        if before is None or (finding.field in WORST and _badness(finding) > _badness(before)):
+        if before is None or (finding.field in WORST and _weight(finding) > _weight(before)):
             self.known[finding.field] = finding
 
 
-def _badness(finding: Known) -> int:
+def _weight(finding: Known) -> tuple[int, int]:
+    """How bad it is; of what is as bad, what is best known."""
     value = finding.value
-    return list(Supply).index(value) if isinstance(value, Supply) else int(value)
+    badness = list(Supply).index(value) if isinstance(value, Supply) else int(value)
+    return badness, -list(Confidence).index(finding.confidence)
 
 
 def assemble(findings: Iterable[Finding], at: float, minute: int | None = None) -> Reading:
@@ -76,7 +79,10 @@ def assemble(findings: Iterable[Finding], at: float, minute: int | None = None) 
 
 
 def _count_throttling(sheet: _Sheet) -> None:
-    """A system that slows processors down because of heat is hot, whatever its thermometers say."""
-    throttled = sheet.known.get("is_throttled")
-    if throttled is not None and throttled.value:
+    """A system that slows processors down because of heat is hot, whatever its thermometers say; but where
+    they are far from it, it is not because of heat: with turbo switched off power-profiles-daemon says so for
+    ever."""
+    throttled, headroom = sheet.known.get("is_throttled"), sheet.known.get("headroom")
+    is_cool = headroom is not None and headroom.value < WARM
+    if throttled is not None and throttled.value and not is_cool:
         sheet.add(Known("thermal", ThermalLevel.SERIOUS, throttled.source, Confidence.DERIVED))

@@ -21,6 +21,9 @@ LONGEST_GAP_S = 10.0
 
 FORECAST_S = 30.0
 
+WARM = 0.5
+"""Below this headroom a limit on the clock is not for heat, but somebody's wish."""
+
 BANDS = ((1.0, ThermalLevel.CRITICAL), (0.9, ThermalLevel.SERIOUS), (0.75, ThermalLevel.FAIR))
 
 

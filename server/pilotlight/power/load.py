@@ -1,4 +1,8 @@
-"""Linux: which part of the processors other programs use, by /proc/stat less what we use ourselves."""
+"""Linux: which part of the processors other programs use, by /proc/stat less what we use ourselves.
+
+Time that a hypervisor gives to other machines (steal) is theirs: it makes us slow as any program beside us
+does.
+"""
 
 from collections.abc import Collection, Iterator
 
@@ -11,7 +15,6 @@ FEWEST_TICKS = 10
 """Of all processors together; of fewer, a hundredth of a second each, nothing can be said."""
 
 IDLE = (3, 4)
-STEAL = 7
 NUM_TIMES = 8
 """Of `cpu  user nice system idle iowait irq softirq steal`; guests are in user and nice already."""
 
@@ -42,8 +45,7 @@ class Load:
         yield Known("load", part, "proc/stat", Confidence.DERIVED)
 
     def _times(self) -> tuple[int, int] | None:
-        """Ticks of all processors since the start, and of these the busy ones. Stolen ones are nobody's
-        here."""
+        """Ticks of all processors since the start, and of these the busy ones."""
         words = (self._files.text("proc/stat") or "").split("\n", 1)[0].split()
         times = [number(word) for word in words[1 : NUM_TIMES + 1]]
         if words[:1] != ["cpu"] or len(times) < NUM_TIMES:
@@ -51,7 +53,7 @@ class Load:
         counts = [time for time in times if time is not None and time >= 0]
         if len(counts) < NUM_TIMES:
             return None
-        total = sum(counts) - counts[STEAL]
+        total = sum(counts)
         return total, total - sum(counts[index] for index in IDLE)
 
     def _ticks(self, pid: int) -> int | None:

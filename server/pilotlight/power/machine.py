@@ -6,6 +6,7 @@ from pathlib import Path
 
 import structlog
 
+from pilotlight.power.files import are_linux
 from pilotlight.power.finding import Finding
 from pilotlight.power.sampling import Machine
 
@@ -38,7 +39,7 @@ class ThisMachine:
 
 
 def _reader(root: Path) -> Machine:
-    if sys.platform == "linux" or root != Path(root.anchor):
+    if are_linux(root):
         from pilotlight.power.linux import Linux
 
         return Linux(root)

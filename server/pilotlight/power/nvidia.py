@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding, Known, Missing
-from pilotlight.power.reading import Confidence
+from pilotlight.power.reading import Confidence, ThermalLevel
 
 DRIVER = "sys/bus/pci/drivers/nvidia"
 
@@ -134,3 +134,6 @@ def _heat(samples: Sequence[Sample]) -> Iterator[Finding]:
     throttled = [one.is_throttled for one in samples if one.is_throttled is not None]
     if throttled:
         yield Known("is_throttled", any(throttled), SOURCE)
+    if any(throttled):
+        # However cool the processors are.
+        yield Known("thermal", ThermalLevel.SERIOUS, SOURCE, Confidence.DERIVED)

@@ -94,3 +94,8 @@ class Reading(Struct, frozen=True):
     """Of the values that are known, by field."""
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Why the others are not, by field."""
+
+    def confidence(self, name: str) -> Confidence:
+        """In the value of this field; who gives a value without its origin has measured it."""
+        origin = self.origins.get(name)
+        return Confidence.MEASURED if origin is None else origin.confidence

@@ -7,7 +7,9 @@ old.
 """
 
 import math
+import sys
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
@@ -61,7 +63,7 @@ class Sampler:
         self,
         machine: Machine,
         pids: Callable[[], Collection[int]],
-        slower: Callable[[float, float | None], float | None],
+        slower: Callable[[Reading], float | None],
     ) -> None:
         self.last = UNREAD
         """However old it is."""
@@ -178,7 +180,7 @@ class Sampler:
         findings = await self._look(now)
         if findings is not None:
             self.last = assemble(
-                [*findings, *self._pressure(), *self._slower(findings, now)], now, local_minute()
+                [*findings, *self._pressure(), *self._slower(assemble(findings, now))], now, local_minute()
             )
         self._is_asked = False
         told, self._told = self._told, anyio.Event()
@@ -209,9 +211,8 @@ class Sampler:
     def _pressure(self) -> list[Finding]:
         return [Known("memory", self._memory, "psi trigger")] if self._memory else []
 
-    def _slower(self, findings: Sequence[Finding], now: float) -> list[Finding]:
-        known = {one.field: one.value for one in findings if isinstance(one, Known)}
-        slower = self._slowdown(now, known.get("load"))
+    def _slower(self, reading: Reading) -> list[Finding]:
+        slower = self._slowdown(reading)
         if slower is None:
             return [Missing("slowdown", "too little was generated to compare")]
         heat = slowdown.level(slower)
@@ -220,6 +221,8 @@ class Sampler:
 
 
 def local_minute() -> int:
-    """Of the day, now."""
+    """Of the day, now, where the machine is now."""
+    if sys.platform != "win32":
+        time.tzset()  # else the time zone is that in which the process has begun
     now = datetime.now()
     return now.hour * 60 + now.minute

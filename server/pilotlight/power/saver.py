@@ -52,6 +52,11 @@ class Saver:
         """As far as we know."""
         return self._connection is not None
 
+    @property
+    def is_wanted(self) -> bool:
+        """Workers save energy by themselves meanwhile (`worker.priority`), where systems let them."""
+        return self._wish is Wish.HOLD
+
     def wish(self, wish: Wish) -> None:
         """From now on; a release is done when this returns."""
         was, self._wish = self._wish, wish

@@ -1,9 +1,9 @@
 """How much slower answers are generated than this machine did when cold: heat noticed without any sensor.
 
 Pure arithmetic over what workers say; time comes with every call. Speeds are compared with those of the same
-model, threads, number of sequences side by side and length of context, and only where nothing but decoding
-happened: no prompt was computed, no sequence came or went, nobody paused, and no other program took the
-processors.
+model, threads, number of sequences side by side and length of context, with clocks that follow the same, and
+only where nothing but decoding happened: no prompt was computed, no sequence came or went, nobody paused, and
+no other program took the processors.
 """
 
 from collections import OrderedDict, deque
@@ -13,6 +13,7 @@ from statistics import median
 
 from msgspec import Struct
 
+from pilotlight.power.clocks import OTHERS, Clock
 from pilotlight.power.reading import ThermalLevel
 
 NUM_TOKENS = 8
@@ -53,9 +54,6 @@ FORGET_S = 30.0
 
 MUCH = 0.25
 
-OTHERS = 0.1
-"""While other programs use more of the processors than this, they may be the reason."""
-
 Sequence = tuple[int, int]
 """The number of a request and the index of the answer."""
 
@@ -79,6 +77,7 @@ class Kind(Struct, frozen=True):
     num_sequences: int
     context: int
     """The power of two that the longest sequence does not exceed."""
+    clock: Clock
 
 
 @dataclass(slots=True)
@@ -180,6 +179,8 @@ class Slowdown:
         self._now: dict[str, tuple[float, float]] = {}
         self._is_slowed = False
         """At the last look, by ourselves."""
+        self._clock = Clock.MAINS
+        """At the last look."""
         self._rested_until = 0.0
         self._busy_at = 0.0
 
@@ -221,7 +222,8 @@ class Slowdown:
             sequences = work.window.sequences
             longest = max(work.contexts[sequence] for sequence in sequences)
             if (speed := work.window.speed) is not None:
-                self._measure(_Measured(Kind(model, threads, len(sequences), _bucket(longest)), speed, now))
+                kind = Kind(model, threads, len(sequences), _bucket(longest), self._clock)
+                self._measure(_Measured(kind, speed, now))
             work.window = _Window(now, now)
 
     def changed(self, model: str) -> None:
@@ -242,15 +244,20 @@ class Slowdown:
         self._works.pop(model, None)
         self._now.pop(model, None)
 
-    def value(self, now: float, load: float | None, *, is_slowed: bool = False) -> float | None:
+    def value(
+        self, now: float, load: float | None, clock: Clock = Clock.MAINS, *, is_slowed: bool = False
+    ) -> float | None:
         """The worst of all models that said something lately, 0 to 1; None if nothing can be compared.
 
         `load` is the part of the processors that other programs have used since the last time (None: not
         known). Of a time in which that was much, nothing counts, nor of one in which it `is_slowed` by
-        ourselves: while it is, nothing is known.
+        ourselves: while it is, nothing is known. When the `clock` changes, what is known begins anew.
         """
         was_slowed, self._is_slowed = self._is_slowed, is_slowed
-        if was_slowed or is_slowed or (load is not None and load > OTHERS):
+        has_changed, self._clock = clock is not self._clock, clock
+        if has_changed:
+            self._start_anew()
+        if has_changed or was_slowed or is_slowed or (load is not None and load > OTHERS):
             for work in self._works.values():
                 work.window = None
         else:
@@ -260,6 +267,13 @@ class Slowdown:
         if is_slowed:
             return None
         return max((slower for at, slower in self._now.values() if now - at <= FORGET_S), default=None)
+
+    def _start_anew(self) -> None:
+        """The last speeds may have been measured with other clocks already: a machine changes them before it
+        tells."""
+        self._now.clear()
+        for speeds in self._speeds.values():
+            speeds.recent.clear()
 
     def _measure(self, one: _Measured) -> None:
         self._measured.append(one)

@@ -2,7 +2,7 @@
 
 Owns a trend per sensor. The level follows the bands of `headroom`, with one exception: processors hold
 themselves at the temperature where throttling begins, some of them all day, and come to no harm. So the level
-is critical only half-way from there to where the machine switches itself off.
+is critical only well above that (`zones`).
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class _Heat(Struct, frozen=True):
         if self.headroom is None or self.sensor.severe is None:
             return None
         critical = self.sensor.critical
-        is_critical = critical is not None and self.celsius >= (self.sensor.severe + critical) / 2
+        is_critical = critical is not None and self.celsius >= critical
         highest = ThermalLevel.CRITICAL if is_critical else ThermalLevel.SERIOUS
         return min(highest, headroom.level(self.headroom))
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from pilotlight.power.files import Files, Remembered
 from pilotlight.power.finding import Finding, Known, Missing
+from pilotlight.power.reading import Confidence
 
 THERMAL = "sys/class/thermal"
 CPUS = "sys/devices/system/cpu"
@@ -20,7 +21,7 @@ MOST_FILES = 32
 """Of each kind: on machines with more processors they all tell the same."""
 
 HOLD_S = 10.0
-"""For so long a counter that moved means that it is still so; it moves once, at the beginning."""
+"""For so long a counter that moved lets us guess that it is still so; it moves once, at the beginning."""
 
 LONGEST_GAP_S = 5.0
 """What a counter did during a longer pause says nothing about now."""
@@ -61,7 +62,9 @@ class Throttling:
         if any(count > before.get(path, count) for path, count in counts.items()):
             self._moved_at = now
         is_throttled = self._moved_at is not None and now - self._moved_at < HOLD_S
-        return Known("is_throttled", is_throttled, "throttle counters")
+        is_guessed = is_throttled and self._moved_at != now
+        confidence = Confidence.GUESSED if is_guessed else Confidence.DERIVED
+        return Known("is_throttled", is_throttled, "throttle counters", confidence)
 
     def _find_states(self) -> list[str]:
         devices = self._files.names(THERMAL, "cooling_device")

@@ -7,7 +7,8 @@ is nothing else. Looks for sensors and limits; `thermometers` reads them.
 Where throttling begins (`severe`) is, in this order: the zone's passive trip point (the lowest; under the
 power_allocator governor the highest, which is the one it holds); what a Raspberry Pi's firmware documents;
 for coretemp its crit, the TjMax at which Intel's processors slow themselves down; the zone's hot trip point;
-ten degrees below its critical one. Without any of these it is not known."""
+ten degrees below its critical one. Without any of these it is not known. It is critical (`critical`) half-way
+from there to the critical trip point, where the machine switches itself off."""
 
 import re
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ PI_SEVERE = 80.0
 """From here to 85 degrees a Raspberry Pi's firmware lowers the clock (its documentation, "Frequency
 management")."""
 
+PI_CRITICAL = 88.0
+"""At the earliest: at 85 degrees the firmware holds it all day, give or take one, and kernels switch it off
+at 90 (Raspberry Pi 3 and 4) or 110."""
+
 BELOW_CRITICAL = 10.0
 
 LABELS = {"k10temp": ("Tdie", "Tctl"), "zenpower": ("Tdie", "Tctl"), "coretemp": ("Package id",)}
@@ -50,7 +55,7 @@ class Sensor(Struct, frozen=True):
     severe: float | None = None
     """Where throttling begins."""
     critical: float | None = None
-    """Where the machine switches itself off."""
+    """Where it begins to be critical."""
     is_doubtful: bool = False
     """Many machines report a constant here: not believed before it has moved."""
 
@@ -100,16 +105,21 @@ def _zone(files: Files, zone: str, kind: str) -> Sensor:
         [at for name, at in trips if name == one] for one in ("passive", "hot", "critical")
     )
     is_held = files.text(f"{path}/policy") == "power_allocator"
+    is_pi = (files.text(BOARD) or "").startswith("Raspberry Pi")
     severe: float | None = None
     if passive:
         severe = max(passive) if is_held else min(passive)
-    elif (files.text(BOARD) or "").startswith("Raspberry Pi"):
+    elif is_pi:
         severe = PI_SEVERE
     elif hot:
         severe = min(hot)
     elif critical:
         severe = min(critical) - BELOW_CRITICAL
-    return Sensor(kind, f"{path}/temp", severe, min(critical, default=None), is_doubtful=kind == "acpitz")
+    critical_from: float | None = None
+    if severe is not None and critical:
+        half_way = (severe + min(critical)) / 2
+        critical_from = max(half_way, PI_CRITICAL) if is_pi else half_way
+    return Sensor(kind, f"{path}/temp", severe, critical_from, is_doubtful=kind == "acpitz")
 
 
 def _trips(files: Files, path: str) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,9 @@ Knows nothing of what is in it.
 
 from pathlib import Path
 
+import anyio
 import structlog
+from anyio import to_thread
 
 from pilotlight.core import Archive
 from pilotlight.registry import keep_alive
@@ -13,6 +15,9 @@ from pilotlight.registry.budget import Amount
 from pilotlight.runtimes.archive import folder
 
 OFF = ("0", "off")
+
+TIDY_EVERY_S = 6 * 3600.0
+"""Of a machine that is awake. Seldom enough that an idle daemon still costs nothing."""
 
 log = structlog.get_logger()
 
@@ -34,6 +39,14 @@ def archive_of(state_dir: Path, most: str, age: str) -> Archive | None:
     """Of so many bytes for so long, as they are written in the settings; None if nothing is to be kept."""
     max_bytes, max_age_s = parse_bytes(most), keep_alive.seconds(age)
     return Archive(str(state_dir / folder.NAME), max_bytes, max_age_s) if max_bytes else None
+
+
+async def keep_tidy(state_dir: Path, archive: Archive | None) -> None:
+    """Tidy now and, as long as there may be something to get too old, every few hours."""
+    await to_thread.run_sync(tidy, state_dir, archive)
+    while archive is not None:
+        await anyio.sleep(TIDY_EVERY_S)
+        await to_thread.run_sync(tidy, state_dir, archive)
 
 
 def tidy(state_dir: Path, archive: Archive | None) -> None:

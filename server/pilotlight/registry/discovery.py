@@ -5,15 +5,19 @@ Knows nothing of what the daemon serves.
 
 import json
 import os
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from msgspec import Struct, to_builtins
+from msgspec import Struct, convert, to_builtins
 
 from pilotlight import __version__
 from pilotlight.registry import keys, private_file
+
+_STARTTIME = 22 - 3
+"""Where proc_pid_stat(5) has it, behind the name; in ticks."""
 
 
 class Running(Struct, frozen=True):
@@ -24,6 +28,8 @@ class Running(Struct, frozen=True):
     version: str
     started: float
     key_file: str
+    born: str = ""
+    """Which of all processes that ever had this pid; empty if an older daemon wrote it."""
 
 
 class Discovery:
@@ -41,7 +47,8 @@ class Discovery:
         """
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._before = self.read()
-        self._put(Running(url, os.getpid(), __version__, time.time(), str(self._key_file)))
+        pid, key_file = os.getpid(), str(self._key_file)
+        self._put(Running(url, pid, __version__, time.time(), key_file, _born(pid)))
 
     def remove(self) -> None:
         """Take our own entry back: a daemon that was there before, and still lives, has its own again. One
@@ -64,8 +71,8 @@ class Discovery:
 
     def _load(self) -> Running | None:
         try:
-            return Running(**json.loads(self._file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            return convert(json.loads(self._file.read_text(encoding="utf-8")), Running)
+        except (OSError, ValueError):
             return None
 
 
@@ -80,9 +87,28 @@ def holder(port: int) -> str | None:
 
 
 def _is_alive(running: Running) -> bool:
-    """The process lives and is older than its entry: a reused pid belongs to a younger one."""
+    """The process lives, and its pid was not given to another one."""
+    if running.born:
+        return _born(running.pid) == running.born
     try:
-        # A minute of slack: the clock may have been set since.
+        # A younger one has it else. A minute of slack: the clock may have been set since.
         return psutil.Process(running.pid).create_time() < running.started + 60
-    except (psutil.Error, ValueError, TypeError):
+    except (psutil.Error, ValueError):
         return False
+
+
+def _born(pid: int) -> str:
+    """When the process began, in words that setting the clock does not change; empty if there is none.
+
+    On Linux a time since the machine was started, and which start that was: services get the same pid at
+    nearly the same time after each. Elsewhere the system has noted the time of then.
+    """
+    try:
+        if sys.platform != "linux":
+            return f"{psutil.Process(pid).create_time():.0f}"
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        # The program's name comes first, in parentheses, and may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return f"{boot} {int(fields[_STARTTIME])}"
+    except (psutil.Error, OSError, ValueError):
+        return ""

@@ -5,6 +5,7 @@ every `RECHECK_S` while one is held; who looks while work runs gets its orders f
 """
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -30,7 +31,7 @@ from pilotlight.policy.facts import Facts
 from pilotlight.policy.hysteresis import Hysteresis, InForce
 from pilotlight.policy.limits import ALL_THREADS, Threads, least
 from pilotlight.policy.rules import Rule
-from pilotlight.power.reading import Reading
+from pilotlight.power.reading import Reading, Supply
 from pilotlight.scheduler.limits import Limits
 
 RECHECK_S = 2.0
@@ -40,6 +41,10 @@ PATIENCE_S = 0.25
 
 LONGEST_PAUSE_S = 8 * 3600.0
 """Of what runs in the background, where the rule that pauses it gives no `max_wait`."""
+
+WEAK_S = 600.0
+"""For so long a charger that was too weak for what we do is taken for weak, unless it is pulled: with our
+work held it is enough, and without that it would be too weak again within seconds."""
 
 STALE_S = 10.0
 """What is older says nothing any more, and what it said ends."""
@@ -82,11 +87,12 @@ class Ruling(Struct, frozen=True):
 
 
 class Orders(Struct, frozen=True):
-    """What is done with requests that run: those that yield are held; those of some classes end; and so many
-    threads compute them. And what bounds the scheduler has."""
+    """What is done with requests that run: those of some classes are held, of others end; and so many threads
+    compute them. And what bounds the scheduler has."""
 
-    held_because: str = ""
-    """Why none of those that yield is computed; empty if they are."""
+    held: Mapping[RequestClass, str] = field(default_factory=dict)
+    """Classes that are not to be computed now, and why; all of them yield. A worker holds all that yields or
+    nothing, so it does only what runs beside one that may go on."""
     refusals: Mapping[RequestClass, Restricted] = field(default_factory=dict)
     threads: Mapping[RequestClass, Threads] = field(default_factory=dict)
     threads_overridden: Threads = ALL_THREADS
@@ -113,16 +119,21 @@ class Gate:
         readings: Readings,
         max_held: int,
         tell: Callable[[str, bool], None] = lambda rule, begins: None,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._policy = policy
         self._tell = tell
+        self._wall_time = wall_time
         self.in_force = InForce()
         self.held = 0
         self._readings = readings
         self._max_held = max_held
-        self._override_until = -math.inf
-        self._paused_at = math.inf
-        """When background work was told to rest; infinity while it may run."""
+        self._override_until = self._override_until_by_wall = -math.inf
+        """The event loop's clock stands still while the machine sleeps, and the other one can be set back."""
+        self._paused_at: Mapping[RequestClass, float] = {}
+        """When those that rest now were told to."""
+        self._weak_until = -math.inf
+        """Until then a charger is believed to be too weak."""
         self._is_closed = False
         self._changed = anyio.Event()
 
@@ -130,7 +141,7 @@ class Gate:
         """What is done with a request now."""
         if not self._policy.rules:
             return Decision(facts, Reading())
-        reading = await self._readings.fresh(PATIENCE_S)
+        reading = self._believed(await self._readings.fresh(PATIENCE_S))
         self._step(reading)
         return self._decide(reading, facts)
 
@@ -167,10 +178,11 @@ class Gate:
                 await self._changed.wait()
 
     def orders(self, reading: Reading) -> Orders:
-        """What follows from a reading for what runs already: background work rests as long as none might
-        begin, and ends when that was for too long; only what is critical ends anything else."""
+        """What follows from a reading for what runs already: what yields rests as long as none of its class
+        might begin, and ends when that was for too long; only what is critical ends anything else."""
         if not self._policy.rules:
             return Orders(gives_way=self._policy.gives_way)
+        reading = self._believed(reading)
         self._step(reading)
         decisions = {one: self._decide(reading, Facts(one)) for one in RequestClass}
         ending = {
@@ -178,12 +190,17 @@ class Gate:
             for one, decision in decisions.items()
             if any(rule.is_critical for rule in decision.refusing)
         }
-        waits = [decision.actions.admit is not Admit.NOW for one, decision in decisions.items() if one.yields]
+        held = {
+            one: decision.reason
+            for one, decision in decisions.items()
+            if one.yields and decision.actions.admit is not Admit.NOW
+        }
+        now = anyio.current_time()
+        self._paused_at = {one: self._paused_at.get(one, now) for one in held}
         overridden = self._decide(reading, Facts(is_overridden=True))
         eco = [one for one, decision in decisions.items() if decision.actions.is_eco]
-        self._paused_at = min(self._paused_at, anyio.current_time()) if all(waits) else math.inf
         return Orders(
-            held_because=decisions[RequestClass.BACKGROUND].reason if all(waits) else "",
+            held=held,
             refusals={**self._overdue(decisions), **ending},
             threads={one: decision.actions.threads for one, decision in decisions.items()},
             threads_overridden=overridden.actions.threads,
@@ -230,7 +247,8 @@ class Gate:
     @property
     def override_left_s(self) -> float:
         """Seconds for which nothing short of critical counts."""
-        return max(0.0, self._override_until - anyio.current_time())
+        left_s = self._override_until - anyio.current_time()
+        return max(0.0, min(left_s, self._override_until_by_wall - self._wall_time()))
 
     @property
     def is_free(self) -> bool:
@@ -240,12 +258,13 @@ class Gate:
     def override(self, ttl_s: float) -> None:
         """For so long, nothing short of critical counts; 0 ends it."""
         self._override_until = anyio.current_time() + ttl_s
+        self._override_until_by_wall = self._wall_time() + ttl_s
         log.info("policy overridden", ttl_s=ttl_s)
         self._wake()
 
     def follow(self, policy: Policy) -> None:
         """Other rules from now on; which of them hold is what the next reading says alone."""
-        self._policy, self.in_force, self._paused_at = policy, InForce(), math.inf
+        self._policy, self.in_force, self._paused_at = policy, InForce(), {}
         self._wake()
 
     def close(self) -> None:
@@ -262,13 +281,13 @@ class Gate:
 
     def _overdue(self, decisions: Mapping[RequestClass, Decision]) -> Mapping[RequestClass, Restricted]:
         """Classes whose requests have rested for as long as they may."""
-        paused_s, overdue = anyio.current_time() - self._paused_at, {}
-        for one, decision in decisions.items():
-            limit = decision.actions.max_wait_s
+        now, overdue = anyio.current_time(), {}
+        for one, paused_at in self._paused_at.items():
+            paused_s, limit = now - paused_at, decisions[one].actions.max_wait_s
             limit = LONGEST_PAUSE_S if limit is None else limit
-            if one.yields and paused_s >= limit:
+            if paused_s >= limit:
                 text = f"it was paused for {paused_s:.0f} s and may be for at most {limit:.0f} s"
-                overdue[one] = BackgroundBlocked(f"{text}: {decision.reason}")
+                overdue[one] = BackgroundBlocked(f"{text}: {decisions[one].reason}")
         return overdue
 
     def _limits(self, reading: Reading) -> Limits:
@@ -283,6 +302,13 @@ class Gate:
             {one: keep_alive_s for one, keep_alive_s in stays.items() if keep_alive_s is not None},
         )
 
+    def _believed(self, reading: Reading) -> Reading:
+        """See `WEAK_S`."""
+        if reading.supply is Supply.BATTERY:
+            self._weak_until = -math.inf
+        is_weak = reading.supply is Supply.AC and reading.at < self._weak_until
+        return replace(reading, supply=Supply.WEAK) if is_weak else reading
+
     def _step(self, reading: Reading) -> None:
         now = anyio.current_time()
         if now - reading.at > STALE_S:
@@ -295,6 +321,10 @@ class Gate:
         for name in sorted(after ^ before):
             log.info("policy rule begins" if name in after else "policy rule ends", rule=name)
             self._tell(name, name in after)
+        begun = [rule for rule in self._policy.rules if rule.name in after - before]
+        about = {condition.about for rule in begun for condition in rule.when}
+        if reading.supply is Supply.WEAK and "supply" in about:
+            self._weak_until = reading.at + WEAK_S
         if after != before:
             self._wake()
 

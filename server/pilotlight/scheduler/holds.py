@@ -10,6 +10,8 @@ from pilotlight.scheduler.gate import Orders
 from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import SetThreads
 
+YIELDING = {one for one in RequestClass if one.yields}
+
 
 class Holds:
     """What is wanted of all workers now."""
@@ -20,14 +22,22 @@ class Holds:
         self.is_resting = False
         """So that the machine cools."""
 
-    def is_held(self, model: str, urgent_models: set[str], awaited: Collection[str] = ()) -> bool:
-        """Its worker is to compute nothing that yields: in a rest, or if the policy says so, none does, and
-        while another has interactive requests, that has the machine for itself.
+    def is_held(
+        self,
+        model: str,
+        requests: Sequence[Request],
+        urgent_models: set[str],
+        awaited: Collection[str] = (),
+    ) -> bool:
+        """Its worker, which has these requests, is to compute nothing that yields: in a rest none does; if
+        the policy holds all classes there are of it; and while another has interactive requests, that has the
+        machine for itself.
 
         Not where it is `awaited` that it ends what it runs: it would be in people's way for as long as it is
         held.
         """
-        is_held = self.is_resting or bool(self.orders.held_because) or bool(urgent_models - {model})
+        classes = {request.request_class for request in requests if request.yields} or YIELDING
+        is_held = self.is_resting or classes <= self.orders.held.keys() or bool(urgent_models - {model})
         return is_held and model not in awaited
 
     def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:
@@ -52,18 +62,19 @@ class Holds:
 
     def clocks(self, classes: Collection[RequestClass]) -> Wish:
         """That are wanted while requests of these classes are in workers."""
-        if all(one.yields for one in classes) and (self.orders.held_because or not classes):
+        running = set(classes) - self.orders.held.keys()
+        if not running:
             return Wish.REST
-        return Wish.HOLD if self.orders.eco.issuperset(classes) else Wish.RELEASE
+        return Wish.HOLD if self.orders.eco.issuperset(running) else Wish.RELEASE
 
     @property
     def wants_efficient(self) -> bool:
         """A rule in force lets no more threads compute than are enough."""
         return any(threads.is_efficient for threads in self.orders.threads.values())
 
-    def reason(self, urgent_models: set[str]) -> str:
+    def reason(self, request_class: RequestClass, urgent_models: set[str]) -> str:
         """Why what yields is paused, for a person."""
-        if self.orders.held_because:
-            return f"resting: {self.orders.held_because}"
+        if because := self.orders.held.get(request_class):
+            return f"resting: {because}"
         is_cooling = self.is_resting and not urgent_models
         return "resting, so that the machine cools" if is_cooling else "paused for interactive requests"

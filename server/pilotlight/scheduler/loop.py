@@ -30,7 +30,7 @@ from pilotlight.core import (
     WorkerInfo,
 )
 from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import Error
+from pilotlight.errors import Error, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
@@ -45,7 +45,7 @@ from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.hearing import Hearing
 from pilotlight.scheduler.holds import Holds
-from pilotlight.scheduler.residency import Reason
+from pilotlight.scheduler.residency import Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
@@ -55,9 +55,13 @@ from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import Cancel, FrameError, Inspect, Measured, Trim
 
 PRESSURE = {
-    Level.WARN: "memory is short on this machine: conversations at rest are forgotten, idle models unloaded",
+    Level.WARN: "memory is short on this machine: conversations at rest are put away, and idle models are "
+    "unloaded if that is not enough",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
+
+LOOK_S = 10.0
+"""A disk that has not answered by then may never do so."""
 
 UNLOAD_S = 10.0
 """A worker that is told to end is killed sooner."""
@@ -162,7 +166,9 @@ class Loop:
         if standing is not None:
             return standing.text
         is_paused = request.yields and self._books[request.model].pauses.num_sequences
-        return self._holds.reason(self._dispatches.urgent_models) if is_paused else None
+        if not is_paused:
+            return None
+        return self._holds.reason(request.request_class, self._dispatches.urgent_models)
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
@@ -413,19 +419,24 @@ class Loop:
         self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
     async def on_gone(self, model: Model, error: Error | None) -> None:
-        now = self._books[model.name].model or model
+        now, scope = self._books[model.name].model or model, anyio.CancelScope()
         if not now.is_loaded_as(model):
-            # Who waits has it started as it is now, with what that costs.
-            await self._loader.look_at(now)
-        self._post(lambda: self._on_gone(now, error))
+            # Who waits has it started as it is now, with what that costs. What has ended is charged so long.
+            with anyio.move_on_after(LOOK_S) as scope:
+                await self._loader.look_at(now)
+        self._post(lambda: self._on_gone(now, error, is_known=not scope.cancelled_caught))
 
-    def _on_gone(self, model: Model, error: Error | None) -> None:
+    def _on_gone(self, model: Model, error: Error | None, *, is_known: bool) -> None:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
         life, at.life, at.loaded, at.pid, at.worker = at.life, None, None, None, None
         at.is_held, at.priority = False, Priority.NORMAL
         at.pauses.note(0, anyio.current_time())
-        self._survey(model)
+        if is_known:
+            self._survey(model)
+        else:
+            text = f"{model.name} has changed, and its file could not be looked at within {LOOK_S:.0f} s"
+            self._scheduler.on_needs(model.name, Needs(refusal=WorkerFailed(text)))
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
         life.gone.set()

@@ -7,10 +7,13 @@ fail to come, what is known runs out, and background work goes on: unknown never
 from collections.abc import Callable
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from pilotlight.policy.pace import Bursts
 from pilotlight.policy.pacing import Pacing, pacing
 from pilotlight.policy.thermal import Thermal
 from pilotlight.power.reading import Reading
+from pilotlight.power.sleep import slept_s
 
 LONGEST_TICK_S = 2.0
 """A longer time between two readings counts as so long: nobody saw what ran."""
@@ -40,13 +43,20 @@ class Pacer:
     hears of each rest that begins."""
 
     def __init__(
-        self, work: Work, is_free: Callable[[], bool], tell: Callable[[], None] = lambda: None
+        self,
+        work: Work,
+        is_free: Callable[[], bool],
+        tell: Callable[[], None] = lambda: None,
+        slept_s: Callable[[], float] = slept_s,
     ) -> None:
         self.duty = 1.0
         """The part of the time that background work may run."""
         self._work = work
         self._is_free = is_free
         self._tell = tell
+        self._slept_s = slept_s
+        self._slept = slept_s()
+        """When the last reading was made."""
         self._thermal = Thermal()
         self._bursts = Bursts()
         self._is_resting = False
@@ -57,7 +67,10 @@ class Pacer:
     def on_reading(self, reading: Reading, now: float) -> None:
         """Once a second while there is work; the reading may be an old one."""
         self._note_run(now)
-        duty = self._thermal.on_reading(reading, is_answering=self._work.is_answering)
+        self._slept = self._slept if reading.at == self._last.at else self._slept_s()
+        # A machine cools in its sleep: to the controller that is a time without readings.
+        timed = replace(reading, at=reading.at + self._slept)
+        duty = self._thermal.on_reading(timed, is_answering=self._work.is_answering)
         self.duty = 1.0 if self._is_free() else duty
         was_resting, self._is_resting = self._is_resting, self._bursts.rests(now, self.duty)
         if self._is_resting and not was_resting:

@@ -178,8 +178,8 @@ class Scheduler:
 
     def on_request_done(self, request_id: str) -> None:
         for model, line in self._lines.items():
-            if line.running.pop(request_id, None) is not None:
-                line.turnover.end(request_id, self._now)
+            if (request := line.running.pop(request_id, None)) is not None:
+                line.turnover.end(request_id, self._now, yields=request.yields)
                 self._after_end(model, line)
                 return
 

@@ -107,7 +107,7 @@ class Serving:
     async def _serve_worker(self, model: Model, worker: Worker, at: Residence) -> None:
         info = worker.info
         assert info is not None, "a loaded worker has said what it is"
-        at.worker, at.info, at.progress = worker, info, Progress(1.0)
+        at.worker, at.info, at.pid, at.progress = worker, info, worker.pid, Progress(1.0)
         at.threads, at.threads_told = info.threads, SetThreads(info.threads, info.threads)
         self.clear_notices(model.name)
         log.info(

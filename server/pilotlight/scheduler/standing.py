@@ -8,6 +8,10 @@ from msgspec import Struct
 WEIGHT = 0.3
 """Of the newest request in the mean of how long they run."""
 
+LONGEST_S = 600.0
+"""What yields and took longer has rested in between, as it does for hours while the policy wants that: how
+long it ran is not known."""
+
 
 class Standing(Struct, frozen=True):
     """A request that waits for a model: at `position` 1 it is next.
@@ -57,12 +61,13 @@ class Turnover:
     def begin(self, request_id: str, now: float) -> None:
         self._since[request_id] = now
 
-    def end(self, request_id: str, now: float) -> None:
+    def end(self, request_id: str, now: float, *, yields: bool) -> None:
         """It ran to its end. What only wanted the model loaded never began."""
         if (since := self._since.pop(request_id, None)) is None:
             return
         run_s = now - since
-        self._run_s = run_s if not self._run_s else (1 - WEIGHT) * self._run_s + WEIGHT * run_s
+        if not yields or run_s <= LONGEST_S:
+            self._run_s = run_s if not self._run_s else (1 - WEIGHT) * self._run_s + WEIGHT * run_s
 
     def drop(self, request_id: str) -> None:
         """It was cancelled: nobody knows how long it would have run."""

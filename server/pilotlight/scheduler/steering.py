@@ -32,9 +32,10 @@ class Steering:
         clocks = self._holds.clocks(self._dispatches.classes)
         for name, at in self._books.items():
             if at.worker is not None:
-                self._hold(at, self._holds.is_held(name, urgent_models, awaited))
+                requests = self._dispatches.of(name)
+                self._hold(at, self._holds.is_held(name, requests, urgent_models, awaited))
                 self._set_threads(name, at)
-                self._set_priority(at, self._holds.priority(self._dispatches.of(name), clocks))
+                self._set_priority(at, self._holds.priority(requests, clocks))
 
     def wants_measured(self, model: Model) -> bool:
         """It matters how many of its threads are enough."""

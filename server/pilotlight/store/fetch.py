@@ -66,6 +66,7 @@ class Fetch:
             self._run(self._plan())
 
     def _run(self, plan: Plan) -> None:
+        self._store.check_free(plan.name)
         missing = [file for file in plan.version.files if self._store.find(file) is None]
         self._have = {
             file.path: self._num_bytes(file, is_missing=file in missing) for file in plan.version.files

@@ -25,7 +25,8 @@ def check_path(path: str) -> str:
 
 
 def folder_name(model: str) -> str:
-    """The folder of a model's name; two names never share one. Raises `BadRequest`."""
+    """The folder of a model's name. Two names never share one, unless the file system takes big letters for
+    small ones (`Store.check_free`). Raises `BadRequest`."""
     name = quote(model, safe="")
     if not model.strip() or (reason := _fault(name)):
         raise BadRequest(

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from pilotlight.core import Model
 from pilotlight.errors import Error, PullFailed, RuntimeMissing, SmokeFailed
+from pilotlight.signals import NEW_GROUP
 from pilotlight.store.disk import usable
 from pilotlight.store.events import Done, Event, Failed, Installed, Job, Resolved, Testing, decode
 from pilotlight.store.manifest import Version
@@ -66,6 +67,7 @@ class Puller(Struct, frozen=True):
             limit=LONGEST_LINE,
             # Ctrl-C in a terminal goes to the whole group; it ends when its stdin closes.
             start_new_session=True,
+            creationflags=NEW_GROUP,
         )
         try:
             return await self._listen(process, line, report)

@@ -9,7 +9,11 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
 
 from msgspec.structs import replace
 
@@ -56,7 +60,8 @@ TELL_S = 0.25
 
 def main() -> None:
     """Run until stdin closes, the daemon has enough, or the model cannot be loaded."""
-    output = _take_stdout()
+    sys.excepthook = _tell_bug
+    source, output = _take_stdin(), _take_stdout()
     # ggml would start a debugger to print a backtrace before it aborts: seconds of waiting, and memory in a
     # log.
     os.environ["GGML_NO_BACKTRACE"] = "1"
@@ -67,7 +72,7 @@ def main() -> None:
 
     send(Hello(PROTOCOL_VERSION, os.getpid()))
     threading.excepthook = _end_process
-    intake = Intake(sys.stdin.buffer)
+    intake = Intake(source)
     load = intake.read_load()
     _run_beside(intake.run)
     try:
@@ -205,11 +210,30 @@ def _run_beside(run: Callable[[], None]) -> None:
         threading.stack_size(0)
 
 
+def _tell_bug(kind: type[BaseException], bug: BaseException, trace: TracebackType | None) -> None:
+    """What it is and where it happened, without messages and locals: they may hold a prompt, and this goes
+    into the log, its last line to other clients."""
+    frames = traceback.extract_tb(trace)
+    where = "".join(f" at {Path(frame.filename).name}:{frame.lineno}" for frame in frames[-1:])
+    told = f"Traceback (most recent call last):\n{''.join(frames.format())}{kind.__name__}{where}"
+    print(told, file=sys.stderr)
+
+
 def _end_process(failed: threading.ExceptHookArgs) -> None:
     """A bug in the intake: without it nobody hears requests, nor that stdin closed."""
     sys.excepthook(failed.exc_type, failed.exc_value or failed.exc_type(), failed.exc_traceback)
     sys.stderr.flush()
     os._exit(1)
+
+
+def _take_stdin() -> BinaryIO:
+    """Keep the pipe from the daemon to ourselves: on Windows whoever asks about it waits until something is
+    read from it, and numpy's library asks about stdin when it is imported (numpy #24290)."""
+    source = os.dup(sys.stdin.fileno())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
+    return open(source, "rb", buffering=0, closefd=False)
 
 
 def _take_stdout() -> int:

@@ -6,7 +6,6 @@ worker should live.
 
 import asyncio
 import os
-import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncGenerator, Callable
@@ -17,6 +16,7 @@ import msgspec
 import structlog
 
 from pilotlight.core import Archive, Model, WorkerInfo
+from pilotlight.signals import NEW_GROUP, death_of
 from pilotlight.worker import heap
 from pilotlight.worker.priority import Priority, scheduling
 from pilotlight.worker.protocol import (
@@ -58,18 +58,11 @@ READ_BYTES = 1 << 18
 Said = Step | Paused | Threads | Measured | State | Saved
 """What a worker says once it is ready."""
 
-CRASH_SIGNALS = frozenset(
-    getattr(signal, name)
-    for name in ("SIGSEGV", "SIGILL", "SIGABRT", "SIGFPE", "SIGBUS")
-    if hasattr(signal, name)
-)
-"""Signals a process gets for what its own native code did; SIGKILL is somebody else's doing."""
-
 log = structlog.get_logger()
 
 
 class WorkerEndedError(Exception):
-    """The process ended or broke the protocol. `crash` names the signal if native code died of it,
+    """The process ended or broke the protocol. `crash` says of what, if native code died,
     and `is_import` says that it was the runtime's library, before any file was opened.
     `is_killed` says that somebody else ended it."""
 
@@ -96,6 +89,8 @@ class Worker:
     def __init__(self, model: Model, process: Process) -> None:
         self.model = model
         self.info: WorkerInfo | None = None
+        self.pid = process.pid
+        """What a virtual environment starts on Windows starts the worker, which says who it is."""
         self._process = process
         self._splitter = Splitter()
         # One generator for the worker's whole life: a second one would lose what the first has read.
@@ -122,12 +117,9 @@ class Worker:
             env=heap.with_huge_pages(os.environ),
             # Ctrl-C in a terminal goes to the whole group, and draining needs the workers alive.
             start_new_session=True,
+            creationflags=NEW_GROUP,
         )
         return cls(model, process)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     async def load(
         self,
@@ -144,6 +136,7 @@ class Worker:
             hello = await anext(self._messages)
         if not isinstance(hello, Hello) or hello.protocol != PROTOCOL_VERSION:
             raise WorkerEndedError(f"worker opened with {hello!r}; expected protocol {PROTOCOL_VERSION}")
+        self.pid = hello.pid
         limits = model.context, model.parallel, model.threads
         load = Load(str(model.path), mode, *limits, model.chat_template, model.provider, model.loading)
         self.send(msgspec.structs.replace(load, archive=archive, measures_threads=measures_threads))
@@ -231,12 +224,12 @@ class Worker:
         code = await self._process.wait()
         await self._stderr
         words = f": {self._last_words}" if self._last_words else ""
-        if code >= 0:
+        if (death := death_of(code)) is None:
             return WorkerEndedError(f"worker exited with {code}{words}")
-        name = _name_of(-code)
-        crash = name if -code in CRASH_SIGNALS else None
-        is_killed = name == "SIGKILL"
-        return WorkerEndedError(f"worker died of {name}{words}", crash, not self._is_imported, is_killed)
+        cause = death.cause
+        crash = cause if death.is_crash else None
+        is_killed = cause == "SIGKILL"
+        return WorkerEndedError(f"worker died of {cause}{words}", crash, not self._is_imported, is_killed)
 
     async def _drain_stderr(self) -> None:
         """Into the log, line by line; a full pipe would stop the worker."""
@@ -253,11 +246,3 @@ class Worker:
         if text := line.decode(errors="replace").strip()[:500]:
             self._last_words = text
             log.info("worker stderr", model=self.model.name, pid=self.pid, line=text)
-
-
-def _name_of(number: int) -> str:
-    """Of a signal: most of those for real time have none."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
