@@ -88,8 +88,11 @@ async def test_models_that_nobody_knows_are_told_as_far_as_people_read(start: St
         assert [fault.line for fault in failed.faults] == list(range(1, MAX_FAULTS + 1))
 
 
-async def test_files_are_checked_one_at_a_time(start: Start, tmp_path: Path) -> None:
+async def test_files_are_checked_one_at_a_time(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many that take long leave threads for everybody else; here they are a pipe that says nothing."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0)
     async with start() as owner:
         file_id = await owner.upload(requests(1))
         pipe = tmp_path / "files" / file_id
@@ -227,6 +230,37 @@ async def test_a_cancelled_batch_stays_so_over_a_restart(start: Start) -> None:
     async with start() as owner:
         done = await owner.until(batch.id, State.CANCELLED)
         assert set((await owner.statuses(done)).values()) == {"batch_cancelled"}
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_what_comes_while_the_daemon_stops_is_for_the_next_one(
+    start: Start, is_cancelled: bool
+) -> None:
+    """It is written too late to be begun, and is no error. No thread is free to write it before."""
+    inference = FakeInference(gate=anyio.Event())
+    threads = to_thread.current_default_thread_limiter()
+    told: list[Batch] = []
+    async with start(inference) as owner, anyio.create_task_group() as tasks:
+        file_id = await owner.upload(requests(2))
+        batch = await owner.submit_file(file_id)
+        await owner.until(batch.id, State.IN_PROGRESS)
+
+        async def ask() -> None:
+            asked = owner.batches.cancel(batch.id) if is_cancelled else owner.submit_file(file_id)
+            told.append(await asked)
+
+        holders = [object() for _ in range(int(threads.available_tokens))]
+        for holder in holders:
+            threads.acquire_on_behalf_of_nowait(holder)
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        owner.batches.stop()
+        await anyio.wait_all_tasks_blocked()
+        for holder in holders:
+            threads.release_on_behalf_of(holder)
+    async with start() as owner:
+        done = await owner.until(told[0].id, State.CANCELLED if is_cancelled else State.COMPLETED)
+        assert len(await owner.statuses(done)) == 2
 
 
 async def test_a_batch_expires(start: Start) -> None:

@@ -1,5 +1,7 @@
 """What becomes of files and records of batches: deleted, too old, damaged, asked for by strangers."""
 
+import errno
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -10,6 +12,7 @@ from filelock import FileLock
 from owner import Start, change, eventually, left, requests
 
 from pilotlight.batch import batches as owning
+from pilotlight.batch.lines import Input, Line
 from pilotlight.batch.records import State, new_id
 from pilotlight.batch.states import outputs
 from pilotlight.errors import BadRequest, Conflict, NotFound
@@ -47,6 +50,60 @@ async def test_two_may_delete_the_same(start: Start) -> None:
                 tasks.start_soon(owner.batches.remove, done.id)
         assert await owner.batches.all() == []
         assert [file.id for file in await (await owner.batches.files()).all()] == [done.input_file_id]
+
+
+async def test_what_cannot_be_deleted_stays_and_is_told(start: Start, tmp_path: Path) -> None:
+    """It can be deleted later; here folders are where the records were."""
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        files = await owner.batches.files()
+        records: dict[Path, Callable[[], Awaitable[None]]] = {
+            tmp_path / "files" / f"{done.input_file_id}.json": lambda: files.remove(done.input_file_id),
+            tmp_path / "batches" / f"{done.id}.json": lambda: owner.batches.remove(done.id),
+        }
+        for record, remove in records.items():
+            kept = record.rename(tmp_path / "kept")
+            record.mkdir()
+            with pytest.raises(Conflict, match="cannot be deleted: Is a directory"):
+                await remove()
+            record.rmdir()
+            kept.rename(record)
+        assert done.id in {batch.id for batch in await owner.batches.all()}
+        assert done.input_file_id in {file.id for file in await files.all()}
+        for remove in records.values():
+            await remove()
+    assert left(tmp_path) == ["lock"]
+
+
+async def test_a_content_that_cannot_be_deleted_is_no_file_any_more(start: Start, tmp_path: Path) -> None:
+    """It goes at the next start, if it can be by then; here a folder is in its place."""
+    async with start() as owner:
+        file_id = await owner.upload(requests(1))
+        content = tmp_path / "files" / file_id
+        content.unlink()
+        content.mkdir()
+        files = await owner.batches.files()
+        await files.remove(file_id)
+        assert await files.all() == []
+    content.rmdir()
+    content.touch()
+    async with start() as owner:
+        await owner.batches.all()
+    assert left(tmp_path) == ["lock"]
+
+
+async def test_a_record_stands_once_it_is_there(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the system does not say that its name will last: whoever sent it would send it again."""
+
+    def refuse(folder: Path) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("pilotlight.registry.private_file.sync", refuse)
+    async with start() as owner:
+        done = await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        assert list(owner.notices) == []
+    async with start() as owner:
+        assert await owner.batches.all() == [done]
 
 
 async def test_what_is_over_age_goes(start: Start, tmp_path: Path) -> None:
@@ -192,6 +249,93 @@ async def test_an_input_that_is_gone_fails_its_batch(start: Start) -> None:
         assert fault.code == "input_unreadable"
 
 
+async def test_an_input_that_goes_half_way_leaves_the_answers(start: Start) -> None:
+    """Those that there are by then, as files, and their counts; the last one was torn by a power cut."""
+    inference = FakeInference()
+    inference.fate = lambda question: setattr(inference, "hold", anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(3))
+        with anyio.fail_after(20):
+            await inference.until_asked(2)
+    folder = owner.state_dir / "files"
+    (folder / batch.input_file_id).unlink()
+    with (folder / outputs(batch.id)[0]).open("a") as torn:
+        torn.write('{"id"')
+    async with start() as owner:
+        failed = await owner.until(batch.id, State.FAILED)
+        assert await owner.statuses(failed) == {"r0": 200}
+        assert (failed.counts.total, failed.counts.completed, failed.error_file_id) == (3, 1, None)
+        assert failed.output_file_id in {file.id for file in await (await owner.batches.files()).all()}
+
+
+async def test_an_input_that_cannot_be_read_now_is_waited_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others run meanwhile, and a notice says so; here a link that leads to itself is in its place."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(2))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    content = owner.state_dir / "files" / batch.input_file_id
+    away = content.rename(owner.state_dir / "away")
+    content.symlink_to(content)
+    async with start() as owner:
+
+        async def is_told() -> bool:
+            return [notice.code for notice in owner.notices] == [owning.UNREAD]
+
+        unchecked = await owner.submit_file(batch.input_file_id)
+        await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+        await eventually(is_told)
+        away.replace(content)
+        for waiting in (batch, unchecked):
+            done = await owner.until(waiting.id, State.COMPLETED)
+            assert await owner.statuses(done) == {"r0": 200, "r1": 200}
+        assert list(owner.notices) == []
+
+
+async def test_what_waits_for_its_input_can_be_cancelled(start: Start) -> None:
+    """At once; it is no matter any more whether that can be read."""
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(2))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    content = owner.state_dir / "files" / batch.input_file_id
+    content.unlink()
+    content.mkdir()
+    async with start() as owner:
+
+        async def is_told() -> bool:
+            return [notice.code for notice in owner.notices] == [owning.UNREAD]
+
+        async def is_quiet() -> bool:
+            return list(owner.notices) == []
+
+        await eventually(is_told)
+        await owner.batches.cancel(batch.id)
+        assert (await owner.until(batch.id, State.CANCELLED)).faults == ()
+        await eventually(is_quiet)
+
+
+async def test_a_line_that_cannot_be_read_now_is_waited_for(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is answered by then is not asked again."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0)
+    read, failures = Input.__getitem__, iter([OSError(errno.ESTALE, "Stale file handle")])
+
+    def stale_once(lines: Input, number: int) -> Line:
+        if number == 1 and (failure := next(failures, None)) is not None:
+            raise failure
+        return read(lines, number)
+
+    monkeypatch.setattr(Input, "__getitem__", stale_once)
+    inference = FakeInference()
+    async with start(inference) as owner:
+        done = await owner.until((await owner.submit(requests(3))).id, State.COMPLETED)
+        assert await owner.statuses(done) == {"r0": 200, "r1": 200, "r2": 200}
+    assert inference.asked == ["r0", "r1", "r2"]
+
+
 async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
     """It would end the daemon at every start; the next batch is answered."""
     inference = FakeInference()
@@ -205,6 +349,23 @@ async def test_a_bug_fails_its_batch_alone(start: Start) -> None:
         (fault,) = (await owner.until((await owner.submit(requests(2))).id, State.FAILED)).faults
         assert (fault.code, "xyzzy" in fault.message) == ("internal_error", False)
         await owner.until((await owner.submit(requests(1))).id, State.COMPLETED)
+
+
+async def test_the_answers_of_a_batch_that_failed_go_with_it(start: Start) -> None:
+    """Those it had until then."""
+    inference = FakeInference()
+
+    def bug(question: str) -> None:
+        if question == "r1":
+            raise RuntimeError
+
+    inference.fate = bug
+    async with start(inference) as owner:
+        batch = await owner.until((await owner.submit(requests(2))).id, State.FAILED)
+        answers = owner.state_dir / "files" / outputs(batch.id)[0]
+        assert answers.exists()
+        await owner.batches.remove(batch.id)
+        assert not answers.exists()
 
 
 async def test_what_is_open_need_not_be_deleted(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

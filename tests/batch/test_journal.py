@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -85,7 +86,8 @@ def test_a_torn_file_goes_on_where_it_is_whole(cut: int, tmp_path_factory: pytes
     "foreign",
     [b"{}\n", b"\0\0\0\0\n", b"not json\n", b'{"id":"batch_req_1-0","response":null}\n',
      b'{"id":"batch_req_000000000000000000000000-9","response":null}\n',
-     b'{"id":"batch_req_000000000000000000000000--1","response":null}\n'],
+     b'{"id":"batch_req_000000000000000000000000--1","response":null}\n',
+     b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"],
 )  # fmt: skip
 def test_what_is_no_answer_of_this_batch_is_cut_off(tmp_path: Path, foreign: bytes) -> None:
     """As a file system may leave it after a power cut; also a second answer to the same line."""
@@ -96,6 +98,15 @@ def test_what_is_no_answer_of_this_batch_is_cut_off(tmp_path: Path, foreign: byt
     with opened(tmp_path) as journal:
         assert journal.pending == [1, 2, 3]
     assert (tmp_path / "output").read_bytes() == whole
+
+
+@pytest.mark.parametrize("spoil", [Path.mkdir, lambda errors: errors.symlink_to(os.devnull)])
+def test_what_cannot_be_opened_leaves_nothing_open(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    """Who tries again and again would run out of files. One is a folder here, or no file that can be cut."""
+    spoil(tmp_path / "errors")
+    with pytest.raises(OSError, match=r"Is a directory|Invalid argument"):
+        opened(tmp_path)
+    assert not [link for link in Path("/proc/self/fd").iterdir() if link.resolve().parent == tmp_path]
 
 
 def test_lines_end_alike_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

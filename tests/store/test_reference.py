@@ -60,6 +60,15 @@ def test_a_reference_is_understood(text: str, expected: object) -> None:
         (f"http://me:word@h\u2100/a.gguf#sha256={SHA}", "has no host that there can be"),
         (f"https://host/a.zip#sha256={SHA}", "is no GGUF file"),
         (f"https://host/..%2Fa.gguf#sha256={SHA}", "is refused"),
+        (
+            "https://huggingface.co/a/b/resolve/main/x.gguf?token=secret",
+            "^'https://huggingface.co/a/b/resolve/main/x.gguf' is nothing to pull",
+        ),
+        ("hf.co/a/b:x.gguf?token=secret", "^'hf.co/a/b:x.gguf' is nothing to pull"),
+        ("hf.co/a/b@main?token=secret", "^'hf.co/a/b@main' is nothing to pull"),
+        ("https://hf.co/a/b/resolve/main?token=secret/x.gguf", "is nothing to pull"),
+        ("hf://me:word@hf.co/a/b", "^'hf://...@hf.co/a/b' is nothing to pull"),
+        ("me:word@hf.co/a/b", "^'...@hf.co/a/b' is nothing to pull"),
     ],
 )
 def test_anything_else_is_refused(text: str, message: str) -> None:

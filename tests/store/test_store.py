@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from downloads import names
+from downloads import names, occupy
 from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
+from pilotlight.store.disk import bytes_of
 from pilotlight.store.manifest import File, Version, encode, version_id
 from pilotlight.store.paths import folder_name
 from pilotlight.store.store import Store, alone_at, short_name
@@ -59,6 +60,14 @@ def test_an_installed_version_is_not_yet_active(store: Store) -> None:
     assert [found.id for found in store.versions(NAME)] == [version.id]
     store.activate(NAME, version)
     assert content(store) == b"one"
+
+
+def test_another_model_s_folder_is_left_alone(store: Store) -> None:
+    """It is the same where the file system takes big letters for small ones."""
+    occupy(store, NAME, NAME.upper())
+    with pytest.raises(BadRequest, match=f"cannot be kept beside {NAME.upper()}: "):
+        put(store, b"one")
+    assert names(store.root / "models" / folder_name(NAME)) == ["model.json"]
 
 
 def test_a_new_version_keeps_the_previous_one(store: Store) -> None:
@@ -225,6 +234,27 @@ def test_removing_frees_everything(store: Store) -> None:
         ModelNotFound, match="no pulled model is named 'owner/name-GGUF:Q8_0'; there is: other"
     ):
         store.remove(NAME)
+
+
+def test_what_the_system_keeps_of_a_deleted_model_is_left_for_pruning(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is gone all the same; only what is free is said to be. One file is open here, on Windows."""
+    put(store, b"one")
+    size = bytes_of(store.root / "models")
+    unlink = os.unlink
+
+    def refuse(path: str | Path, *, dir_fd: int | None = None) -> None:
+        if Path(path).name == "model.gguf":
+            raise PermissionError(13, "the file is open")
+        unlink(path, dir_fd=dir_fd)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "unlink", refuse)
+        assert store.remove(NAME) == size - len(b"one")
+    assert store.records() == []
+    assert [waste.bytes for waste in store.prune()] == [len(b"one")]
+    assert names(store.root) == []
 
 
 def test_a_link_out_of_the_store_is_not_followed(store: Store, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ event loop.
 """
 
 import time
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,12 @@ from anyio.abc import TaskGroup
 from msgspec.structs import replace
 from structlog.contextvars import unbind_contextvars
 
-from pilotlight.batch.files import Files, storing
+from pilotlight.batch.files import Files, dropping, storing
 from pilotlight.batch.journal import Journal
 from pilotlight.batch.lines import MAX_FAULTS, Input, Scan, scan
 from pilotlight.batch.records import Batch, Counts, Fault, Records, State, deleting
-from pilotlight.batch.run import Desk, Run
-from pilotlight.batch.states import KINDS, cancelled, end_of, fault_of, finalizing, outputs
+from pilotlight.batch.run import DISK_PAUSE_S, Desk, Run
+from pilotlight.batch.states import KINDS, cancelled, cause, ended, fault_of, finalizing, outputs, passes
 from pilotlight.core import Severity
 from pilotlight.errors import BadRequest, Busy, Conflict, Error, NotFound, ShuttingDown
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 NOT_OURS = "batches_elsewhere"
+UNREAD = "batch_not_read"
 
 CLOCK_S = 30.0
 """Between two looks at the time of day while a batch is at work; what may not run is looked at more often."""
@@ -66,6 +67,8 @@ class Batches:
         """Of a thread that scans: those that others wait for could all be taken."""
         self._tasks: TaskGroup | None = None
         self._at_work: dict[str, AtWork] = {}
+        self._aside: set[str] = set()
+        """Those that wait until their files can be read."""
         self._wake = anyio.Event()
         self._is_stopping = False
 
@@ -109,6 +112,7 @@ class Batches:
         await self._open()
         with storing("the cancelling"):
             batch = await self._change(batch_id, cancelled)
+        self._aside.discard(batch_id)
         if (at_work := self._at_work.get(batch_id)) is not None:
             at_work.scope.cancel()
         else:
@@ -116,11 +120,13 @@ class Batches:
         return batch
 
     async def remove(self, batch_id: str) -> None:
-        """Delete a batch, and what it wrote. Raises `NotFound`, and `Conflict` if it is not over."""
+        """Delete a batch, and what it wrote. Raises `NotFound`, and `Conflict` if it is not over, or the
+        system keeps it."""
         await self._open()
         if not self._known(batch_id).status.is_over:
             raise Conflict(f"{batch_id} is not over; cancel it first")
-        await self._drop(batch_id)
+        with dropping(batch_id):
+            await self._drop(batch_id)
 
     def num_in(self, state: State) -> int:
         """How many are in it, as far as anybody has looked."""
@@ -167,14 +173,20 @@ class Batches:
                     self._lock = await to_thread.run_sync(self._claim)
                 self._desk.notices.clear(NOT_OURS)
                 for batch in self._records:
-                    if batch.status is State.VALIDATING:
-                        self._start(self._check, batch)
-                    elif batch.status is State.CANCELLING:
-                        self._start(self._work, batch)
-                self._wake.set()
+                    self._go_on(batch)
         await self._expire()
 
+    def _go_on(self, batch: Batch) -> None:
+        """From where it stands; its lines run in its turn."""
+        if batch.status is State.VALIDATING:
+            self._start(self._check, batch)
+        elif batch.status is State.CANCELLING:
+            self._start(self._work, batch)
+        self._wake.set()
+
     def _start(self, work: Callable[[Batch], Coroutine[None, None, None]], batch: Batch) -> None:
+        if self._is_stopping:
+            return  # the next daemon goes on from its record
         assert self._tasks is not None, "batches run before the first request comes in"
         self._tasks.start_soon(self._do, work, batch)
 
@@ -185,7 +197,36 @@ class Batches:
             await work(batch)
         except* Exception as group:
             # A bug elsewhere ends the daemon. One that a file brings about would do so at every start anew.
-            await self._fail(batch, fault_of(batch, group))
+            await self._fail_or_wait(batch.id, cause(group), fault_of(batch, cause(group)))
+
+    async def _fail_or_wait(self, batch_id: str, error: BaseException, fault: Fault) -> None:
+        batch = self._records.get(batch_id)
+        if batch is None or batch.status.is_over or batch_id in self._at_work:
+            return  # it was cancelled meanwhile
+        if passes(error) and batch.status is not State.CANCELLING:
+            self._set_aside(batch, error)
+            return
+        with self._alone(batch_id):
+            await self._desk.write(lambda: self._fail(batch, fault))
+        self._clear_unless_aside()
+
+    def _set_aside(self, batch: Batch, error: OSError) -> None:
+        self._aside.add(batch.id)
+        text = f"a batch waits because its files cannot be read: {error.strerror or error}"
+        self._desk.notices.raise_(UNREAD, Severity.ERROR, text)
+        self._start(self._try_again, batch)
+
+    async def _try_again(self, batch: Batch) -> None:
+        """Others run until then."""
+        await anyio.sleep(DISK_PAUSE_S)
+        self._aside.discard(batch.id)
+        if (now := self._records.get(batch.id)) is not None:
+            self._go_on(now)
+
+    def _clear_unless_aside(self) -> None:
+        """The notice stands as long as one waits, also while it is tried."""
+        if not self._aside:
+            self._desk.notices.clear(UNREAD)
 
     def _claim(self) -> "BaseFileLock":
         """Blocking."""
@@ -217,8 +258,9 @@ class Batches:
 
     async def _drop(self, batch_id: str) -> None:
         for file_id in outputs(batch_id):
-            with suppress(NotFound):
-                await self._files.remove(file_id)
+            # One that a batch had no answers for is no file.
+            with deleting(file_id):
+                await self._files.discard(file_id)
         await self._records.remove(batch_id)
 
     # --- checking ---
@@ -243,13 +285,16 @@ class Batches:
         self._wake.set()
 
     async def _scan(self, batch: Batch) -> Scan:
+        """Raises `OSError` for what may pass."""
         path = self._files.path(batch.input_file_id)
         try:
-            return await to_thread.run_sync(
+            found = await to_thread.run_sync(
                 scan, path, batch.endpoint, self._max_line_bytes, limiter=self._place
             )
-        except OSError as exc:
-            return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
+        except FileNotFoundError as exc:
+            found = Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
+        self._clear_unless_aside()
+        return found
 
     async def _unknown_models(self, models: dict[str, int]) -> list[Fault]:
         faults: list[Fault] = []
@@ -266,21 +311,28 @@ class Batches:
 
     def _next(self) -> Batch | None:
         waiting = (State.IN_PROGRESS, State.FINALIZING)
-        return next((batch for batch in self._records if batch.status in waiting), None)
+        batches = (batch for batch in self._records if batch.id not in self._aside)
+        return next((batch for batch in batches if batch.status in waiting), None)
 
     async def _work(self, batch: Batch) -> None:
         """Take it to its end, from whatever state; of one that is cancelled nothing runs."""
         if batch.id in self._at_work:
             return
-        at_work = self._at_work[batch.id] = AtWork()
-        try:
+        with self._alone(batch.id) as at_work:
             await self._work_through(batch, at_work)
+
+    @contextmanager
+    def _alone(self, batch_id: str) -> Iterator[AtWork]:
+        """Nobody else works at it meanwhile."""
+        at_work = self._at_work[batch_id] = AtWork()
+        try:
+            yield at_work
         finally:
-            del self._at_work[batch.id]
+            del self._at_work[batch_id]
 
     async def _work_through(self, batch: Batch, at_work: AtWork) -> None:
-        log.info("batch begins", batch=batch.id, status=batch.status.value)
         found = await self._scan(batch)
+        log.info("batch begins", batch=batch.id, status=batch.status.value)
         if found.faults:
             await self._fail(batch, *found.faults)
             return
@@ -289,7 +341,6 @@ class Batches:
             run = Run(self._desk, batch.endpoint, lines, at_work.journal)
             await self._answer(batch, run, at_work)
             await self._finalize(batch, at_work.journal)
-        # Windows deletes no file that is open.
         await self._finish(batch, at_work.journal)
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
@@ -322,18 +373,21 @@ class Batches:
             await self._desk.write(lambda: self._change(batch.id, finalizing))
         await self._desk.write(lambda: to_thread.run_sync(journal.finish))
 
-    async def _finish(self, batch: Batch, journal: Journal) -> None:
-        """Make files of the answers. Killed in between, all of it is done again."""
+    async def _finish(self, batch: Batch, journal: Journal, *faults: Fault) -> None:
+        """Make files of the answers. Killed in between, all of it is done again.
+
+        The journal is closed by then: Windows deletes no file that is open.
+        """
         counts, usage = journal.counts, journal.usage
         ids = zip(outputs(batch.id), KINDS, strict=True)
         output, errors = [await self._publish(batch, file_id, kind) for file_id, kind in ids]
 
         def over(now: Batch) -> Batch:
             end = replace(now, counts=counts, usage=usage, output_file_id=output, error_file_id=errors)
-            return end.moved(end_of(now), time.time())
+            return ended(end, faults)
 
-        ended = await self._desk.write(lambda: self._change(batch.id, over))
-        log.info("batch over", batch=batch.id, status=ended.status.value)
+        now = await self._desk.write(lambda: self._change(batch.id, over))
+        log.info("batch over", batch=batch.id, status=now.status.value)
 
     async def _publish(self, batch: Batch, file_id: str, kind: str) -> str | None:
         """The id, if there is anything in the file; else it is no file."""
@@ -346,14 +400,10 @@ class Batches:
         return file_id
 
     async def _fail(self, batch: Batch, *faults: Fault) -> None:
-        """It cannot run, though it was checked once."""
-
-        def failed(now: Batch) -> Batch:
-            if now.status is State.CANCELLING:
-                return now.moved(State.CANCELLED, time.time())
-            return replace(now.moved(State.FAILED, time.time()), faults=faults)
-
-        await self._desk.write(lambda: self._change(batch.id, failed))
+        """It cannot go on, though it was checked once; what is answered is kept. Raises `OSError`."""
+        with await self._journal(batch, batch.counts.total) as journal:
+            await self._desk.write(lambda: to_thread.run_sync(journal.finish))
+        await self._finish(batch, journal, *faults)
 
     # --- records ---
 

@@ -77,11 +77,18 @@ class Files:
         await self._records.put(File(file_id, name, "batch_output", size, now, now + keep_s))
 
     async def remove(self, file_id: str) -> None:
-        """Raises `NotFound`, and `Conflict` while a batch needs it."""
+        """Raises `NotFound`, and `Conflict` while a batch needs it or if the system keeps it."""
         await self.get(file_id)
         if file_id in self._in_use():
             raise Conflict(f"{file_id} is the input of a batch that is not over; cancel the batch first")
-        await self._drop(file_id)
+        with dropping(file_id):
+            await self.discard(file_id)
+
+    async def discard(self, file_id: str) -> None:
+        """Delete what there is of it, also of one that is no file yet. Raises `OSError`; it stays then."""
+        await self._records.remove(file_id)
+        with deleting(file_id):
+            await to_thread.run_sync(self.path(file_id).unlink, True)
 
     async def expire(self) -> None:
         """Delete what is over age, as far as the system lets us."""
@@ -89,11 +96,7 @@ class Files:
         for file in self._records:
             if file.expires_at < now and file.id not in in_use:
                 with deleting(file.id):
-                    await self._drop(file.id)
-
-    async def _drop(self, file_id: str) -> None:
-        await self._records.remove(file_id)
-        await to_thread.run_sync(self.path(file_id).unlink, True)
+                    await self.discard(file.id)
 
 
 class Incoming:
@@ -141,3 +144,12 @@ def storing(what: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise DiskFull(f"{what} cannot be written: {exc.strerror}; nothing of it is kept") from exc
+
+
+@contextmanager
+def dropping(name: str) -> Iterator[None]:
+    """The system's refusals to delete, as `Conflict`."""
+    try:
+        yield
+    except OSError as exc:
+        raise Conflict(f"{name} cannot be deleted: {exc.strerror}; it is still there") from exc

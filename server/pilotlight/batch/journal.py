@@ -6,6 +6,7 @@ left of a last line is cut off, so that line is answered again, and every line h
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
 
@@ -54,10 +55,12 @@ class Journal:
         self._is_answered = bytearray(num_lines)
         self._completed = self._failed = 0
         self._input = self._cached = self._generated = 0
-        self._output = _Lines(output)
-        self._errors = _Lines(errors)
-        for lines in (self._output, self._errors):
-            lines.recover(self._take)
+        with ExitStack() as opened:
+            self._output = opened.enter_context(closing(_Lines(output)))
+            self._errors = opened.enter_context(closing(_Lines(errors)))
+            for lines in (self._output, self._errors):
+                lines.recover(self._take)
+            opened.pop_all()
 
     @property
     def pending(self) -> list[int]:
@@ -81,7 +84,8 @@ class Journal:
         content = lined(msgspec.json.encode(entry))
         assert b"\n" not in content, "an answer is one line"
         (self._output if entry.is_success else self._errors).append(content + b"\n")
-        assert self._take(content), f"{entry.id} was answered before"
+        is_new = self._take(content)
+        assert is_new, f"{entry.id} was answered before"
 
     def close(self) -> None:
         for lines in (self._output, self._errors):
@@ -104,7 +108,7 @@ class Journal:
             kept = _decoder.decode(content)
             number = int(kept.id.removeprefix(self._prefix))
             is_new = kept.id == self.entry_id(abs(number)) and not self._is_answered[number]
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, RecursionError):
             return False
         if is_new:
             self._is_answered[number] = True

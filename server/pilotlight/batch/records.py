@@ -28,7 +28,7 @@ class State(StrEnum):
 
     VALIDATING = "validating"
     FAILED = "failed"
-    """Its file was refused; nothing ran."""
+    """Its file was refused, and nothing ran; or it could not go on, and what is answered is kept."""
     IN_PROGRESS = "in_progress"
     FINALIZING = "finalizing"
     COMPLETED = "completed"
@@ -169,13 +169,17 @@ class Records(Generic[R]):
         self._known[record.id] = record
 
     async def remove(self, record_id: str) -> None:
-        """Nothing to do if it is gone already."""
-        self._known.pop(record_id, None)
+        """Nothing to do if it is gone already. Raises `OSError`; it stays then."""
         await to_thread.run_sync(self._file(record_id).unlink, True)
+        self._known.pop(record_id, None)
 
     def _write(self, record_id: str, content: bytes) -> None:
         private_file.write(self._file(record_id), content, is_lasting=True)
-        private_file.sync(self.folder)
+        try:
+            private_file.sync(self.folder)
+        except OSError as exc:
+            # It is there already; whoever was told that it is not would send it again.
+            log.warning("a record may not outlast a power cut", id=record_id, error=str(exc))
 
     def _file(self, record_id: str) -> Path:
         return self.folder / f"{record_id}.json"

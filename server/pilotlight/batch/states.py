@@ -2,13 +2,15 @@
 
 import hashlib
 import time
-import traceback
+from typing import TypeGuard
 
 import structlog
+from msgspec.structs import replace
 
 from pilotlight.batch.lines import Bad
 from pilotlight.batch.records import Batch, Fault, State
 from pilotlight.errors import Conflict
+from pilotlight.log import bug
 
 KINDS = ("output", "error")
 
@@ -21,14 +23,23 @@ def outputs(batch_id: str) -> tuple[str, str]:
     return f"file-{output}", f"file-{errors}"
 
 
-def fault_of(batch: Batch, error: BaseException) -> Fault:
-    """Why it cannot go on; a bug of ours is in the log, without messages: they may hold a prompt."""
+def cause(error: BaseException) -> BaseException:
+    """The first of those that came together."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def passes(error: BaseException) -> TypeGuard[OSError]:
+    """A disk, a server or the system could not just now. A file that is gone stays so."""
+    return isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+
+
+def fault_of(batch: Batch, error: BaseException) -> Fault:
+    """Why it cannot go on; a bug of ours is in the log, without messages: they may hold a prompt."""
     if isinstance(error, OSError | Bad):
         return Fault("input_unreadable", f"the input file cannot be read any more: {error}")
-    frames = "".join(traceback.format_tb(error.__traceback__))
-    log.error("batch failed by a bug of ours", batch=batch.id, error=type(error).__name__, frames=frames)
+    log.error("batch failed by a bug of ours", batch=batch.id, **bug(error))
     return Fault("internal_error", "the server failed on this batch; its log has the details")
 
 
@@ -46,7 +57,11 @@ def finalizing(batch: Batch) -> Batch:
     return batch.moved(State.FINALIZING, time.time()) if batch.status is State.IN_PROGRESS else batch
 
 
-def end_of(batch: Batch) -> State:
-    """What it is once its answers are files."""
-    ends = {State.CANCELLING: State.CANCELLED, State.FINALIZING: State.COMPLETED}
-    return ends.get(batch.status, State.EXPIRED)
+def ended(batch: Batch, faults: tuple[Fault, ...]) -> Batch:
+    """Its answers are files; with faults it could not go on. One that is cancelled stays so."""
+    if batch.status is State.CANCELLING:
+        return batch.moved(State.CANCELLED, time.time())
+    if faults:
+        return replace(batch.moved(State.FAILED, time.time()), faults=faults)
+    is_complete = batch.status is State.FINALIZING
+    return batch.moved(State.COMPLETED if is_complete else State.EXPIRED, time.time())

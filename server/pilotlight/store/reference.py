@@ -23,9 +23,11 @@ HUBS = ("hf.co/", "huggingface.co/", "hf://", "https://hf.co/", "https://hugging
 """Beginnings under which people know a repository of the hub."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[^:\s]{{1,200}}))?(:(?P<pick>\S(.*\S)?))?")
+_HUB = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(@(?P<revision>[^:?\s]{{1,200}}))?(:(?P<pick>[^?\s]([^?]*[^?\s])?))?"
+)
 _PAGE = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})/(resolve|blob)/(?P<revision>[^/]+)/(?P<pick>[^?#]+)(\?download=true)?"
+    rf"(?P<repo>{_PART}/{_PART})/(resolve|blob)/(?P<revision>[^/?]+)/(?P<pick>[^?#]+)(\?download=true)?"
 )
 
 
@@ -75,13 +77,18 @@ def parse(text: str) -> Reference:
     found = _HUB.fullmatch(text if hub is None else hub.rstrip("/"))
     if found is None or "--" in found["repo"]:
         raise BadRequest(
-            f"{text[:200]!r} is nothing to pull: give owner/name, owner/name:QUANT, owner/name:FILE "
+            f"{_shown(text)!r} is nothing to pull: give owner/name, owner/name:QUANT, owner/name:FILE "
             "or https://...#sha256=...",
             param="model",
         )
     return HubReference(
         found["repo"], found["revision"] or "main", check_path(found["pick"]) if found["pick"] else ""
     )
+
+
+def _shown(text: str) -> str:
+    """Without a query and what stands before a host, which may be secrets."""
+    return re.sub(r"^(\w+:/+)?[^/]*@", r"\1...@", text.partition("?")[0])[:200]
 
 
 def _url(text: str) -> UrlReference:

@@ -129,6 +129,16 @@ class Store:
                         return path
         return None
 
+    def check_free(self, name: str) -> None:
+        """Raises `BadRequest` if another model has the folder of this one: to the file systems of macOS and
+        Windows `A` and `a` are the same."""
+        record = _read(self._folder(name) / RECORD, Record)
+        if record is not None and record.name != name:
+            raise BadRequest(
+                f"{name} cannot be kept beside {record.name}: on this file system they have the same folder; "
+                f"`pilotlight rm {record.name}` first, or give this one another name"
+            )
+
     def bytes_free(self) -> int:
         """Of the file system it is on."""
         return shutil.disk_usage(make_private(self.root)).free
@@ -139,9 +149,10 @@ class Store:
         """Give the files that have arrived their names, in one rename; nothing is active by that.
 
         A version that is whole already stays as it is. Returns it with the sizes of its files. If it fails,
-        what has arrived is kept for the next try.
+        what has arrived is kept for the next try. Raises `BadRequest` as `check_free` does.
         """
         with self.locked():
+            self.check_free(name)
             folder = make_private(self._folder(name))
             known = self._version(name, version.id)
             if known is None or not self._has_all(name, known):
@@ -189,13 +200,19 @@ class Store:
         return record
 
     def remove(self, name: str) -> int:
-        """Delete a model with all its versions; returns the bytes that this frees. Raises `ModelNotFound`."""
+        """Delete a model with all its versions; returns the bytes that this frees. Raises `ModelNotFound`.
+
+        What the system keeps, because it is open for instance, is left for `prune`.
+        """
         with self.locked():
             folder = self._folder(self.record(name).name)
             freed = bytes_of(folder)
             # Without its record it is no model any more, also when we are killed while deleting.
             (folder / RECORD).unlink()
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                log.warning("some of a deleted model is left for `pilotlight prune`", path=str(folder))
+                freed -= bytes_of(folder)
         return freed
 
     def waste(self) -> list[Waste]:
