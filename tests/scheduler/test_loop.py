@@ -14,8 +14,8 @@ from fake_worker import model
 from loop_bench import Bench, done, read
 from msgspec.structs import replace
 
-from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Prompt, Severity, WorkerState
-from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, WorkerFailed
+from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, Severity, WorkerState
+from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ShuttingDown, WorkerFailed
 from pilotlight.scheduler import loop
 from pilotlight.worker.protocol import Admitted, Delta, Refused, State
 
@@ -316,6 +316,18 @@ async def test_a_look_that_never_ends_charges_nobody(bench: Bench, monkeypatch: 
     with pytest.raises(WorkerFailed, match="could not be looked at within"):
         await read(second)
     assert bench.loop.memory().charged == 0
+
+
+async def test_who_asked_just_before_the_end_is_told(bench: Bench) -> None:
+    """Its model was looked at before the shutdown, and what it takes was not found out by then."""
+
+    async def look_at(model: Model) -> None:
+        asyncio.get_running_loop().call_soon(bench.loop.shut_down)
+
+    bench.loop._arrivals._look_at = look_at
+    with pytest.raises(ShuttingDown):
+        await read(bench.loop.submit(request("1")))
+    assert bench.loader.models == []
 
 
 async def test_a_request_by_a_name_that_became_an_alias_is_served(bench: Bench) -> None:

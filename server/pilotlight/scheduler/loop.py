@@ -446,10 +446,14 @@ class Loop:
     def _ask(self, model: Model, request: Request) -> None:
         if request.id not in self._answers:
             return  # the reader has left meanwhile
+        if self._is_stopping:
+            # Nothing is surveyed any more, as that asks the disk, and the scheduler may hear of the end later.
+            self.fail(request, errors.ShuttingDown("the daemon is shutting down"))
+            return
         if self._books[model.name].model is None:
             # It was forgotten while its file was looked at.
             self._books[model.name].model = model
-        if not self._is_stopping and not self._scheduler.line(model.name).is_loaded:
+        if not self._scheduler.line(model.name).is_loaded:
             self._survey(model)
         self._scheduler.on_request(request)
 
