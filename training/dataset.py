@@ -19,7 +19,7 @@ from skills.echo import echo, recall
 from skills.facts import facts
 from skills.instructed import instructed
 from skills.lists import counting, lists, long_counting
-from skills.memory import memory, untold
+from skills.memory import half_told, memory, untold
 from skills.objects import objects
 from skills.smalltalk import greeting, smalltalk
 from skills.stories import stories
@@ -36,24 +36,22 @@ Skill = Callable[[Source], Exchange]
 WEIGHTS: dict[Skill, float] = {
     echo: 11,
     memory: 10,
-    objects: 14,
-    tools: 14,
-    smalltalk: 15,
-    about: 14,
-    unknown: 10,
-    lists: 10,
+    half_told: 5,
+    untold: 4,
+    objects: 16,
+    tools: 16,
+    smalltalk: 16,
+    about: 20,
+    unknown: 11,
+    lists: 13,
     facts: 9,
     instructed: 9,
     counting: 2,
     recall: 2,
     greeting: 2,
-    untold: 2,
     stories: 3,
     long_counting: 1,
 }
-# The same for the last steps of the run, in which what is rare before them gets its turn: a model that has
-# learned to copy invents what it was never told.
-LAST_WEIGHTS = WEIGHTS | {untold: 16, objects: 18, tools: 18, smalltalk: 18}
 # Skills that may follow each other in one conversation: none tells what a later one asks for.
 MIXABLE: tuple[Skill, ...] = (smalltalk, about, facts, lists, echo, objects, unknown, counting, recall)
 SYSTEMS = (
@@ -108,16 +106,21 @@ def talk(source: Source, turns: int) -> list[Message]:
     return [message for _ in range(turns) for message in source.pick(MIXABLE)(source).messages]
 
 
-def conversation(source: Source, weights: dict[Skill, float]) -> Exchange:
+def conversation(source: Source) -> Exchange:
     """One conversation: a skill, often after other talk, now and then with a system message or thinking."""
     if source.chance(0.02):
         # Plain text to complete, for clients that send no chat.
         exchange = source.pick((stories, counting, about, facts))(source)
         exchange.plain = True
         return exchange
-    skill = source.random.choices(list(weights), list(weights.values()))[0]
+    skill = source.random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
     if skill is memory:
         exchange = memory(source, talk(source, source.random.randint(0, 10)))
+    elif skill is half_told:
+        exchange = half_told(source, talk(source, source.random.randint(0, 4)))
+    elif skill is untold and source.chance(0.5):
+        exchange = untold(source)
+        exchange.messages = talk(source, source.random.randint(1, 4)) + exchange.messages
     else:
         exchange = skill(source)
         if skill in MIXABLE and source.chance(0.3):
@@ -162,12 +165,10 @@ def batches(
     seed: int,
     tokens: int,
     longest: int,
-    skills: dict[Skill, float],
     pool: int = 4096,
 ) -> Iterator[Batch]:
     """Endless (ids, weights) batches, each [rows, length] with about `tokens` tokens in all.
 
-    `skills` says how often each leads a conversation.
     Rows of one batch are about equally long, so padding is small and no row attends to another conversation.
     """
     source = Source(Random(seed))
@@ -175,7 +176,7 @@ def batches(
     think = tokenizer.encode("<think>\n").ids
     end = tokenizer.encode("<|im_end|>").ids[0]
     while True:
-        encoded = tokenizer.encode_batch([render(conversation(source, skills)) for _ in range(pool)])
+        encoded = tokenizer.encode_batch([render(conversation(source)) for _ in range(pool)])
         rows = sorted((row.ids for row in encoded if len(row.ids) <= longest), key=len)
         groups: list[list[list[int]]] = []
         while rows:

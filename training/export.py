@@ -20,7 +20,7 @@ from tokenizer import CONTROL, VISIBLE
 
 NAME = "pilot"
 DESCRIPTION = (
-    "The built-in model of Pilotlight: a chat model of about three million parameters, trained from nothing "
+    "The built-in model of Pilotlight: a chat model of about four million parameters, trained from nothing "
     "on synthetic conversations."
 )
 PAD, END = "<|endoftext|>", "<|im_end|>"

@@ -7,9 +7,9 @@ only the most common words of the fixed phrases, by merges that come after all o
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +17,7 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dataset import WEIGHTS, conversation, render
+from dataset import conversation, render
 from skills.memory import COLOURS
 from words import ADJECTIVES, CITIES, KEYS, NAMES, NOUNS, VERBS, Source
 
@@ -38,9 +38,7 @@ def corpus(size: int = 16000, seed: int = 1) -> list[str]:
     """Rendered conversations without their special tokens."""
     source = Source(Random(seed))
     special = "|".join(re.escape(token) for token in CONTROL + VISIBLE)
-    return [
-        part for _ in range(size) for part in re.split(special, render(conversation(source, WEIGHTS))) if part
-    ]
+    return [part for _ in range(size) for part in re.split(special, render(conversation(source))) if part]
 
 
 def learn_merges(texts: Iterable[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -85,9 +83,16 @@ def build(texts: list[str]) -> Tokenizer:
     return tokenizer
 
 
-if __name__ == "__main__":
-    out = Path(sys.argv[1])
+def main() -> None:
+    """Read the command line and write the tokenizer."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path, help="the tokenizer.json to write")
+    out: Path = parser.parse_args().out
     out.parent.mkdir(parents=True, exist_ok=True)
     built = build(corpus())
     built.save(str(out))
     print(f"{built.get_vocab_size()} tokens in {out}")
+
+
+if __name__ == "__main__":
+    main()
