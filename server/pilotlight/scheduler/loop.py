@@ -447,7 +447,7 @@ class Loop:
         if request.id not in self._answers:
             return  # the reader has left meanwhile
         if self._is_stopping:
-            # Nothing is surveyed any more, as that asks the disk, and the scheduler may hear of the end later.
+            # Nothing is surveyed any more, as that asks the disk; the scheduler may hear of the end later.
             self.fail(request, errors.ShuttingDown("the daemon is shutting down"))
             return
         if self._books[model.name].model is None:
