@@ -144,6 +144,23 @@ class Daemon:
         """What stands in /health, by code."""
         return {notice["code"]: notice for notice in self.get("/health").json()["notices"]}
 
+    def is_idle(self, model: str) -> bool:
+        """Nobody runs or waits."""
+        status = self.model(model)
+        return (status["active"], status["queued"]) == (0, 0)
+
+    def faults(self, model: str) -> list[str]:
+        """What the worker's own count says, which it gives once nothing runs and nobody asks; the daemon has
+        to log at level debug."""
+        until(lambda: self.is_idle(model))
+        until(lambda: self._is_counted(model))
+        return [notice["text"] for code, notice in self.notices().items() if code == f"worker_fault_{model}"]
+
+    def _is_counted(self, model: str) -> bool:
+        """The worker has said what it holds since the last request ended."""
+        _, _, since = self.log.rpartition("endpoint=/v1/chat/completions")
+        return f'event="worker counted" model={model} ' in since
+
     # --- processes ---
 
     def worker(self, model: str) -> psutil.Process:

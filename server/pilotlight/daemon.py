@@ -9,7 +9,6 @@ import dataclasses
 import os
 import socket
 import sys
-import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from enum import IntEnum
@@ -47,6 +46,7 @@ from pilotlight.power.reading import Reading
 from pilotlight.power.sampling import Sampler
 from pilotlight.power.saver import Saver
 from pilotlight.power.slowdown import Slowdown
+from pilotlight.process import dump_no_core, leave_within
 from pilotlight.registry import pressure
 from pilotlight.registry.archive import archive_of, keep_tidy
 from pilotlight.registry.budget import Budget
@@ -67,7 +67,7 @@ from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.loop import Loop
 from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings
-from pilotlight.signals import ENDING, RELOADING, hearing
+from pilotlight.signals import ENDING, RELOADING, Terminal, hearing
 from pilotlight.store.pull import Puller
 from pilotlight.store.pulls import Pulls
 from pilotlight.store.shelf import Shelf
@@ -102,7 +102,7 @@ def main(config: Config) -> int:
     be loaded at start that is not there.
     """
     check_preload(config)
-    _dump_no_core()
+    dump_no_core()
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         admin_key = ensure_admin_key(config.state_dir)
@@ -287,7 +287,7 @@ class Daemon:
                 with anyio.CancelScope(shield=True):
                     await self._loop.stop_workers()
                 self._discovery.remove()
-                _leave_within(LEAVE_S, code)
+                leave_within(LEAVE_S, code)
             tasks.cancel_scope.cancel()
 
     def _supply_changed(self) -> None:
@@ -360,57 +360,6 @@ class Daemon:
         self._loop.kill_workers()
         self._discovery.remove()
         os._exit(ExitCode.FORCED)
-
-
-class Terminal:
-    """The one we were started in, if any: its end is told by the signal that elsewhere means a reload."""
-
-    def __init__(self) -> None:
-        self._was_there = _is_terminal()
-
-    @property
-    def is_gone(self) -> bool:
-        return self._was_there and not _is_terminal()
-
-
-def _is_terminal() -> bool:
-    try:
-        return os.isatty(0)
-    except OSError:
-        return False
-
-
-def _leave_within(seconds: float, code: ExitCode) -> None:
-    """End the process then if it has not ended by itself: it would wait for ever for a thread that hangs, as
-    one does that reads from a disk which does not answer."""
-    leaving = threading.Timer(seconds, _leave, [code])
-    leaving.daemon = True
-    leaving.start()
-
-
-def _leave(code: ExitCode) -> None:
-    try:
-        log.error("a thread that hangs is left behind")
-        sys.stdout.flush()
-        sys.stderr.flush()
-    finally:
-        os._exit(code)
-
-
-def _dump_no_core() -> None:
-    """Neither of us nor of workers, which inherit it: all prompts would be on the disk."""
-    if sys.platform == "win32":
-        return
-    import resource
-
-    # Not 0: where core_pattern is a pipe, as to systemd-coredump, 1 is the only limit that the kernel heeds
-    # (`do_coredump`). No file is so small, either.
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    limit = int(hard != 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
-    # Where no limit but 0 may be set, at least none of the memory goes there.
-    with suppress(OSError):
-        Path("/proc/self/coredump_filter").write_text("0")
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

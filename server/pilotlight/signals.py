@@ -4,6 +4,7 @@ Knows nothing of what is done about them. What is said of Windows here was never
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -64,6 +65,24 @@ def _handling(numbers: tuple[signal.Signals, ...]) -> Iterator[AsyncIterator[sig
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class Terminal:
+    """The one we were started in, if any: its end is told by the signal that elsewhere means a reload."""
+
+    def __init__(self) -> None:
+        self._was_there = _is_terminal()
+
+    @property
+    def is_gone(self) -> bool:
+        return self._was_there and not _is_terminal()
+
+
+def _is_terminal() -> bool:
+    try:
+        return os.isatty(0)
+    except OSError:
+        return False
 
 
 class Death(Struct, frozen=True):

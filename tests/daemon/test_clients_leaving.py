@@ -17,24 +17,6 @@ NUM_CLIENTS = 200
 NUM_AT_ONCE = 40
 
 
-def is_idle(daemon: Daemon, model: str) -> bool:
-    status = daemon.model(model)
-    return (status["active"], status["queued"]) == (0, 0)
-
-
-def is_counted(daemon: Daemon, model: str) -> bool:
-    """The worker has said what it holds since the last request ended."""
-    _, _, since = daemon.log.rpartition("endpoint=/v1/chat/completions")
-    return f'event="worker counted" model={model} ' in since
-
-
-def faults(daemon: Daemon, model: str) -> list[str]:
-    """What the worker's own count says, which it gives once nothing runs and nobody asks."""
-    until(lambda: is_idle(daemon, model))
-    until(lambda: is_counted(daemon, model))
-    return [notice["text"] for code, notice in daemon.notices().items() if code.startswith("worker_fault")]
-
-
 class Visitor:
     """A client that asks for much and leaves early, at a moment that its seed decides."""
 
@@ -96,7 +78,7 @@ def test_many_who_leave_at_random_moments_leave_nothing_behind(serve: Serve, tin
     assert daemon.post("tiny", max_tokens=1).status_code == 200
     worker = daemon.worker("tiny")
     anyio.run(visit_all, daemon)
-    assert faults(daemon, "tiny") == []
+    assert daemon.faults("tiny") == []
     assert 'status="499"' in daemon.get("/metrics").text
     assert worker.is_running()
 
@@ -106,7 +88,7 @@ def test_who_leaves_a_stream_is_not_computed_for(serve: Serve, tmp_path: Path) -
     daemon = serve("--log-level", "debug", models=echo(tmp_path, "slow", tokens_per_s=20))
     with daemon.stream("slow", max_tokens=100_000) as stream:
         next(stream)
-    assert faults(daemon, "slow") == []
+    assert daemon.faults("slow") == []
 
 
 def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(serve: Serve, tmp_path: Path) -> None:
@@ -117,7 +99,7 @@ def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(serve: Serve, t
     long = [{"role": "user", "content": "long " * 2000}]
     with daemon.stream("large", messages=long, max_tokens=5000):  # begins when the worker has admitted it
         assert daemon.model("large")["active"]
-    assert faults(daemon, "large") == []
+    assert daemon.faults("large") == []
     assert 'pilotlight_tokens_total{kind="completion",model="large"} 1.0' in daemon.get("/metrics").text
 
 
@@ -127,7 +109,7 @@ def test_who_leaves_before_a_whole_answer_is_not_computed_for(serve: Serve, tmp_
     assert daemon.post("slow", max_tokens=1).status_code == 200
     with pytest.raises(httpx.ReadTimeout):
         daemon.post("slow", max_tokens=100_000, patience_s=0.3)
-    assert faults(daemon, "slow") == []
+    assert daemon.faults("slow") == []
 
 
 def test_a_sequence_that_a_worker_leaks_is_noticed(serve: Serve, tmp_path: Path) -> None:

@@ -37,24 +37,6 @@ def model(request: pytest.FixtureRequest) -> str:
     return name
 
 
-def is_idle(daemon: Daemon, model: str) -> bool:
-    status = daemon.model(model)
-    return (status["active"], status["queued"]) == (0, 0)
-
-
-def is_counted(daemon: Daemon, model: str) -> bool:
-    """The worker has said what it holds since the last request ended."""
-    _, _, since = daemon.log.rpartition("endpoint=/v1/chat/completions")
-    return f'event="worker counted" model={model} ' in since
-
-
-def faults(daemon: Daemon, model: str) -> list[str]:
-    """What the worker's own count says, which it gives once nothing runs and nobody asks."""
-    until(lambda: is_idle(daemon, model))
-    until(lambda: is_counted(daemon, model))
-    return [notice["text"] for code, notice in daemon.notices().items() if code == f"worker_fault_{model}"]
-
-
 def answer_of(response: Any) -> str:
     text: str = response.json()["choices"][0]["message"]["content"]
     return text
@@ -116,14 +98,14 @@ def test_many_streams_run_side_by_side(daemon: Daemon, model: str) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, range(12))) == [50] * 12
-    assert is_idle(daemon, model)
+    assert daemon.is_idle(model)
 
 
 def test_who_leaves_an_answer_is_not_computed_for(daemon: Daemon, model: str) -> None:
     """The worker counts nothing left."""
     with daemon.stream(model, messages=QUESTION, **ENDLESS) as stream:
         next(stream)
-    assert faults(daemon, model) == []
+    assert daemon.faults(model) == []
 
 
 def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(daemon: Daemon, model: str) -> None:
@@ -132,7 +114,7 @@ def test_who_leaves_while_the_prompt_is_read_is_not_computed_for(daemon: Daemon,
     long = [{"role": "user", "content": "word " * 1500}]
     with daemon.stream(model, messages=long, cache_prompt=False, ignore_eos=True, max_tokens=400):
         assert daemon.model(model)["active"]
-    assert faults(daemon, model) == []
+    assert daemon.faults(model) == []
 
 
 def test_what_the_model_cannot_do_is_refused(daemon: Daemon, model: str) -> None:

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.store.disk import bytes_of
+from pilotlight.store.locks import alone_at
 from pilotlight.store.manifest import File, Version, encode, version_id
 from pilotlight.store.paths import folder_name
-from pilotlight.store.store import Store, alone_at, short_name
+from pilotlight.store.store import Store, short_name
 
 NAME = "owner/name-GGUF:Q8_0"
 

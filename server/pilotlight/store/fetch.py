@@ -21,11 +21,12 @@ from pilotlight.errors import BadRequest, Error, NoSpace
 from pilotlight.store import transfer
 from pilotlight.store.disk import usable
 from pilotlight.store.events import Event, Failed, Installed, Job, Progress, Resolved, Waiting, encode
+from pilotlight.store.locks import alone_at
 from pilotlight.store.manifest import File
 from pilotlight.store.plan import Plan, plan_hub, plan_url
 from pilotlight.store.reference import UrlReference, parse
 from pilotlight.store.retry import Patience, persist
-from pilotlight.store.store import Store, alone_at
+from pilotlight.store.store import Store
 
 PERIOD_S = 0.2
 """Between two reports of progress."""

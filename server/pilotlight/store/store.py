@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +26,7 @@ from msgspec import Struct
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.registry import private_file
 from pilotlight.store.disk import bytes_of, is_linked, make_private, moved
+from pilotlight.store.locks import alone_at, give_up, is_busy
 from pilotlight.store.manifest import File, Record, Version, decode, encode
 from pilotlight.store.paths import check_path, folder_name
 
@@ -243,7 +244,7 @@ class Store:
         make_private(self._incoming)
         with ExitStack() as stack:
             with suppress(BlockingIOError):  # another pull of the same keeps it
-                stack.enter_context(alone_at(self._keeper(name, version_id), _give_up))
+                stack.enter_context(alone_at(self._keeper(name, version_id), give_up))
             yield
 
     @contextmanager
@@ -349,50 +350,17 @@ def short_name(name: str) -> str:
     return re.sub(r"[-_.]gguf$", "", repo.rpartition("/")[2], flags=re.IGNORECASE) + colon + label or name
 
 
-@contextmanager
-def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Nobody else downloads to this path meanwhile, in any process; `on_wait` is called if somebody does."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path.with_suffix(".lock"), mode=0o600)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        on_wait()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        # Before it is let go: who waits for it notices that the file is gone, and takes a new one.
-        with suppress(PermissionError):  # Windows deletes it afterwards
-            path.with_suffix(".lock").unlink(missing_ok=True)
-        lock.release()
-
-
-def is_busy(path: Path) -> bool:
-    """Somebody is downloading to this path."""
-    try:
-        with alone_at(path, _give_up):
-            return False
-    except BlockingIOError:
-        return True
-
-
 def _delete(path: Path) -> bool:
     """A folder, or a download unless somebody has gone on with it since it was looked at."""
     if path.is_dir():
         shutil.rmtree(path)
         return True
     try:
-        with alone_at(path, _give_up):
+        with alone_at(path, give_up):
             path.unlink(missing_ok=True)
     except BlockingIOError:
         return False
     return True
-
-
-def _give_up() -> None:
-    raise BlockingIOError
 
 
 def _is_of(record: Record, folder: Path) -> bool:

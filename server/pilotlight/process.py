@@ -1,0 +1,44 @@
+"""This process, as the system has it: what it leaves behind when it crashes, and that it ends."""
+
+import os
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+log = structlog.get_logger()
+
+
+def leave_within(seconds: float, code: int) -> None:
+    """End the process then if it has not ended by itself: it would wait for ever for a thread that hangs, as
+    one does that reads from a disk which does not answer."""
+    leaving = threading.Timer(seconds, _leave, [code])
+    leaving.daemon = True
+    leaving.start()
+
+
+def _leave(code: int) -> None:
+    try:
+        log.error("a thread that hangs is left behind")
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
+
+
+def dump_no_core() -> None:
+    """Neither of us nor of workers, which inherit it: all prompts would be on the disk."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    # Not 0: where core_pattern is a pipe, as to systemd-coredump, 1 is the only limit that the kernel heeds
+    # (`do_coredump`). No file is so small, either.
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    limit = int(hard != 0)
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
+    # Where no limit but 0 may be set, at least none of the memory goes there.
+    with suppress(OSError):
+        Path("/proc/self/coredump_filter").write_text("0")

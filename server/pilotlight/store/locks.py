@@ -1,0 +1,39 @@
+"""Who is at a file of the store, in any process: locks beside it that end with who has them."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Nobody else is at this path meanwhile, in any process; `on_wait` is called if somebody is."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path.with_suffix(".lock"), mode=0o600)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        on_wait()
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Before it is let go: who waits for it notices that the file is gone, and takes a new one.
+        with suppress(PermissionError):  # Windows deletes it afterwards
+            path.with_suffix(".lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def is_busy(path: Path) -> bool:
+    """Somebody is at this path."""
+    try:
+        with alone_at(path, give_up):
+            return False
+    except BlockingIOError:
+        return True
+
+
+def give_up() -> None:
+    """Rather than wait."""
+    raise BlockingIOError
