@@ -1,5 +1,6 @@
 """How llama.cpp loads a model: mapped or read, on a GPU or not."""
 
+import gc
 from pathlib import Path
 
 import gguf
@@ -10,6 +11,7 @@ from gguf_factory import write_tiny_gguf
 from pilotlight.core import Loading, Model
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.llamacpp.library import import_llama
+from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.worker.handle import Worker
 
 
@@ -50,6 +52,24 @@ def test_a_model_for_vectors_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(gguf.GGUFWriter, "add_name", write)
     with pytest.raises(LoadError, match="this is no text generation model: each of its tokens sees"):
         Bench("llamacpp", write_tiny_gguf(tmp_path / "vectors.gguf"))
+
+
+def test_what_llama_cpp_logs_to_outlives_a_load_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no other place: whatever is logged next, as of a context, would be said into freed memory."""
+    heard: list[object] = []
+    other = Bench("llamacpp", write_tiny_gguf(tmp_path / "other.gguf"))
+    broken = write_tiny_gguf(tmp_path / "broken.gguf")
+    broken.write_bytes(broken.read_bytes()[:-5000])
+    with monkeypatch.context() as patch:
+        patch.setattr(Llama, "_on_log", lambda self, *said: heard.append(said))
+        with pytest.raises(LoadError):
+            Bench("llamacpp", broken)
+    gc.collect()
+    heard.clear()
+    other.answers([generate([token] * 200, max_tokens=1) for token in (5, 6, 7, 8)])
+    assert heard
 
 
 def test_layers_can_be_kept_from_a_gpu(tiny_gguf: Path) -> None:

@@ -76,6 +76,10 @@ MODES = {
 }
 
 
+_log_callbacks: list[Any] = []
+"""llama.cpp goes on calling the last one when the load that it was made for has failed."""
+
+
 class Llama:
     """One loaded model, one context with memory for several sequences, each in a row of its own."""
 
@@ -97,6 +101,7 @@ class Llama:
         self._log_callback = lib.llama_log_callback(self._on_log)
         self._progress_callback = lib.llama_progress_callback(_going_on(progress))
         lib.llama_log_set(self._log_callback, None)
+        _log_callbacks.append(self._log_callback)
         lib.llama_backend_init()
         self._waiting = None if USER_SAYS else Waiting.start()
         params = lib.llama_model_default_params()
