@@ -127,11 +127,13 @@ class Accepted(Struct, frozen=True):
 
 
 class Chunk(Struct, frozen=True):
-    """A piece of answer number `index`: `text` made of `tokens` new tokens (text may lag behind tokens)."""
+    """A piece of answer number `index`: `text` made of `tokens` new tokens (text may lag behind tokens). The
+    first one has `cached_tokens` as `Finished` has them."""
 
     index: int
     text: str
     tokens: int
+    cached_tokens: int = 0
 
 
 class Finished(Struct, frozen=True):
@@ -374,7 +376,7 @@ class ModelStatus(Struct, frozen=True):
     cost: Cost | None = None
     """Known once the model was to be loaded."""
     threads: int = 0
-    """That its worker computes with now; 0 without one."""
+    """That compute an answer alone in its worker now; 0 without one."""
     enough_threads: int = 0
     """See `WorkerInfo`; also if they were measured before."""
     is_measuring: bool = False

@@ -190,7 +190,7 @@ class _Snapshot(Collector):
             "pilotlight_worker_restarts", "Workers started again after one failed.", labels=["model"]
         )
         threads = GaugeMetricFamily(
-            "pilotlight_threads", "Threads that compute the model now; 0: it is not loaded.", labels=["model"]
+            "pilotlight_threads", "Threads that compute an answer alone now; 0: not loaded.", labels=["model"]
         )
         for model in models:
             name = [model.model.name]

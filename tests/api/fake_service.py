@@ -35,7 +35,7 @@ from pilotlight.power.sampling import Sampler
 from pilotlight.power.saver import Saver
 from pilotlight.registry.catalog import Catalog
 from pilotlight.reload import Reloaded
-from pilotlight.scheduler.answer import Answer
+from pilotlight.scheduler.answer import Answer, Item
 from pilotlight.scheduler.gate import Gate, Policy
 from pilotlight.scheduler.pacer import Pacer
 from pilotlight.settings import ClassesSettings, ServerSettings
@@ -84,7 +84,7 @@ def backwards(request: Request, answer: Answer) -> None:
     answer.end()
 
 
-def fail(error: Error, *, after: Sequence[Accepted | Chunk] = ()) -> Script:
+def fail(error: Error, *, after: Sequence[Item] = ()) -> Script:
     """End with the error after these items."""
 
     def script(request: Request, answer: Answer) -> None:

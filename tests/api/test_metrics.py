@@ -1,9 +1,12 @@
 """GET /metrics: what is counted."""
 
 import httpx
-from fake_service import FakeService, say
+import pytest
+from fake_service import FakeService, fail, say
 
-from pilotlight.core import Cost, Size
+from pilotlight.core import Accepted, Chunk, Cost, Finished, FinishReason, Size
+from pilotlight.errors import WorkerFailed
+from pilotlight.scheduler.answer import Item
 
 BODY = {"model": "tiny", "prompt": "hi"}
 
@@ -26,6 +29,25 @@ async def test_tokens_are_counted(service: FakeService, client: httpx.AsyncClien
         for kind in ("prompt", "cached", "completion")
     }
     assert tokens == {"prompt": 7, "cached": 3, "completion": 4}
+
+
+@pytest.mark.parametrize(
+    ("said", "cached"),
+    [
+        ([Chunk(0, "a", 1, cached_tokens=5), Chunk(0, "b", 1)], 5),
+        ([Chunk(0, "a", 1, 5), Chunk(1, "b", 1, 6), Finished(1, FinishReason.STOP, 1, 6)], 5),
+        ([Chunk(1, "b", 1, 6), Finished(1, FinishReason.STOP, 1, 6)], 0),
+    ],
+)
+async def test_what_was_cached_is_counted_of_answers_that_do_not_end(
+    service: FakeService, client: httpx.AsyncClient, said: list[Item], cached: int
+) -> None:
+    """By the first of them: those after it share the prompt that it computes."""
+    service.script = fail(WorkerFailed("it died"), after=[Accepted(7), *said])
+    await client.post("/v1/completions", json=BODY | {"n": 2})
+    samples = await scraped(client)
+    assert samples['pilotlight_tokens_total{kind="prompt",model="tiny"}'] == 7
+    assert samples['pilotlight_tokens_total{kind="cached",model="tiny"}'] == cached
 
 
 async def test_requests_are_counted_by_outcome(client: httpx.AsyncClient) -> None:

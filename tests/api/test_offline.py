@@ -7,6 +7,8 @@ import anyio
 import pytest
 from fake_service import MODELS, FakeService, fail, hold, say
 from msgspec.structs import replace
+from structlog.contextvars import get_contextvars, merge_contextvars
+from structlog.testing import capture_logs
 
 from pilotlight.api.offline import Offline
 from pilotlight.core import Accepted, RequestClass
@@ -106,3 +108,12 @@ async def test_a_bug_of_ours_is_the_lines_answer(service: FakeService) -> None:
 def test_who_knows_no_model_runs_one_line(service: FakeService) -> None:
     """Until it is loaded nobody knows how many run side by side."""
     assert Offline(service).parallel("tiny") == Offline(service).parallel("nope") == 1
+
+
+async def test_what_is_logged_of_a_line_has_its_id(service: FakeService) -> None:
+    """Its answer names that, and says that the log has the details; what comes after it has none."""
+    with capture_logs(processors=[merge_contextvars]) as logs, pytest.raises(Internal):
+        await Offline(service).ask("/v1/nope", body(), "req_1")
+    (bug,) = logs
+    assert (bug["log_level"], bug["request_id"]) == ("error", "req_1")
+    assert "request_id" not in get_contextvars()

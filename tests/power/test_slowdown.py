@@ -17,6 +17,8 @@ class Answers:
         self.suspected = 0
         self.now = 1000.0
         self.clock = Clock.MAINS
+        self.threads = 4, 8
+        """That compute one alone, and several."""
         self._random = random.Random(seed)
         self._noise = noise
         self._number = 0
@@ -42,7 +44,7 @@ class Answers:
         """The same, and nobody looks."""
         for _ in range(tokens):
             self.now += max(0.001, self._random.gauss(1, self._noise)) / speed
-            self.slowdown.said("m", {(number, 0): 1 for number in numbers}, 4, self.now)
+            self.slowdown.said("m", {(number, 0): 1 for number in numbers}, self.threads, self.now)
 
     def end(self, number: int) -> None:
         self.slowdown.ended("m", [(number, 0)])
@@ -64,6 +66,19 @@ def test_nothing_is_kept_of_what_has_ended() -> None:
         answers.end(number)
         answers.say_unheard(number)
     assert not answers.slowdown._works["m"].contexts
+
+
+def test_fewer_threads_are_no_heat() -> None:
+    """Also where they are as many as ever for an answer alone, and fewer only for answers side by side."""
+    answers = Answers()
+    numbers = answers.begin(), answers.begin()
+    answers.say(*numbers, tokens=400)
+    answers.threads = 4, 4
+    answers.slowdown.changed("m")
+    assert max(answers.say(*numbers, tokens=400, speed=12)) == 0
+    answers.threads = 2, 4
+    answers.slowdown.changed("m")
+    assert max(answers.say(*numbers, tokens=400, speed=8)) > 0, "those of an answer alone explain nothing"
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])

@@ -17,6 +17,7 @@ from pilotlight.errors import BadRequest, ContextOverflow
 from pilotlight.runtimes import prompts
 from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.llamacpp.native import MODES
+from pilotlight.worker.protocol import Threads
 
 PROMPT = "you and the model"
 """Fewer tokens than the smallest chunk: computed in one piece whatever the machine's speed."""
@@ -103,7 +104,7 @@ def test_threads_can_be_changed_while_it_speaks(bench: Bench) -> None:
     asked = generate(PROMPT, max_tokens=3)
     bench.start(asked)
     bench.step()
-    assert bench.runtime.set_threads(2, 3) == 2
+    assert bench.runtime.set_threads(2, 3) == Threads(2, 3)
     bench.finish()
     assert bench.runtime.state().threads == 2
     assert bench.speech(asked).end.completion_tokens == 3

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -383,3 +384,42 @@ def test_a_missing_library_is_told_with_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "mlx.core", None)
     with pytest.raises(MissingLibraryError, match=r"pip install 'pilotlight\[mlx\]'"):
         load_network(Checkpoint.read(MODEL), lambda _: None)
+
+
+@pytest.fixture
+def uninstalled(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Nobody has installed mlx-lm; what imports it is imported anew."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "mlx-lm":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    for name in ("network", "architecture"):
+        monkeypatch.delitem(sys.modules, f"pilotlight.runtimes.mlx.{name}", raising=False)
+    return monkeypatch
+
+
+def test_it_is_mlx_lm_that_is_missing(uninstalled: pytest.MonkeyPatch) -> None:
+    """Not mlx, which is there."""
+    uninstalled.setattr("importlib.util.find_spec", lambda _: None)
+    uninstalled.delitem(sys.modules, "mlx_lm", raising=False)
+    with pytest.raises(MissingLibraryError, match=r"mlx_lm is not installed; pip install .*mlx"):
+        load_network(Checkpoint.read(MODEL), lambda _: None)
+
+
+def test_a_checkout_of_mlx_lm_is_known_by_what_is_in_it(
+    uninstalled: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No version tells two of them apart, and what one has computed is not for another."""
+    network = load_network(Checkpoint.read(MODEL), lambda _: None)
+    assert "mlx-lm of unknown version" in network.version
+    assert load_network(Checkpoint.read(MODEL), lambda _: None).version == network.version
+    (package,) = sys.modules["mlx_lm"].__path__
+    changed = Path(shutil.copytree(Path(package, "models"), tmp_path / "models")).parent
+    with (changed / "models" / "llama.py").open("a") as file:
+        file.write("# changed\n")
+    uninstalled.setattr(sys.modules["mlx_lm"], "__path__", [str(changed)])
+    assert load_network(Checkpoint.read(MODEL), lambda _: None).version != network.version

@@ -99,3 +99,21 @@ def test_what_is_dropped_is_gone() -> None:
     found.drop(used)
     found.drop(used)
     assert states(found) == [1]
+
+
+def test_what_outlives_is_not_replaced_by_what_does_not() -> None:
+    """Nobody could go on from it later."""
+    found = parking([1], [2])
+    found.put(Parked([1, 1], used_at=2, outlives=False, state=2))
+    assert states(found) == [0, 1, 2]
+    found.put(Parked([1, 1, 1], used_at=3, outlives=False, state=3))
+    assert states(found) == [0, 1, 3]
+    found.put(prefix([1, 1, 1, 1], 4))
+    assert states(found) == [1, 4]
+
+
+def test_what_says_the_same_as_one_that_outlives_does_so_too() -> None:
+    """It takes its place."""
+    found = parking([1, 1])
+    found.put(Parked([1, 1], used_at=1, outlives=False, state=1))
+    assert [(one.state, one.outlives) for one in found.newest_first()] == [(1, True)]

@@ -9,7 +9,7 @@ from speaking import Bench, builtin, generate
 
 from pilotlight.runtimes.batching import JUST_BEGUN, NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
-from pilotlight.worker.protocol import Done, Event
+from pilotlight.worker.protocol import Done, Event, FirstDelta, Threads
 
 LONG = [5, 6, 7, 8] * 60
 
@@ -164,6 +164,19 @@ def test_what_ended_is_put_away_once_that_is_told(bench: Bench) -> None:
     bench.finish()
 
 
+def test_the_first_words_say_what_was_cached(bench: Bench) -> None:
+    """Nobody may hear the last ones. Whoever shares its prompt says so, too."""
+    bench.answer(generate(LONG, max_tokens=1))
+    asked = generate([*LONG, 9], n=2, max_tokens=4, ignore_eos=True)
+    bench.start(asked)
+    bench.finish()
+    for index in range(2):
+        first, *rest = bench.speech(asked, index).pieces
+        assert isinstance(first, FirstDelta)
+        assert first.cached_tokens == bench.speech(asked, index).end.cached_tokens == len(LONG)
+        assert not any(isinstance(piece, FirstDelta) for piece in rest)
+
+
 def test_who_is_moved_in_a_step_takes_its_newest_token_along(bench: Bench) -> None:
     """It was computed in the same step in which another ended."""
     ends, stays = (
@@ -218,7 +231,7 @@ def test_nothing_is_looked_for_while_there_is_no_memory(
 def test_threads_stay_as_they_were_loaded(name: str) -> None:
     """And the state says so."""
     bench = builtin(name)
-    assert bench.runtime.set_threads(7, 7) == 1
+    assert bench.runtime.set_threads(7, 8) == Threads(1, 1)
     assert bench.runtime.enough_threads(lambda: False) == 0
     assert bench.runtime.state().threads == 1
 

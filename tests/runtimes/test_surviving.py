@@ -15,6 +15,7 @@ from speaking import BUILTIN, Bench, Speech, builtin, generate
 from pilotlight.core import Archive, Prompt, RequestClass
 from pilotlight.runtimes.archive import keeper, record
 from pilotlight.runtimes.llamacpp.native import Llama
+from pilotlight.runtimes.transcripts import NUM_REMEMBERED
 from pilotlight.worker.protocol import Saved
 
 FIRST = "My favorite color is blue. " + "Please remember it well, my friend. " * 6
@@ -241,6 +242,43 @@ def test_who_shares_its_beginning_with_a_batch_leaves_only_its_own(load_one: Loa
     assert go_on(load_one(), answer).end.cached_tokens < 70
     assert go_on(first, answer).end.cached_tokens > 70
     assert save(first).count == 2
+
+
+@pytest.mark.parametrize("num_more", [0, 40])
+def test_a_line_of_a_batch_takes_no_conversation_from_the_archive(load: Load, num_more: int) -> None:
+    """Though it goes on from it, in its row, with all of it or most, or says the same."""
+    first = load()
+    document = first.tokenize(FIRST * 4)
+    assert len(document) > 200
+    prompt = document + [9] * num_more
+    first.answer(generate(prompt, max_tokens=1))
+    for end in ([], [5], [5, 6]):
+        line = generate([*document, *end], max_tokens=1, request_class=RequestClass.BATCH)
+        assert first.answer(line).end.cached_tokens >= len(document) - 1
+    assert save(first).count == 1
+    assert load().answer(generate([*prompt, 7], max_tokens=1)).end.cached_tokens >= len(prompt)
+
+
+def test_of_a_long_one_too_as_much_is_kept_as_is_of_others(load: Load) -> None:
+    """When a line of a batch goes on from it, as when anything else comes."""
+    first = load()
+    document = [5, 6, 7, 8] * 180
+    first.answer(generate(document, max_tokens=1))
+    line = generate([*document, 9], max_tokens=1, request_class=RequestClass.BATCH)
+    assert first.answer(line).end.cached_tokens >= len(document)
+    assert save(first).count == 1
+    assert load().answer(generate([*document, 3], max_tokens=1)).end.cached_tokens == 512
+
+
+def test_lines_of_a_batch_are_no_conversations(load_one: Load, archive: Archive) -> None:
+    """As many as are remembered push none out, and their words get into no file of another's."""
+    first = load_one()
+    answer = begin(first)
+    for number in range(NUM_REMEMBERED):
+        first.answer(generate(f"{number}.", max_tokens=1, request_class=RequestClass.BATCH))
+    first.runtime.trim()
+    (path,) = files(archive)
+    assert record.read_header(path).text.endswith(answer)
 
 
 def test_what_is_left_of_an_archive_is_of_no_use_to_others(load_one: Load, archive: Archive) -> None:

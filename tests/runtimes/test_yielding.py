@@ -236,6 +236,20 @@ def test_a_brief_step_is_not_broken_off(bench: Bench, monkeypatch: pytest.Monkey
     bench.finish()
 
 
+def test_a_token_may_take_long_where_prompts_are_brief(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for all weights, by itself."""
+    monkeypatch.setattr(stepping, "BRIEF_S", 0.003)
+    begin(bench, other := behind([6] * 40))
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 0.01)
+    bench.runtime._decode_s = 0.02
+    said = num_said(bench, other)
+    bench.step(is_wanted=lambda: True)
+    assert num_said(bench, other) == said + (not bench.runtime._decoder.is_interruptible)
+    bench.finish()
+    assert bench.runtime._decode_s != 0.02
+
+
 def test_breaking_off_is_no_error(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """llama.cpp says it is, in four lines that would be in the log for every request."""
     monkeypatch.setattr(stepping, "BRIEF_S", 0.0)

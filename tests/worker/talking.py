@@ -37,7 +37,7 @@ class Heard:
         self.states: list[State] = []
         self.saved: list[Saved] = []
         self.pauses: list[int] = []
-        self.threads: list[int] = []
+        self.threads: list[Threads] = []
         self.measured: list[int] = []
         self._news = anyio.Event()
 
@@ -49,7 +49,7 @@ class Heard:
         elif isinstance(message, Paused):
             self.pauses.append(message.num_sequences)
         elif isinstance(message, Threads):
-            self.threads.append(message.threads)
+            self.threads.append(message)
         elif isinstance(message, Measured):
             self.measured.append(message.threads)
         else:

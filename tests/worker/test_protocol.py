@@ -14,6 +14,7 @@ from pilotlight.worker.protocol import (
     Cancel,
     Delta,
     Done,
+    FirstDelta,
     FrameError,
     Generate,
     Hello,
@@ -76,13 +77,14 @@ TO_DAEMON: list[ToDaemon] = [
     Ready(INFO),
     LoadFailed("no such file", missing=True),
     Paused(3),
-    Threads(2),
+    Threads(2, 4),
     Measured(3),
     Step(()),
     Step(
         (
             Admitted(1, 2),
             Refused(1, "BadRequest", "no", "prompt"),
+            FirstDelta(1, 0, "a", 1, 2),
             Delta(1, 0, "é😀", 3),
             Done(1, 0, FinishReason.LENGTH, 4, 5),
         )

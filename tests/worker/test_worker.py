@@ -26,6 +26,7 @@ from pilotlight.worker.protocol import (
     Refused,
     Saved,
     SetThreads,
+    Threads,
     Trim,
 )
 
@@ -107,7 +108,7 @@ async def test_threads_can_be_changed_while_it_runs(spawn: Spawn) -> None:
     worker.send(SetThreads(7, 8))
     worker.send(Inspect())
     await talk(worker, heard, lambda: bool(heard.states))
-    assert heard.threads == [7]
+    assert heard.threads == [Threads(7, 8)]
     assert heard.states[0].threads == 7
 
 

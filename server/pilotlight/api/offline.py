@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from msgspec.structs import replace
+from structlog.contextvars import bound_contextvars
 
 from pilotlight.api import chat, completions, said
 from pilotlight.api.asking import Asking, small_of
@@ -44,17 +45,19 @@ class Offline:
         return (await self._service.catalog.find(model)).name
 
     async def ask(self, endpoint: str, raw: bytes, request_id: str) -> bytes:
-        try:
-            reply = await self._reply(endpoint, raw, request_id)
-            return await reply.whole()
-        except Error:
-            raise
-        except Exception as exc:
-            # As at the edge: one bad request ends neither the daemon nor, at every start anew, the next one.
-            log_bug(exc, endpoint)
-            raise Internal(
-                f"the server failed on this request; its log has the details ({request_id})"
-            ) from exc
+        # As at the edge: what is logged of a request has its id, and one bad request ends neither the daemon
+        # nor, at every start anew, the next one.
+        with bound_contextvars(request_id=request_id):
+            try:
+                reply = await self._reply(endpoint, raw, request_id)
+                return await reply.whole()
+            except Error:
+                raise
+            except Exception as exc:
+                log_bug(exc, endpoint)
+                raise Internal(
+                    f"the server failed on this request; its log has the details ({request_id})"
+                ) from exc
 
     def parallel(self, model: str) -> int:
         service = self._service

@@ -60,13 +60,12 @@ class Tally:
         self._arrived = arrived
         self._prompt = 0
         self._completion = [0] * n
-        self._cached: list[int] = []
+        self._cached = 0
         self._last = [0.0] * n
 
     @property
     def usage(self) -> Usage:
-        # The sequences after the first share the prompt it computed: only the least was there before.
-        return Usage(self._prompt, sum(self._completion), min(self._cached, default=0))
+        return Usage(self._prompt, sum(self._completion), self._cached)
 
     def add(self, items: Sequence[Item]) -> list[Chunk | Finished]:
         """Count the items; what is to be shown of them, queued chunks of one answer joined into one."""
@@ -79,7 +78,7 @@ class Tally:
                     shown.append(item)
             elif isinstance(item, Finished):
                 self._completion[item.index] = item.completion_tokens
-                self._cached.append(item.cached_tokens)
+                self._begin(item)
                 shown.append(item)
             else:
                 self._prompt = item.prompt_tokens
@@ -98,10 +97,19 @@ class Tally:
         last = self._last[chunk.index]
         if last:
             self._meter.observe_gap((now - last) / chunk.tokens)
-        elif not any(self._last):
-            self._meter.observe_first_token(now - self._arrived)
+        else:
+            self._begin(chunk)
+            if not any(self._last):
+                self._meter.observe_first_token(now - self._arrived)
         self._last[chunk.index] = now
         self._completion[chunk.index] += chunk.tokens
+
+    def _begin(self, item: Chunk | Finished) -> None:
+        """By the first that comes of an answer, which may be its end."""
+        # The first one gets its row first. Those after it share the prompt that it computes, so only what was
+        # cached for it was there before.
+        if not item.index:
+            self._cached = item.cached_tokens
 
 
 def _joined(items: Sequence[Item]) -> list[Item]:
@@ -114,6 +122,7 @@ def _joined(items: Sequence[Item]) -> list[Item]:
         elif (old := chunks.get(item.index)) is None:
             chunks[item.index] = item
         else:
-            chunks[item.index] = Chunk(item.index, old.text + item.text, old.tokens + item.tokens)
+            joined = old.text + item.text, old.tokens + item.tokens
+            chunks[item.index] = Chunk(item.index, *joined, old.cached_tokens)
     accepted = [item for item in rest if isinstance(item, Accepted)]
     return [*accepted, *chunks.values(), *(item for item in rest if isinstance(item, Finished))]

@@ -200,8 +200,9 @@ class Slowdown:
         contexts = self._works[model].contexts
         contexts.update({sequence: prompt_tokens for sequence in contexts if sequence[0] == number})
 
-    def said(self, model: str, tokens: Mapping[Sequence, int], threads: int, now: float) -> None:
-        """One frame of a worker: the new tokens of each sequence."""
+    def said(self, model: str, tokens: Mapping[Sequence, int], threads: tuple[int, int], now: float) -> None:
+        """One frame of a worker: the new tokens of each sequence. So many `threads` compute one sequence
+        alone, and so many several side by side."""
         self._busy_at = now
         work = self._works.setdefault(model, _Work())
         # Who ended with this frame is told before what it said.
@@ -222,7 +223,10 @@ class Slowdown:
             sequences = work.window.sequences
             longest = max(work.contexts[sequence] for sequence in sequences)
             if (speed := work.window.speed) is not None:
-                kind = Kind(model, threads, len(sequences), _bucket(longest), self._clock)
+                num_sequences = len(sequences)
+                alone, side_by_side = threads
+                computing = alone if num_sequences == 1 else side_by_side
+                kind = Kind(model, computing, num_sequences, _bucket(longest), self._clock)
                 self._measure(_Measured(kind, speed, now))
             work.window = _Window(now, now)
 

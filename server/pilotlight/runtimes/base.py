@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from pilotlight.core import WorkerInfo
-from pilotlight.worker.protocol import Computed, Event, Generate, Load, Saved, State
+from pilotlight.worker.protocol import Computed, Event, Generate, Load, Saved, State, Threads
 
 LONGEST_MESSAGE = 1000
 """Letters: it may quote files of strangers."""
@@ -88,9 +88,9 @@ class Runtime(Protocol):
     def has_work(self) -> bool:
         """A `step` would do something."""
 
-    def set_threads(self, threads: int, prompt_threads: int) -> int:
+    def set_threads(self, threads: int, prompt_threads: int) -> Threads:
         """From the next step on, where `Capabilities.live_threads` says so; else nothing changes. Prompts and
-        sequences side by side get `prompt_threads`. Returns how many compute one alone from now on."""
+        sequences side by side get `prompt_threads`. Returns those that compute from now on."""
 
     def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
         """Measure how few compute one alone nearly as fast as the best number; blocks for seconds.

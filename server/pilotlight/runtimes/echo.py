@@ -23,7 +23,18 @@ from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
 from pilotlight.runtimes.limits import BRIEF_S
-from pilotlight.worker.protocol import Admitted, Computed, Delta, Done, Event, Generate, Load, Saved, State
+from pilotlight.worker.protocol import (
+    Admitted,
+    Computed,
+    Delta,
+    Done,
+    Event,
+    Generate,
+    Load,
+    Saved,
+    State,
+    Threads,
+)
 
 THREADS = 4
 """If nobody says. It has no use for them, and can be told to have fewer."""
@@ -143,9 +154,9 @@ class Echo:
     def has_work(self) -> bool:
         return bool(self._shift)
 
-    def set_threads(self, threads: int, prompt_threads: int) -> int:
+    def set_threads(self, threads: int, prompt_threads: int) -> Threads:
         self._threads = threads
-        return threads
+        return Threads(threads, prompt_threads)
 
     def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
         return 0 if self._speaking else self._knobs.enough_threads

@@ -6,7 +6,7 @@ and out.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -30,6 +30,9 @@ class Parked(Prefix, frozen=True, eq=False):
     state: Any
 
 
+P = TypeVar("P", bound=Prefix)
+
+
 class Parking:
     """The parked prefixes, least recently used first."""
 
@@ -45,8 +48,8 @@ class Parking:
         return sum(len(parked.tokens) for parked in self._parked)
 
     def put(self, parked: Parked) -> None:
-        """Park it as the most recently used; what it covers, and the oldest that no longer fit, go."""
-        self.drop_covered_by(parked.tokens)
+        """Park it as the most recently used; what it replaces, and the oldest that no longer fit, go."""
+        parked = self.replaced_by(parked)
         self._parked.append(parked)
         self._trim()
 
@@ -73,9 +76,20 @@ class Parking:
         """All of them, the most recently used first."""
         return reversed(self._parked)
 
-    def drop_covered_by(self, tokens: list[int]) -> None:
-        """Forget those that say nothing `tokens` does not say as well."""
-        self._parked = [one for one in self._parked if one.tokens != tokens[: len(one.tokens)]]
+    def replaced_by(self, prefix: P) -> P:
+        """Forget those that say nothing `prefix` does not say as well, but none that outlives it.
+
+        Returns it: it outlives, too, if it is all that one said which does.
+        """
+        tokens = prefix.tokens
+        if any(one.outlives and one.tokens == tokens for one in self._parked):
+            prefix = replace(prefix, outlives=True)
+        self._parked = [
+            one
+            for one in self._parked
+            if one.tokens != tokens[: len(one.tokens)] or (one.outlives and not prefix.outlives)
+        ]
+        return prefix
 
     def _trim(self) -> None:
         while self.num_tokens > self.max_tokens and len(self._parked) > 1:

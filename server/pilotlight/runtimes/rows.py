@@ -184,14 +184,17 @@ class Memory(Generic[S]):
             return Source(shared, parked=parked)
         return best
 
-    def enter(self, sequence: S, source: Source) -> bool:
-        """Give the sequence the next row, which begins with the source; False if the memory has no room."""
+    def enter(self, sequence: S, source: Source, *, outlives: bool = True) -> bool:
+        """Give the sequence the next row, which begins with the source; False if the memory has no room.
+
+        Whether what it leaves `outlives` the worker matters to whom it takes the row from.
+        """
         lengths = [len(other.tokens) for other in self._rows]
         wanted = sum(lengths) + len(sequence.tokens)
         if wanted + (HEADROOM if lengths else 0) > self._context:
             return False
         goes_on = bool(self._resting.tokens) and source.row is not None
-        self._disturb(source.shared if goes_on else 0)
+        self._disturb(source.shared if goes_on else 0, outlives=outlives)
         row = len(self._rows)
         room = min(len(sequence.tokens) + HEADROOM, self._context - sum(lengths))
         if not self._decoder.reserve([*lengths, room]):
@@ -239,10 +242,13 @@ class Memory(Generic[S]):
             if parked.outlives:
                 yield Kept(parked.tokens, parked.used_at, partial(getattr, parked, "state"))
 
-    def _disturb(self, num_tokens: int) -> None:
-        """What rests leaves so many tokens in its row, and is parked if that is not all of it."""
-        if len(self._resting.tokens) > num_tokens:
-            self._park(0, self._resting, num_tokens)
+    def _disturb(self, num_tokens: int, *, outlives: bool) -> None:
+        """What rests leaves so many tokens in its row, and is parked if that is not all of it, or if it
+        outlives who goes on from it."""
+        resting = self._resting
+        is_outlived = resting.outlives and not outlives
+        if is_outlived or len(resting.tokens) > num_tokens:
+            self._park(0, resting, num_tokens, is_needed=is_outlived)
             self._decoder.cut(0, num_tokens)
         self._resting = NOTHING
 
@@ -260,8 +266,7 @@ class Memory(Generic[S]):
         last = self._rows.pop()
         sequence.row = None
         if tokens and not self._rows:
-            self._parking.drop_covered_by(tokens)
-            self._resting = left
+            self._resting = self._parking.replaced_by(left)
             return
         if tokens:
             self._park(row, left)
@@ -274,13 +279,14 @@ class Memory(Generic[S]):
             self._rows[row] = last
         self._decoder.clear(len(self._rows))
 
-    def _park(self, row: int, prefix: Prefix, num_left: int = 0) -> None:
+    def _park(self, row: int, prefix: Prefix, num_left: int = 0, *, is_needed: bool = False) -> None:
         """What is too long is parked as far as it fits: the rest is computed again. Nothing if that is no
-        more than what is left in the row. The row is cut then, before it is copied."""
+        more than what is left in the row, unless it `is_needed`. The row is cut then, before it is copied, as
+        far as that leaves it."""
         tokens = prefix.tokens
         count = min(len(tokens), self._parking.max_tokens)
-        if count > num_left and self._decoder.can_restore(len(tokens), count):
-            if count < len(tokens):
+        if (count > num_left or is_needed) and self._decoder.can_restore(len(tokens), count):
+            if num_left <= count < len(tokens):
                 self._decoder.cut(row, count)
             state = self._decoder.save(row, count)
             self._parking.put(Parked(tokens[:count], prefix.used_at, prefix.outlives, state))

@@ -9,7 +9,7 @@ from pilotlight.core import FinishReason, Sampling
 from pilotlight.runtimes.batching import Sequence
 from pilotlight.runtimes.text import TextStream
 from pilotlight.runtimes.vocabulary import Vocabulary
-from pilotlight.worker.protocol import Delta, Done, Event, Generate
+from pilotlight.worker.protocol import Delta, Done, Event, FirstDelta, Generate
 
 S = TypeVar("S")
 
@@ -88,7 +88,12 @@ class Running(Sequence, Generic[S]):
 
     def _say(self, text: str, events: list[Event]) -> None:
         """Send text, with the tokens that became text since the last time."""
-        if text:
-            self.said.append(text)
-            events.append(Delta(self.id, self.index, text, self.num_generated - self.sent_tokens))
-            self.sent_tokens = self.num_generated
+        if not text:
+            return
+        num_tokens = self.num_generated - self.sent_tokens
+        if self.said:
+            events.append(Delta(self.id, self.index, text, num_tokens))
+        else:
+            events.append(FirstDelta(self.id, self.index, text, num_tokens, self.cached_tokens or 0))
+        self.said.append(text)
+        self.sent_tokens = self.num_generated

@@ -32,7 +32,7 @@ from pilotlight.runtimes.opened import Open, Opened, Sampler
 from pilotlight.runtimes.prompts import Prompts
 from pilotlight.runtimes.rows import DecodeError, Interrupted, Memory, Source
 from pilotlight.runtimes.running import Prepared, Running
-from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, Saved, State
+from pilotlight.worker.protocol import Admitted, Event, Generate, Load, Refused, Saved, State, Threads
 
 TRIM_SAVE_S = 1.0
 """For writing what is to be forgotten: memory is short, and whoever comes next waits for it."""
@@ -126,7 +126,10 @@ class RowRuntime:
             started = time.perf_counter()
             self._decoder.compute(0, [[WARM_UP_TOKEN] * count], [0])
             self._pace.observe(count, time.perf_counter() - started)
+            started = time.perf_counter()
             self._decoder.compute(0, [[WARM_UP_TOKEN]] * self._parallel, starts)
+            self._decode_s = time.perf_counter() - started
+            """What the last tokens took that were computed for those who generate."""
             for row in reversed(range(self._parallel)):
                 self._decoder.clear(row)
         except DecodeError as exc:
@@ -200,10 +203,10 @@ class RowRuntime:
         self._memory.rest()
         self._is_spread = False
 
-    def set_threads(self, threads: int, prompt_threads: int) -> int:
+    def set_threads(self, threads: int, prompt_threads: int) -> Threads:
         if self._decoder.set_threads(threads, prompt_threads):
             self._threads, self._prompt_threads = threads, prompt_threads
-        return self._threads
+        return Threads(self._threads, self._prompt_threads)
 
     def enough_threads(self, is_wanted: Callable[[], bool]) -> int:
         if self._sequences or not CAPABILITIES[self._name].live_threads:
@@ -240,15 +243,17 @@ class RowRuntime:
 
     @property
     def is_brief(self) -> bool:
-        return self._pace.seconds(sum(sequence.num_pending for sequence in self._shift)) <= BRIEF_S
+        # A token by itself waits for all weights: it may take as long as ten of a prompt.
+        prompts_s = self._pace.seconds(sum(sequence.num_pending for sequence in self._shift))
+        return max(prompts_s, self._decode_s) <= BRIEF_S
 
     def settle(self) -> None:
         # What they computed and said may be of use. Copying it takes milliseconds for each hundred tokens.
         # The last row first: if all end now, none is moved.
         while self._ended:
             sequence = self._ended.pop()
-            # Nobody who waits goes on with a line of a batch.
-            if self._prompts.remember(sequence) and not _is_of_batch(sequence):
+            # Nobody who waits goes on with a line of a batch, nor may its words get into another's file.
+            if not _is_of_batch(sequence) and self._prompts.remember(sequence):
                 self._ahead.note(sequence)
             self._end(sequence)
 
@@ -274,7 +279,8 @@ class RowRuntime:
             for sequence, row in zip(rows, logits, strict=True):
                 sequence.num_computed += 1
                 self._take(sequence, sequence.sampler.pick(row), events)
-        self._computing.decode([s.id for s in generating], time.perf_counter() - started)
+        self._decode_s = time.perf_counter() - started
+        self._computing.decode([s.id for s in generating], self._decode_s)
 
     def _read_prompt(self, shift: list[RowSequence], events: list[Event]) -> bool:
         """The next piece of a prompt; False if there is none, or tokens are due first."""
@@ -349,7 +355,7 @@ class RowRuntime:
         running = self._memory.running
         if self._is_full or len(running) >= self._parallel:
             return False
-        is_in = self._memory.enter(sequence, source)
+        is_in = self._memory.enter(sequence, source, outlives=not _is_of_batch(sequence))
         self._is_full = not is_in and bool(running)
         return is_in
 

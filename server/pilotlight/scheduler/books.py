@@ -19,7 +19,7 @@ from pilotlight.registry.estimate import Estimates
 from pilotlight.scheduler.residency import Needs
 from pilotlight.worker.handle import SAVE_LATE_S, SAVE_S, Worker
 from pilotlight.worker.priority import Priority
-from pilotlight.worker.protocol import Progress, SetThreads
+from pilotlight.worker.protocol import Progress, SetThreads, Threads
 
 MEASURE_EVERY_S = 1.0
 """How often a busy worker's memory is looked at, at most; a look takes 50 µs."""
@@ -35,6 +35,8 @@ class Life:
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     gone: anyio.Event = field(default_factory=anyio.Event)
     is_ending: bool = False
+    prompt_threads: int | None = None
+    """Of its worker, see `SetThreads`; None: as many as compute an answer alone."""
 
     def end(self, worker: Worker | None, *, saves: bool) -> None:
         """Now, or once its worker has saved its conversations."""
@@ -102,11 +104,22 @@ class Residence:
     threads_told: SetThreads | None = None
     """The last that its worker heard of them."""
     threads: int = 0
-    """That it computes with, as it said itself."""
+    """That compute an answer alone, as its worker said itself."""
     priority: Priority = Priority.NORMAL
     """Of its worker, as the system was told."""
     saved: int = 0
     restored: int = 0
+
+    @property
+    def prompt_threads(self) -> int:
+        """That compute answers side by side, as its worker said itself."""
+        said = self.life.prompt_threads if self.life is not None else None
+        return self.threads if said is None else said
+
+    def note_threads(self, said: Threads) -> None:
+        """They are so many from now on, until its worker ends."""
+        assert self.life is not None, "nobody speaks who has ended"
+        self.threads, self.life.prompt_threads = said.threads, said.prompt_threads
 
     @property
     def bytes_resident(self) -> int | None:

@@ -20,6 +20,7 @@ from pilotlight.worker.protocol import (
     Delta,
     Done,
     Event,
+    FirstDelta,
     Paused,
     Refused,
     Saved,
@@ -68,10 +69,10 @@ class Hearing:
                 self._books[model.name].pauses.note(num_sequences, anyio.current_time())
                 self._slowdown.changed(model.name)
                 self._ledger.paused(model.name, num_sequences, anyio.current_time())
-            case Threads(threads):
-                self._books[model.name].threads = threads
+            case Threads(threads, prompt_threads):
+                self._books[model.name].note_threads(message)
                 self._slowdown.changed(model.name)
-                log.info("threads", model=model.name, threads=threads)
+                log.info("threads", model=model.name, threads=threads, prompt_threads=prompt_threads)
             case Saved(count, num_bytes):
                 self._books[model.name].saved += count
                 log.info("conversations saved", model=model.name, count=count, bytes=num_bytes)
@@ -89,7 +90,8 @@ class Hearing:
                     sequence = event.id, event.index
                     tokens[sequence] = tokens.get(sequence, 0) + event.tokens
         if tokens:
-            self._slowdown.said(model.name, tokens, self._books[model.name].threads, now)
+            at = self._books[model.name]
+            self._slowdown.said(model.name, tokens, (at.threads, at.prompt_threads), now)
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)
@@ -98,7 +100,8 @@ class Hearing:
         match event:
             case Delta(_, index, text, tokens):
                 self.num_yielding_tokens += tokens if dispatched.request.yields else 0
-                answer.put(Chunk(index, text, tokens))
+                cached_tokens = event.cached_tokens if isinstance(event, FirstDelta) else 0
+                answer.put(Chunk(index, text, tokens, cached_tokens))
             case Admitted(_, prompt_tokens, restored):
                 self._books[dispatched.request.model].restored += restored
                 answer.put(Accepted(prompt_tokens))

@@ -25,7 +25,6 @@ from pilotlight.worker.protocol import (
     Refused,
     SetThreads,
     Splitter,
-    Threads,
     ToDaemon,
     ToWorker,
     Trim,
@@ -97,7 +96,7 @@ class Intake:
             case Cancel(request_id):
                 return lambda runtime: runtime.cancel(request_id)
             case SetThreads(threads, prompt_threads):
-                return lambda runtime: Threads(runtime.set_threads(threads, prompt_threads))
+                return lambda runtime: runtime.set_threads(threads, prompt_threads)
             case MeasureThreads():
                 return lambda runtime: Measured(runtime.enough_threads(self.is_wanting))
             case Trim():

@@ -19,7 +19,7 @@ from pilotlight.core import (
     WorkerInfo,
 )
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 MAX_FRAME_BYTES = 256 * 2**20
 """Longer than any legal message (bodies are limited far below); a longer frame is a broken peer."""
@@ -163,6 +163,12 @@ class Delta(_Message, frozen=True, tag=True, array_like=True):
     tokens: int
 
 
+class FirstDelta(Delta, frozen=True, tag=True, array_like=True):
+    """The first text of an answer; `cached_tokens` of its prompt were reused instead of computed."""
+
+    cached_tokens: int
+
+
 class Done(_Message, frozen=True, tag=True, array_like=True):
     """Answer `index` of the request ended; after `n` of these the request is over."""
 
@@ -187,7 +193,7 @@ class Computed(msgspec.Struct, frozen=True, array_like=True):
         return self.prefill_s + self.decode_s
 
 
-Event = Admitted | Refused | Delta | Done
+Event = Admitted | Refused | Delta | FirstDelta | Done
 
 
 class Step(_Message, frozen=True, tag=True, array_like=True):
@@ -205,9 +211,10 @@ class Paused(_Message, frozen=True, tag=True, array_like=True):
 
 
 class Threads(_Message, frozen=True, tag=True, array_like=True):
-    """From now on so many threads compute."""
+    """From now on so many threads compute, as in `SetThreads`."""
 
     threads: int
+    prompt_threads: int
 
 
 class Measured(_Message, frozen=True, tag=True, array_like=True):

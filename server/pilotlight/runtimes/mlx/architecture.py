@@ -3,11 +3,14 @@
 Nothing in the folder is run; what it says of itself is held against the architecture.
 """
 
+import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -70,6 +73,19 @@ def find_module(kind: str) -> Any:
     if not hasattr(module, "Model"):
         raise LoadError(f"mlx-lm has no models of kind {kind}")
     return module
+
+
+def library_version() -> str:
+    """Of mlx-lm, once a module of it was found; of a checkout that nobody installed, which says too little of
+    itself, it is a digest of its models."""
+    try:
+        return version("mlx-lm")
+    except PackageNotFoundError:
+        digest = hashlib.sha256()
+        for folder in sys.modules["mlx_lm"].__path__:
+            for file in sorted(Path(folder, "models").rglob("*.py")):
+                digest.update(file.read_bytes())
+        return f"of unknown version, {digest.hexdigest()[:16]}"
 
 
 def windows(network: Any, kind: str) -> list[int | None]:

@@ -6,7 +6,6 @@ computed; here the step loop does. So its architectures are called directly, wit
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import Any
 
 import mlx.core as mx
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.mlx.architecture import build, windows
+from pilotlight.runtimes.mlx.architecture import build, library_version, windows
 from pilotlight.runtimes.mlx.cells import Cells, QuantizedCells, Span
 from pilotlight.runtimes.mlx.checkpoint import Checkpoint
 from pilotlight.runtimes.rows import DecodeError, Floats
@@ -37,7 +36,6 @@ class Network:
     is_interruptible = False
     largest_interruptible = 0
     can_cut = True
-    version = f"{version('mlx')}, mlx-lm {version('mlx-lm')}"
 
     def __init__(
         self, checkpoint: Checkpoint, progress: Callable[[float], None], kv_bits: int | None = None
@@ -50,6 +48,7 @@ class Network:
             mx.disable_compile()
         mx.set_cache_limit(CACHE_BYTES)
         self._network = build(checkpoint, progress)
+        self.version = f"{mx.__version__}, mlx-lm {library_version()}"
         self._is_one_by_one = False
         self._span = Span()
         self._cells = [
