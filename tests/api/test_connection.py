@@ -14,6 +14,7 @@ from fake_service import FakeService, hold
 
 from pilotlight.api import connection
 from pilotlight.core import Accepted, Chunk
+from pilotlight.errors import Busy
 
 PATH = "/v1/chat/completions"
 BODY = json.dumps({"model": "tiny", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -194,15 +195,53 @@ async def test_a_long_body_is_no_head(service: FakeService, url: str) -> None:
     assert len(service.requests) == 3
 
 
-async def test_an_answer_is_not_mixed_with_a_refusal(service: FakeService, url: str) -> None:
+@pytest.mark.parametrize("before", [b"", READY], ids=["next", "behind one that waits"])
+async def test_an_answer_is_not_mixed_with_a_refusal(service: FakeService, url: str, before: bytes) -> None:
     """What comes while an answer is under way is no HTTP: the connection ends, without another word."""
     service.script = hold(Accepted(1), Chunk(0, "one", 1))
     async with connected(url, post(STREAMED)) as stream:
         received = await until(stream, b'"one"')
-        await stream.send(b"\x00")
+        await stream.send(before + b"\x00")
         received += await rest_of(stream)
     assert received.count(b"HTTP/1.1 ") == 1
     await service.until_released()
+
+
+# --- one behind another ---
+
+
+@pytest.mark.parametrize("body", [BODY, STREAMED], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    "waiting", [READY, post(BODY), post(BODY[:5], length=len(BODY))], ids=["no body", "whole", "in part"]
+)
+async def test_an_answer_ends_when_its_client_leaves_though_another_request_waits(
+    service: FakeService, url: str, body: bytes, waiting: bytes
+) -> None:
+    """Which came later, and is never begun."""
+    service.script = hold(Accepted(1))
+    async with connected(url, post(body), waiting):
+        await service.submitted.wait()
+    await service.until_released()
+    assert len(service.requests) == 1
+
+
+async def test_an_answer_ends_when_its_client_leaves_though_another_request_came_with_it(
+    service: FakeService, url: str
+) -> None:
+    """All at once."""
+    service.script = hold(Accepted(1))
+    async with connected(url, post(BODY) + READY):
+        await service.submitted.wait()
+    await service.until_released()
+
+
+async def test_what_comes_behind_two_that_wait_is_not_read(service: FakeService, url: str) -> None:
+    """Until the one before them is answered: no HTTP would end it."""
+    service.script = hold(Accepted(1))
+    async with connected(url, post(BODY), READY, READY, b"\x00") as stream:
+        service.answers[0].end(Busy("full"))
+        found = await answers(stream, 1)
+    assert found[0].status_code == Busy.status
 
 
 # --- too slowly ---

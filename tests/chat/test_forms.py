@@ -35,6 +35,7 @@ CHANNELS = """{% for m in messages %}
 {%- endfor %}<|start|>assistant"""
 
 THOUGHT = "<|channel|>analysis<|message|>They greet.<|end|>"
+CALLING = "<|start|>assistant to=functions.look<|channel|>commentary <|constrain|>json<|message|>{}"
 
 
 def render(source: str, *messages: dict[str, Any]) -> str:
@@ -90,13 +91,52 @@ def test_a_template_that_reads_calls_is_given_objects() -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        ("{{ f.arguments }}", 'look{"at": "é", "x": true}'),
+        ("{{ f.arguments | tojson }}", 'look{"at": "é", "x": true}'),
+        (
+            "{% for name, value in f.arguments.items() %} {{ name }}={{ value }}{% endfor %}",
+            "look at=é x=True",
+        ),
+        (
+            "{{ m.tool_calls }}",
+            "look[{'id': 'c1', 'function': {'name': 'look', 'arguments': {'at': 'é', 'x': True}}}]",
+        ),
+    ],
+    ids=["just as they are", "as JSON", "one by one", "with all of the call, as Python does"],
+)
+def test_arguments_that_would_be_written_as_python_does_are_given_as_json(
+    written: str, expected: str
+) -> None:
+    """A template that would write JSON in quotes as well is given objects, as all others."""
+    said = "{{ m.content }}{% if m.tool_calls %}{% set f = m.tool_calls[0].function %}{{ f.name }}"
+    source = f"{{% for m in messages %}}{said}{written}{{% endif %}}{{% endfor %}}"
+    assert render(source, called(arguments={"at": "é", "x": True})) == expected
+
+
+@pytest.mark.parametrize(
     ("answer", "expected"),
     [
         (f"{THOUGHT}<|start|>assistant<|channel|>final<|message|>Hi", "Hi"),
         (f"{THOUGHT}<|start|>assistant<|channel|>final<|message|>Hi<|end|>", "Hi"),
+        (f"{THOUGHT}<|start|>assistant<|channel|>final <|constrain|>json<|message|>{{}}", "{}"),
+        (f"{THOUGHT}<|start|>assistant<|channel|>final<|constrain|>json<|message|>{{}}", "{}"),
+        (f"{THOUGHT}<|start|>assistant<|channel|>final json<|message|>{{}}<|end|>", "{}"),
         (THOUGHT.removesuffix("t.<|end|>"), ""),
         (f"{THOUGHT}<|start|>assistant{THOUGHT}", ""),
+        (f"{THOUGHT}{CALLING}", ""),
+        (f"{CALLING.removeprefix('<|start|>assistant')}", ""),
+        (f"<|channel|>commentary<|message|>I look.<|end|>{CALLING}", ""),
+        (f"{THOUGHT}<|start|>", ""),
+        (f"{THOUGHT}<|start|>assistant", ""),
+        (f"{THOUGHT}<|start|>assistant to=functions", ""),
+        (f"{THOUGHT}<|start|>assistant<|channel|>fin", ""),
+        (f"{THOUGHT}<|start|>assistant<|channel|>final <|constrain|>js", ""),
+        ("<|channel|>", ""),
         ("Hi", "Hi"),
+        ("", ""),
+        ("<|start|>assistant begins an answer", "<|start|>assistant begins an answer"),
     ],
 )
 def test_a_template_with_channels_is_given_the_answer_only(answer: str, expected: str) -> None:
@@ -105,9 +145,20 @@ def test_a_template_with_channels_is_given_the_answer_only(answer: str, expected
     assert f"<|start|>assistant<|channel|>final<|message|>{expected}<|end|><|start|>user" in text
 
 
-def test_a_template_without_channels_is_given_what_was_said() -> None:
+@pytest.mark.parametrize(
+    "mark", ["<|channel|>final", "<|channel|>final<|constrain|>", "<|start|>assistant to=", "<|start|>"]
+)
+def test_headers_without_an_end_take_no_more_time_than_other_text(mark: str) -> None:
+    """As many as there may be, or a long one."""
+    source = "{# <|channel|> #}{{ messages[0].content }}"
+    for answer in (mark * 50_000 + "<", mark + "a" * 1_000_000 + "<"):
+        assert render(source, {"role": "assistant", "content": answer}) == answer
+
+
+@pytest.mark.parametrize("said", [THOUGHT, THOUGHT + CALLING, "<|start|>assistant"])
+def test_a_template_without_channels_is_given_what_was_said(said: str) -> None:
     """And what somebody else says is theirs."""
-    assert render("{{ messages[0].content }}", {"role": "assistant", "content": THOUGHT}) == THOUGHT
+    assert render("{{ messages[0].content }}", {"role": "assistant", "content": said}) == said
     assert THOUGHT in render(CHANNELS, {"role": "user", "content": THOUGHT})
 
 

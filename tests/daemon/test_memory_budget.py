@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from gguf_factory import write_hollow_gguf
-from serving import PROGRAM, Daemon, echo, table, until
+from serving import NO_TLS, PROGRAM, Daemon, echo, table, until
 
 MIB = 2**20
 
@@ -155,6 +155,23 @@ def test_a_load_is_broken_off_by_a_stop(serve: Serve, tmp_path: Path) -> None:
         assert admin(daemon, "unload", "echo").json()["state"] == "stopped"
         assert loading.result().json()["error"]["code"] == "model_unloaded"
     assert [process.pid for process in daemon.processes()] == [daemon.pid]
+
+
+def test_who_leaves_a_load_does_not_wait_for_it(serve: Serve, tmp_path: Path) -> None:
+    """Ctrl-C in `pilotlight load`: nobody else has to make room for it then."""
+    daemon = serve(models=echo(tmp_path, load_s=1000))
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(
+            httpx.post,
+            f"{daemon.url}/admin/models/load",
+            json={"model": "echo"},
+            headers=daemon.key,
+            timeout=1,
+            verify=NO_TLS,
+        )
+        until(lambda: daemon.model("echo")["queued"])
+        assert isinstance(loading.exception(), httpx.ReadTimeout)
+    until(lambda: not daemon.model("echo")["queued"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts in /proc")

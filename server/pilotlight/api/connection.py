@@ -9,7 +9,8 @@ import asyncio
 import msgspec
 import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from pilotlight.errors import BadRequest
 
@@ -29,6 +30,8 @@ class Connection(HttpToolsProtocol):
     _is_open = False
     """A head was read and the end of its body was not."""
     _deadline: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
+    """The request that was begun last. `cycle` is the one that came last, and may wait behind it."""
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -76,6 +79,14 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         self._num_pending = 0
         self._is_open = True
+        if len(self.pipeline) == 1:
+            # The one that runs hears of its client's leaving only while we read. When two wait we don't, lest
+            # any number does.
+            self.flow.resume_reading()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -88,6 +99,9 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True  # uvicorn tells `cycle` only
+            self._running.message_event.set()
         self._clear_deadline()
 
     def _set_deadline(self) -> None:

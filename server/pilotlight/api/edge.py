@@ -3,10 +3,13 @@
 Pure ASGI: it passes messages on and buffers nothing. Knows no routes.
 """
 
+import asyncio
 import secrets
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+import anyio
 import msgspec
 import structlog
 from starlette.responses import Response
@@ -18,6 +21,8 @@ from pilotlight.api.service import Service
 from pilotlight.errors import Error, Internal, InvalidKey
 from pilotlight.log import bug
 from pilotlight.metrics import UNKNOWN
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -111,6 +116,24 @@ class Edge:
             status=exchange.status,
             duration_ms=round((time.perf_counter() - exchange.arrived) * 1000, 1),
         )
+
+
+async def unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
+    """The result of `work`; it is cancelled, and `ClientGone` raised, when the client leaves first."""
+    with anyio.CancelScope() as scope:
+
+        async def watch() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            scope.cancel()
+
+        # Not in a task group, whose end an answer would wait for, two turns of the event loop.
+        watching = asyncio.ensure_future(watch())
+        try:
+            return await work()
+        finally:
+            watching.cancel()
+    raise ClientGone
 
 
 def log_bug(exc: BaseException, endpoint: str) -> None:

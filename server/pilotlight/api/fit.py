@@ -14,6 +14,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight.api.body import Dialect, read
+from pilotlight.api.edge import unless_gone
 from pilotlight.api.schema import Strict
 from pilotlight.api.service import Service
 from pilotlight.errors import BadRequest
@@ -39,8 +40,11 @@ async def fit(http: HttpRequest, service: Service) -> Response:
     command = [sys.executable, "-P", "-m", "pilotlight", "fit", *_arguments(asked)]
     try:
         with anyio.fail_after(FIT_S):
-            done = await anyio.run_process(
-                command, stderr=subprocess.PIPE, check=False, env=service.config.environ()
+            done = await unless_gone(
+                http.receive,
+                lambda: anyio.run_process(
+                    command, stderr=subprocess.PIPE, check=False, env=service.config.environ()
+                ),
             )
     except TimeoutError as exc:
         raise BadRequest(f"{asked.model} could not be judged in {FIT_S:.0f} s", param="model") from exc

@@ -4,11 +4,9 @@ Everything happens inside `async with answer`, so whatever ends it releases the 
 dialect: its `Writer` makes the bytes.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import anyio
 import msgspec
@@ -18,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from pilotlight.api import said, sse
 from pilotlight.api.asking import Asking
-from pilotlight.api.edge import CLIENT_GONE, ClientGone, Exchange
+from pilotlight.api.edge import CLIENT_GONE, Exchange, unless_gone
 from pilotlight.api.guard import Headers
 from pilotlight.api.tally import Tally, Usage
 from pilotlight.api.writer import Choice
@@ -27,8 +25,6 @@ from pilotlight.errors import Error
 from pilotlight.policy.actions import Admit
 from pilotlight.policy.decide import Decision
 from pilotlight.scheduler.answer import Answer, Item
-
-T = TypeVar("T")
 
 
 class Reply(Response):
@@ -50,13 +46,13 @@ class Reply(Response):
             if is_stream:
                 await self._events_of(self._held(decision, exchange))(scope, receive, send)
                 return
-            decision = await _unless_gone(receive, lambda: self._service.gate.admitted(decision))
+            decision = await unless_gone(receive, lambda: self._service.gate.admitted(decision))
         with self._begin(decision, exchange.arrived) as (answer, tally):
             exchange.model = self._request.model
             if is_stream:
                 await self._stream(answer, tally, scope, receive, send)
             else:
-                content = await _unless_gone(receive, lambda: self._collect(answer, tally))
+                content = await unless_gone(receive, lambda: self._collect(answer, tally))
                 exchange.headers += _waited(answer, exchange.arrived)
                 response = Response(content, 200, self._extra_headers, "application/json")
                 await response(scope, receive, send)
@@ -130,7 +126,7 @@ class Reply(Response):
         server = self._service.config.server
         first: Sequence[Item] = ()
         with anyio.move_on_after(server.accept_s):
-            first = await _unless_gone(receive, answer.__anext__)
+            first = await unless_gone(receive, answer.__anext__)
         exchange = Exchange.of(scope)
         exchange.headers += _waited(answer, exchange.arrived)
         await self._events_of(self._events(answer, tally, first, exchange))(scope, receive, send)
@@ -168,24 +164,6 @@ class Reply(Response):
 def _usage(answer: Answer, tally: Tally) -> Usage:
     """Of an answer that has ended."""
     return replace(tally.usage, energy=answer.energy)
-
-
-async def _unless_gone(receive: Receive, work: Callable[[], Awaitable[T]]) -> T:
-    """The result of `work`; it is cancelled, and `ClientGone` raised, when the client leaves first."""
-    with anyio.CancelScope() as scope:
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                continue
-            scope.cancel()
-
-        # Not in a task group, whose end an answer would wait for, two turns of the event loop.
-        watching = asyncio.ensure_future(watch())
-        try:
-            return await work()
-        finally:
-            watching.cancel()
-    raise ClientGone
 
 
 def _waited(answer: Answer, arrived: float) -> Headers:

@@ -5,7 +5,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight.api import body, models
-from pilotlight.api.edge import Exchange, json_response
+from pilotlight.api.edge import Exchange, json_response, unless_gone
 from pilotlight.api.schema import KeepAlive, Strict
 from pilotlight.api.service import Service
 from pilotlight.registry.description import brief
@@ -28,10 +28,11 @@ UNLOAD = body.Dialect(UnloadBody, {})
 
 
 async def load(http: HttpRequest, service: Service) -> Response:
-    """Load a model, in its turn; answers once it is loaded, with what /v1/models says of it."""
+    """Load a model, in its turn; answers once it is loaded, with what /v1/models says of it. Who leaves has
+    it loaded only if it is by then."""
     asked, _ = await body.read(http, LOAD, service.config.server)
     name = Exchange.of(http.scope).model = (await service.catalog.find(asked.model)).name
-    await service.load(name, asked.keep_alive)
+    await unless_gone(http.receive, lambda: service.load(name, asked.keep_alive))
     return json_response(brief(await models.status_of(name, service)))
 
 

@@ -22,8 +22,16 @@ WORDS = "\ue000"
 CHANNEL = "<|channel|>"
 """What gpt-oss thinks begins with it, and what it answers; its template takes only the answer."""
 
-FINAL = f"{CHANNEL}final<|message|>"
-ANALYSIS = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>analysis.*?(?:<\|end\|>|\Z)", re.DOTALL)
+START = "<|start|>assistant"
+"""What a prompt ends with, so an answer's first header lacks it."""
+
+# A header may say whom its message is for, and that it is JSON. Each part is looked for up to the next `<`:
+# whatever a client sends, the time is linear.
+STARTED = r"<\|start\|>assistant(?: to=[^<]*)?"
+TYPE = r"[^<]*(?:<\|constrain\|>[^<]*)?"
+FINAL = re.compile(rf".*<\|channel\|>final{TYPE}<\|message\|>", re.DOTALL)
+THOUGHT = re.compile(rf"(?:{STARTED})?<\|channel\|>(?:analysis|commentary).*?(?:<\|end\|>|\Z)", re.DOTALL)
+HALF_HEADER = re.compile(rf"(?:{STARTED}(?:<\|channel\|>{TYPE})?|<\|start\|>)\Z")
 
 
 class CallForm(Struct, frozen=True):
@@ -97,14 +105,22 @@ class Forms:
         return next((form for form in CALL_FORMS if self._reads_calls(form)), CALL_FORMS[0])
 
     def _reads_calls(self, form: CallForm) -> bool:
+        """A template that writes arguments as it is given them writes an object as Python does: no JSON."""
         asked, called, result = CALLED
-        return self._reads([self._in_parts(message) for message in (asked, *form.of(called), result)])
+        given = list(form.of(called))
+        arguments = given[-1]["tool_calls"][0]["function"]["arguments"]
+        text = self._rendered([self._in_parts(message) for message in (asked, *given, result)])
+        return WORDS in text and repr(arguments) not in text
 
     def _reads(self, messages: list[Message]) -> bool:
+        return WORDS in self._rendered(messages)
+
+    def _rendered(self, messages: list[Message]) -> str:
+        """Nothing, if the template refuses them."""
         try:
-            return WORDS in self._render(messages)
+            return self._render(messages)
         except BadRequest:
-            return False
+            return ""
 
 
 def _in_parts(message: Message) -> Message:
@@ -112,6 +128,10 @@ def _in_parts(message: Message) -> Message:
 
 
 def _answer(content: str) -> str:
-    """Without the thoughts before it."""
-    _, final, answer = content.rpartition(FINAL)
-    return (answer if final else ANALYSIS.sub("", content)).removesuffix("<|end|>")
+    """Without the thoughts before it, nor a header that it was cut in."""
+    whole = START + content
+    if final := FINAL.match(whole):
+        answer = whole[final.end() :]
+    else:
+        answer = HALF_HEADER.sub("", THOUGHT.sub("", whole)).removeprefix(START)
+    return answer.removesuffix("<|end|>")
