@@ -20,6 +20,16 @@ import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+
+SESSION = """
+import sys
+from pathlib import Path
+from pilotlight.cli.session import session
+from pilotlight.config import Config
+with session(Config.resolve(config_file=Path(sys.argv[1])), None, is_address_given=False) as client:
+    print(client.show("echo")["path"])
+"""
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -255,11 +265,33 @@ def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == "one"
-        running = Discovery(tmp_path / "state").read()
+        (daemon,) = psutil.Process(process.pid).children()
         process.terminate()
         assert process.wait(20) == 128 + 15
-    assert running is not None
-    assert not psutil.pid_exists(running.pid)
+    assert not daemon.is_running()
+
+
+def test_its_own_daemon_is_nobody_else_s(
+    run: Run, echo: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """It would end in the middle of their answer."""
+    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
+    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two three four", "--config", str(echo)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == "one"
+        result = run("ps", "--config", str(echo))
+        process.terminate()
+    assert (result.returncode, Discovery(tmp_path / "state").read()) == (1, None)
+    assert result.stderr == "pilotlight: no daemon is running; `pilotlight serve` starts one\n"
+
+
+def test_a_session_has_the_key_to_its_own_daemon(echo: Path, environ: dict[str, str]) -> None:
+    """Though it is told to nobody where that is: paths of files are for those with the key."""
+    told = subprocess.run(
+        [sys.executable, "-c", SESSION, str(echo)], env=environ, capture_output=True, text=True, timeout=50
+    )
+    assert told.stdout.strip() == str(echo.with_name("knobs.toml")), told.stderr
 
 
 class Screen:

@@ -32,10 +32,8 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 
 def test_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
     """It was killed and could not remove its file."""
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     Discovery(tmp_path).write("http://127.0.0.1:1")
-    _edit(tmp_path, pid=dead.pid)
+    _edit(tmp_path, pid=_dead())
     assert Discovery(tmp_path).read() is None
 
 
@@ -103,6 +101,25 @@ def test_a_daemon_that_lives_is_findable_again(tmp_path: Path) -> None:
     assert _urls(tmp_path) == ["http://127.0.0.1:1"]
 
 
+def test_a_daemon_is_findable_after_others_that_were_killed(tmp_path: Path) -> None:
+    """They could not put back what was there before, however many they were."""
+    for number, pid in enumerate((os.getppid(), _dead(), _dead())):
+        Discovery(tmp_path).write(f"http://127.0.0.1:{number}")
+        _edit(tmp_path, pid=pid, born="")
+    assert _urls(tmp_path) == ["http://127.0.0.1:0"]
+
+
+def test_a_daemon_that_ends_is_not_findable_again(tmp_path: Path) -> None:
+    """It has taken its entry back while a later one had the file, and drains as that one ends, too."""
+    older = Discovery(tmp_path)
+    older.write("http://127.0.0.1:1")
+    entry = json.loads((tmp_path / "daemon.json").read_text())
+    _edit(tmp_path, url="http://127.0.0.1:2", pid=os.getppid(), born="", before=[entry])
+    older.remove()
+    assert _urls(tmp_path) == ["http://127.0.0.1:2"]
+    assert "before" not in json.loads((tmp_path / "daemon.json").read_text())
+
+
 def test_an_entry_that_cannot_be_removed_stops_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +140,13 @@ def test_the_holder_of_a_port_is_named() -> None:
     """By process name and pid."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert f"(pid {os.getpid()})" in (holder(server.getsockname()[1]) or "")
+
+
+def _dead() -> int:
+    """The pid of a process that has ended."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    return dead.pid
 
 
 def _edit(folder: Path, **changes: object) -> None:

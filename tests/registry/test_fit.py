@@ -166,6 +166,24 @@ def test_files_of_a_repository_differ_in_their_size_alone() -> None:
     assert (small, large) == (GB, 3 * GB)
 
 
+@pytest.mark.parametrize("num_ahead", [0, 2])
+def test_layers_that_no_worker_loads_are_in_no_file_of_a_repository(num_ahead: int) -> None:
+    """Their part of each file is what it is of the one whose header is known."""
+    layers = [(f"blk.{number}.ffn_up.weight", (64, 64), "F32") for number in range(4)]
+    facts = PUBLISHED["Qwen3 0.6B"].metadata() | {"qwen3.block_count": 4}
+    facts["qwen3.nextn_predict_layers"] = num_ahead
+    found = read_header(io.BytesIO(header(facts, layers)))
+    (one,) = of_files({"x.gguf": found.data_start + 2 * GB}, found, "plain")
+    assert one.bytes_weights == one.bytes_active == 2 * GB * (4 - num_ahead) // 4
+
+
+def test_a_first_file_without_tensors_says_nothing_of_the_weights() -> None:
+    """The others of its model have them all."""
+    found = read_header(io.BytesIO(header(PUBLISHED["Qwen3 0.6B"].metadata())))
+    (one,) = of_files({"x-00001-of-00002.gguf": found.data_start + GB}, found, "plain")
+    assert one.bytes_weights == GB
+
+
 def test_a_projector_is_no_model(tmp_path: Path) -> None:
     """Though it is a GGUF."""
     (tmp_path / "mmproj.gguf").write_bytes(header({"general.architecture": "clip"}))

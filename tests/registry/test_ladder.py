@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pilotlight.errors import Error
 from pilotlight.registry.ladder import COSTS, MODES, Ladder, Outcome
 
 
@@ -62,6 +63,14 @@ def test_what_is_forgotten_is_tried_again(ladder: Ladder) -> None:
     ladder.forget()
     ladder.forget()
     assert ladder.modes("echo") == MODES["echo"]
+
+
+def test_what_cannot_be_forgotten_is_told(ladder: Ladder, tmp_path: Path) -> None:
+    """Which file, and what the system says; here a folder is in its place."""
+    file = tmp_path / "state" / "ladder.json"
+    file.mkdir(parents=True)
+    with pytest.raises(Error, match=rf"{file} cannot be deleted: \w+"):
+        ladder.forget()
 
 
 @pytest.mark.parametrize("field", ["machine", "build"])

@@ -1,8 +1,9 @@
 """A pull from beginning to end, with a real download process and a runner that says what it is told to."""
 
 import shutil
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,28 @@ async def test_a_version_that_is_not_active_yet_is_not_pruned(
     (puller.store.path(NAME, puller.store.versions(NAME)[0]).parent.parent / "old").mkdir()
     assert [waste.what for waste in puller.store.prune()] == [f"{NAME}, version old"]
     assert {path.name for path in puller.store.root.rglob("*.lock")} <= {"store.lock"}
+
+
+class Watched(Store):
+    """Notes in which threads a version begins and ceases to be kept."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.threads: list[int] = []
+
+    @contextmanager
+    def keeping(self, name: str, version_id: str) -> Iterator[None]:
+        with super().keeping(name, version_id):
+            self.threads.append(threading.get_ident())
+            yield
+        self.threads.append(threading.get_ident())
+
+
+async def test_a_pull_keeps_its_version_beside_the_event_loop(puller: Puller, anyio_backend: str) -> None:
+    """On a drive that hangs it is this pull that stands still, and nothing else."""
+    store = Watched(puller.store.root)
+    assert isinstance(await replace(puller, store=store).pull(job(store), lambda event: None), Done)
+    assert (len(store.threads), threading.get_ident() in store.threads) == (2, False)
 
 
 @pytest.mark.parametrize("place", ["store_dir", "reference"])

@@ -108,3 +108,18 @@ async def test_what_cannot_be_served_ends_its_pull_only(
     heard, outcome = await pulled(Committing(), refuse, leave=False)
     assert isinstance(end := heard[-1], Failed)
     assert (message in end.message, outcome) == (True, "failed")
+
+
+async def test_no_pull_begins_while_the_daemon_stops(anyio_backend: str) -> None:
+    """Its request was on its way; who asked hears so at once, and nothing is downloaded."""
+    puller = Committing()
+    pulls = Pulls(cast(Puller, puller), anyio.lowlevel.checkpoint, lambda outcome: None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pulls.run)
+        await anyio.wait_all_tasks_blocked()
+        pulls.stop()
+        async with pulls.following(JOB) as events:
+            (end,) = [event async for event in events]
+        tasks.cancel_scope.cancel()
+    assert isinstance(end, Failed)
+    assert (end.message, puller.has_begun.is_set()) == ("the daemon is shutting down", False)

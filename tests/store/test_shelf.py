@@ -43,6 +43,15 @@ def test_a_store_that_cannot_be_looked_into_is_told(tmp_path: Path, look: Callab
         look(shelf)
 
 
+def test_a_model_whose_record_is_damaged_can_be_deleted(tmp_path: Path) -> None:
+    """By its name, as any other."""
+    put(tmp_path, "one")
+    (record,) = (tmp_path / "store").glob("models/one/model.json")
+    record.write_text("{")
+    assert Shelf(resolve(tmp_path)).remove("one")["model"] == "one"
+    assert not record.parent.exists()
+
+
 def test_a_dry_run_waits_for_who_changes_the_store(tmp_path: Path) -> None:
     """What it counts would go while it does."""
     put(tmp_path, "one")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from downloads import names, occupy
 from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
-from pilotlight.store.disk import bytes_of
+from pilotlight.store.disk import bytes_of, make_private
 from pilotlight.store.locks import alone_at
 from pilotlight.store.manifest import File, Version, encode, version_id
 from pilotlight.store.paths import folder_name
@@ -46,6 +47,18 @@ def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
+
+
+def refuse_deleting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Windows does it with a file that is open; here with every model."""
+    unlink = os.unlink
+
+    def refuse(path: str | Path, *, dir_fd: int | None = None) -> None:
+        if Path(path).name == "model.gguf":
+            raise PermissionError(13, "the file is open")
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", refuse)
 
 
 def content(store: Store) -> bytes:
@@ -225,6 +238,62 @@ def test_pruning_frees_what_is_not_active(store: Store) -> None:
     assert len(names(store.root)) == 3  # the record, the manifest and the file
 
 
+def test_what_cannot_be_pruned_keeps_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told; what is left of it is no version, and the next time it goes, too."""
+    put(store, b"one")
+    two = put(store, b"two!")
+    half = store.part(f"git:{'f' * 40}")
+    half.write_bytes(b"half")
+    with monkeypatch.context() as patched:
+        refuse_deleting(patched)
+        with pytest.raises(PermissionError, match="the file is open"):
+            store.prune()
+    assert not half.exists()
+    assert ([left.id for left in store.versions(NAME)], store.record(NAME).previous) == ([two.id], None)
+    assert [waste.bytes for waste in store.prune()] == [len(b"one")]
+
+
+def test_nothing_goes_back_to_a_version_that_is_not_whole(store: Store) -> None:
+    """Its deletion was broken off; the active one stays."""
+    one = put(store, b"one")
+    put(store, b"two!")
+    store.path(NAME, one).unlink()
+    with pytest.raises(NoRollback, match="has no previous version"):
+        store.rollback(NAME)
+    assert content(store) == b"two!"
+
+
+def test_pruning_deletes_nothing_elsewhere(store: Store, tmp_path: Path) -> None:
+    """Of a version that is a link to a folder."""
+    version = put(store, b"one")
+    manifest = tmp_path / "elsewhere" / "version.json"
+    manifest.parent.mkdir()
+    manifest.touch()
+    store.path(NAME, version).parent.with_name("linked").symlink_to(manifest.parent)
+    with pytest.raises(OSError, match="symbolic link"):
+        store.prune()
+    assert manifest.exists()
+
+
+def test_a_version_is_kept_until_the_last_pull_that_wants_it_has_ended(store: Store) -> None:
+    """Whoever came first."""
+    put(store, b"one", activate=False)
+    (version,) = store.versions(NAME)
+    with ExitStack() as second:
+        with store.keeping(NAME, version.id):
+            second.enter_context(store.keeping(NAME, version.id))
+        assert store.prune() == []
+    assert [waste.path.name for waste in store.prune()] == [version.id]
+    assert names(store.root / "incoming") == []
+
+
+def test_a_lock_that_a_killed_pull_has_left_goes_with_the_waste(store: Store) -> None:
+    """Nobody has it, and nobody will ever ask for it again."""
+    make_private(store.root / "incoming").joinpath("name-0123456789ab-01234567.lock").touch()
+    assert store.prune() == []
+    assert names(store.root) == []
+
+
 def test_removing_frees_everything(store: Store) -> None:
     """Of that model; also by its short name."""
     put(store, b"one")
@@ -243,15 +312,8 @@ def test_what_the_system_keeps_of_a_deleted_model_is_left_for_pruning(
     """The model is gone all the same; only what is free is said to be. One file is open here, on Windows."""
     put(store, b"one")
     size = bytes_of(store.root / "models")
-    unlink = os.unlink
-
-    def refuse(path: str | Path, *, dir_fd: int | None = None) -> None:
-        if Path(path).name == "model.gguf":
-            raise PermissionError(13, "the file is open")
-        unlink(path, dir_fd=dir_fd)
-
     with monkeypatch.context() as patched:
-        patched.setattr(os, "unlink", refuse)
+        refuse_deleting(patched)
         assert store.remove(NAME) == size - len(b"one")
     assert store.records() == []
     assert [waste.bytes for waste in store.prune()] == [len(b"one")]
@@ -314,6 +376,39 @@ def test_a_damaged_record_costs_its_model_only(store: Store, text: str) -> None:
     (store.root / "models" / "other" / "model.json").write_text(text)
     assert [stored.name for stored in store.models()] == [NAME]
     assert store.record(NAME).name == NAME
+
+
+@pytest.mark.parametrize("text", ["", '{"name": 1}', '{"name": "another", "origin": "x"}'])
+def test_a_model_whose_record_is_damaged_can_be_deleted(store: Store, text: str) -> None:
+    """By its whole name; the others stay."""
+    put(store, b"one")
+    put(store, b"other", name="other")
+    (store.root / "models" / folder_name(NAME) / "model.json").write_text(text)
+    with pytest.raises(ModelNotFound):
+        store.remove("name:Q8_0")
+    assert store.remove(NAME) > 3
+    assert [folder.name for folder in (store.root / "models").iterdir()] == ["other"]
+
+
+def test_a_model_whose_record_is_damaged_is_not_downloaded_again(store: Store) -> None:
+    """Its files are those of the version that is wanted."""
+    version = put(store, b"one")
+    (store.root / "models" / folder_name(NAME) / "model.json").write_text("{")
+    assert store.find(version.files[0]) == store.path(NAME, version)
+    put(store, b"one")
+    assert content(store) == b"one"
+
+
+def test_a_record_that_cannot_be_read_just_now_is_not_written_anew(store: Store) -> None:
+    """It says which version is active, and which one was before."""
+    put(store, b"one")
+    record = store.root / "models" / folder_name(NAME) / "model.json"
+    record.rename(record.with_name("moved"))
+    record.symlink_to(record)
+    with pytest.raises(OSError, match="Too many levels"):
+        put(store, b"two!")
+    record.with_name("moved").replace(record)
+    assert content(store) == b"one"
 
 
 def test_links_in_a_circle_are_no_files(store: Store) -> None:

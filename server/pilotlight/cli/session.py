@@ -1,5 +1,6 @@
 """A daemon to talk to: the running one, else one of our own for as long as the session lasts."""
 
+import os
 import re
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from typing import NoReturn
 
 import click
 
-from pilotlight.cli.client import Client, find, key_for
+from pilotlight.cli.client import Client, find
 from pilotlight.config import Config
 from pilotlight.errors import Error
+from pilotlight.registry import keys
+from pilotlight.registry.discovery import PRIVATE
 from pilotlight.signals import ENDING, NEW_GROUP, RELOADING
 
 START_S = 30.0
@@ -29,7 +32,7 @@ def session(config: Config, file: str | None, *, is_address_given: bool) -> Iter
         return
     click.echo("no daemon is running: starting one for this session", err=True)
     with _own_daemon(config, file) as url:
-        yield Client(url, key_for(url, config))
+        yield Client(url, keys.read(keys.admin_file(config.state_dir)))
 
 
 @contextmanager
@@ -57,6 +60,7 @@ def _start(config: Config, file: str | None) -> subprocess.Popen[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {PRIVATE: "1"},
         process_group=0,
         creationflags=NEW_GROUP,
     )

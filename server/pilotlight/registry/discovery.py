@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 from msgspec import Struct, convert, to_builtins
+from msgspec.structs import replace
 
 from pilotlight import __version__
 from pilotlight.registry import keys, private_file
@@ -20,7 +21,11 @@ _STARTTIME = 22 - 3
 """Where proc_pid_stat(5) has it, behind the name; in ticks."""
 
 
-class Running(Struct, frozen=True):
+PRIVATE = "_PILOTLIGHT_PRIVATE"
+"""In the environment of a daemon that ends with who started it, and so is nobody else's to find."""
+
+
+class Running(Struct, frozen=True, omit_defaults=True):
     """A daemon that said where it is; `started` is Unix seconds, `key_file` has the key to all of it."""
 
     url: str
@@ -30,13 +35,14 @@ class Running(Struct, frozen=True):
     key_file: str
     born: str = ""
     """Which of all processes that ever had this pid; empty if an older daemon wrote it."""
+    before: "tuple[Running, ...]" = ()
+    """Those that were there before with the same state directory, the newest first."""
 
 
 class Discovery:
     """Owns `daemon.json` in the state directory."""
 
     def __init__(self, state_dir: Path) -> None:
-        self._before: Running | None = None
         self._file = state_dir / "daemon.json"
         self._key_file = keys.admin_file(state_dir)
 
@@ -46,34 +52,38 @@ class Discovery:
         Raises `OSError`.
         """
         self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._before = self.read()
         pid, key_file = os.getpid(), str(self._key_file)
-        self._put(Running(url, pid, __version__, time.time(), key_file, _born(pid)))
+        ours = Running(url, pid, __version__, time.time(), key_file, _born(pid))
+        self._put([ours, *(other for other in self._entries() if other.pid != pid and _is_alive(other))])
 
     def remove(self) -> None:
-        """Take our own entry back: a daemon that was there before, and still lives, has its own again. One
-        that started after us keeps its own. Safe to call again."""
-        if (running := self._load()) is None or running.pid != os.getpid():
-            return
-        with suppress(OSError):  # a disk that is full or read-only: soon we are a dead process
-            if self._before is not None and _is_alive(self._before):
-                self._put(self._before)
-            else:
-                self._file.unlink(missing_ok=True)
+        """Take our own entry back; other daemons that live, older or newer ones, keep theirs. Safe to call
+        again."""
+        entries = self._entries()
+        others = [entry for entry in entries if entry.pid != os.getpid()]
+        if len(others) < len(entries):
+            with suppress(OSError):  # a disk that is full or read-only: soon we are a dead process
+                self._put([other for other in others if _is_alive(other)])
 
     def read(self) -> Running | None:
-        """The daemon that wrote the file, if it still lives; a damaged file counts as none."""
-        running = self._load()
-        return running if running is not None and _is_alive(running) else None
+        """The newest daemon that still lives; a damaged file counts as none."""
+        return next(filter(_is_alive, self._entries()), None)
 
-    def _put(self, running: Running) -> None:
+    def _put(self, entries: list[Running]) -> None:
+        if not entries:
+            self._file.unlink(missing_ok=True)
+            return
+        newest, *before = entries
+        running = replace(newest, before=tuple(before))
         private_file.write(self._file, json.dumps(to_builtins(running)).encode())
 
-    def _load(self) -> Running | None:
+    def _entries(self) -> list[Running]:
+        """Of the living and the dead, the newest first."""
         try:
-            return convert(json.loads(self._file.read_text(encoding="utf-8")), Running)
+            newest = convert(json.loads(self._file.read_text(encoding="utf-8")), Running)
         except (OSError, ValueError):
-            return None
+            return []
+        return [replace(newest, before=()), *newest.before]
 
 
 def holder(port: int) -> str | None:

@@ -16,7 +16,9 @@ from pathlib import Path
 import structlog
 from msgspec import Struct, ValidationError, convert, to_builtins
 
+from pilotlight.errors import Error
 from pilotlight.registry import private_file
+from pilotlight.registry.description import written
 
 MODES = {
     "llamacpp": ("full", "no-extra-buffers", "plain"),
@@ -94,8 +96,11 @@ class Ladder:
             log.warning("crash ladder file cannot be written", path=str(self._path), error=str(exc))
 
     def forget(self) -> None:
-        """Start at the top again, for every runtime."""
-        self._path.unlink(missing_ok=True)
+        """Start at the top again, for every runtime. Raises `Error` where it cannot."""
+        try:
+            self._path.unlink(missing_ok=True)
+        except OSError as exc:
+            raise Error(f"{written(self._path)} cannot be deleted: {exc.strerror or exc}") from exc
 
 
 def machine() -> str:

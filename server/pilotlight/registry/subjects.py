@@ -45,8 +45,10 @@ def of_header(model: Model, mode: str, header: Header) -> Subject:
 def of_files(sizes: Mapping[str, int], header: Header, mode: str) -> Iterator[Subject]:
     """Files of one model that differ in their quantization, by their sizes and the header of one of them."""
     shape = Shape.of(header)
+    bytes_left_out = header.bytes_weights - shape.bytes_weights
     for file, size in sizes.items():
         num_bytes = max(0, size - header.data_start)
+        num_bytes -= num_bytes * bytes_left_out // max(1, header.bytes_weights)
         active, *places = (
             part * num_bytes // max(1, shape.bytes_weights)
             for part in (shape.bytes_active, *shape.bytes_by_place)

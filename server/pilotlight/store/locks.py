@@ -7,10 +7,13 @@ from pathlib import Path
 
 @contextmanager
 def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Nobody else is at this path meanwhile, in any process; `on_wait` is called if somebody is."""
+    """Nobody else is at this path meanwhile, in any process; `on_wait` is called if somebody is.
+
+    It may be entered in one thread and left in another.
+    """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path.with_suffix(".lock"), mode=0o600)
+    lock = FileLock(path.with_suffix(".lock"), mode=0o600, thread_local=False)
     try:
         lock.acquire(blocking=False)
     except Timeout:

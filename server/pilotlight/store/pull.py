@@ -6,8 +6,8 @@ Knows nothing of HTTP and terminals; whoever asks hears events.
 import asyncio
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,20 +41,21 @@ class Puller(Struct, frozen=True):
     async def pull(self, job: Job, report: Callable[[Event], None]) -> Done | Failed:
         """Report what happens, and return how it ended. Cancelling it keeps what has come."""
         try:
-            with usable(self.store.root), ExitStack() as kept:
-                hear = partial(self._hear, report, kept)
-                end = await self._download(job, hear)
-                return await self._activate(end, report) if isinstance(end, Installed) else end
+            with usable(self.store.root):
+                async with _left_in_a_thread() as kept:
+                    end = await self._download(job, partial(self._hear, report, kept))
+                    return await self._activate(end, report) if isinstance(end, Installed) else end
         except Error as exc:
             return failure(exc)
 
-    def _hear(self, report: Callable[[Event], None], kept: ExitStack, event: Event) -> None:
+    async def _hear(self, report: Callable[[Event], None], kept: ExitStack, event: Event) -> None:
         """Pass on what happens. Once it is known which version comes, nobody prunes it till it is active."""
         if isinstance(event, Resolved):
-            kept.enter_context(self.store.keeping(event.model, event.version))
+            keeping = self.store.keeping(event.model, event.version)
+            await to_thread.run_sync(kept.enter_context, keeping)
         report(event)
 
-    async def _download(self, job: Job, report: Callable[[Event], None]) -> Installed | Failed:
+    async def _download(self, job: Job, hear: Callable[[Event], Awaitable[None]]) -> Installed | Failed:
         line = _line(job)
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -70,13 +71,13 @@ class Puller(Struct, frozen=True):
             creationflags=NEW_GROUP,
         )
         try:
-            return await self._listen(process, line, report)
+            return await self._listen(process, line, hear)
         finally:
             with anyio.CancelScope(shield=True):
                 await _end(process)
 
     async def _listen(
-        self, process: Process, line: bytes, report: Callable[[Event], None]
+        self, process: Process, line: bytes, hear: Callable[[Event], Awaitable[None]]
     ) -> Installed | Failed:
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         process.stdin.write(line)
@@ -86,7 +87,7 @@ class Puller(Struct, frozen=True):
             async for said in process.stdout:
                 end = decode(said)
                 if not isinstance(end, Failed):
-                    report(end)
+                    await hear(end)
         except ValueError as exc:  # of a line that is too long, too
             raise PullFailed("what the download process says makes no sense; what has come is kept") from exc
         words = await last_words
@@ -99,7 +100,8 @@ class Puller(Struct, frozen=True):
         record = await to_thread.run_sync(self.store.record, new.model)
         if record.active == new.version:
             return Done(new.model, new.version, record.previous, is_new=False)
-        version = next((one for one in self.store.versions(new.model) if one.id == new.version), None)
+        versions = await to_thread.run_sync(self.store.versions, new.model)
+        version = next((one for one in versions if one.id == new.version), None)
         if version is None:
             raise PullFailed(
                 f"version {new.version} of {new.model} was deleted before it was tested; pull it again"
@@ -108,7 +110,7 @@ class Puller(Struct, frozen=True):
         kept = f"; version {record.active} stays active" if record.active else "; it is not activated"
         warning = None
         try:
-            await self.smoke.test(self.model_at(new.model, self.store.path(new.model, version)), version.id)
+            await self.smoke.test(await to_thread.run_sync(self._model, new.model, version), version.id)
         except SmokeFailed as exc:
             await to_thread.run_sync(self.store.refuse, new.model, version, exc.message)
             return failure(SmokeFailed(exc.message + kept))
@@ -119,11 +121,25 @@ class Puller(Struct, frozen=True):
             return Failed(untested, exc.code, exc.status)
         return await to_thread.run_sync(self._commit, version, new.model, warning)
 
+    def _model(self, name: str, version: Version) -> Model:
+        return self.model_at(name, self.store.path(name, version))
+
     def _commit(self, version: Version, name: str, warning: str | None) -> Done:
         self.store.activate(name, version)
         record = self.store.record(name)
         log.info("model pulled", model=name, version=version.id, previous=record.previous)
         return Done(name, version.id, record.previous, is_new=True, warning=warning)
+
+
+@asynccontextmanager
+async def _left_in_a_thread() -> AsyncIterator[ExitStack]:
+    """What is entered here is left behind the block. That is disk work, as entering is: the disk may hang."""
+    kept = ExitStack()
+    try:
+        yield kept
+    finally:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(kept.close)
 
 
 def failure(error: Error) -> Failed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from anyio.abc import TaskGroup
 
-from pilotlight.errors import Error, PullFailed
+from pilotlight.errors import Error, PullFailed, ShuttingDown
 from pilotlight.store.events import Done, Event, Failed, Job, Resolved
 from pilotlight.store.pull import Puller, failure
 
@@ -73,6 +73,7 @@ class Pulls:
         self._on_end = on_end
         self._running: dict[Job, Running] = {}
         self._tasks: TaskGroup | None = None
+        self._is_stopping = False
 
     async def run(self) -> None:
         """Until cancelled; then no download is left."""
@@ -84,6 +85,8 @@ class Pulls:
         """The events of this pull, the last one `Done` or `Failed`; without a follower it is cancelled."""
         running = self._running.get(job) or self._start(job)
         send, receive = running.join()
+        if self._is_stopping:
+            running.end(failure(ShuttingDown("the daemon is shutting down")))
         try:
             yield receive
         finally:
@@ -93,14 +96,17 @@ class Pulls:
                 self._cancel(job, running)
 
     def stop(self) -> None:
-        """Cancel all of them: the daemon is stopping."""
+        """Cancel all of them, and begin none: the daemon is stopping."""
+        self._is_stopping = True
         for job, running in list(self._running.items()):
             self._cancel(job, running)
 
     def _start(self, job: Job) -> Running:
         assert self._tasks is not None, "it runs before the first request comes in"
-        running = self._running[job] = Running()
-        self._tasks.start_soon(self._pull, job, running)
+        running = Running()
+        if not self._is_stopping:
+            self._running[job] = running
+            self._tasks.start_soon(self._pull, job, running)
         return running
 
     def _cancel(self, job: Job, running: Running) -> None:

@@ -53,7 +53,7 @@ class Shelf:
     def remove(self, wanted: str) -> dict[str, Any]:
         """Raises `ModelNotFound`."""
         with usable(self.store.root):
-            name = self.store.record(wanted).name
+            name = self.store.name_of(wanted)
             return {"model": name, "bytes_freed": self.store.remove(name)}
 
     def prune(self, dry_run: bool) -> dict[str, Any]:

@@ -11,11 +11,12 @@ All of it is private to the user. Knows nothing of networks and workers.
 
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,8 @@ from pilotlight.store.manifest import File, Record, Version, decode, encode
 from pilotlight.store.paths import check_path, folder_name
 
 RECORD, MANIFEST = "model.json", "version.json"
+
+LEFT_OUT = "a file of the store cannot be read and is left out"
 
 T = TypeVar("T", Record, Version)
 
@@ -87,11 +90,20 @@ class Store:
             raise ModelNotFound(f"no pulled model is named {name[:200]!r}; there is: {known}", param="model")
         return found[0]
 
+    def name_of(self, name: str) -> str:
+        """The name of the model that `record` finds, or of one whose record cannot be read, which has to be
+        named in full. Raises `ModelNotFound`."""
+        try:
+            return self.record(name).name
+        except ModelNotFound:
+            folders = [folder for folder in self._folders() if _is_folder_of(name, folder)]
+            if any(os.path.lexists(folder / RECORD) for folder in folders):
+                return name
+            raise
+
     def versions(self, name: str) -> list[Version]:
         """Oldest first, active or not."""
-        found = [_read(file, Version) for file in self._folder(name).glob(f"[!.]*/{MANIFEST}")]
-        safe = [version for version in found if version is not None and _is_safe(version)]
-        return sorted(safe, key=lambda version: version.pulled)
+        return _versions(self._folder(name))
 
     def path(self, name: str, version: Version) -> Path:
         """What a runtime loads. Raises `BadRequest` if any of it lies outside the store."""
@@ -122,10 +134,10 @@ class Store:
         """A file with these bytes that is in the store already, in a version or just arrived."""
         if (arrived := self.arrived(file.digest)).is_file():
             return arrived
-        for record in self.records():
-            for version in self.versions(record.name):
+        for folder in self._folders():  # not records: those of one that cannot be read are here, too
+            for version in _versions(folder):
                 for other in version.files:
-                    path = self._folder(record.name) / version.id / other.path
+                    path = folder / version.id / other.path
                     if other.digest == file.digest and _is_whole(path, other):
                         return path
         return None
@@ -158,7 +170,8 @@ class Store:
             known = self._version(name, version.id)
             if known is None or not self._has_all(name, known):
                 known = self._put_together(folder, version)
-            if _read(folder / RECORD, Record) is None:
+            # What cannot be read just now still says which version is active.
+            if _known(folder / RECORD, Record) is None:
                 private_file.write(folder / RECORD, encode(Record(name, version.origin)), is_lasting=True)
             private_file.sync(folder)
             # Last, so that being killed before costs no download.
@@ -191,8 +204,9 @@ class Store:
         """Serve the previous version again, and keep the active one as previous. Raises `NoRollback`."""
         with self.locked():
             record = self.record(name)
-            there = {version.id for version in self.versions(record.name)}
-            if record.previous is None or record.previous not in there:
+            versions = self.versions(record.name)
+            whole = {version.id for version in versions if self._has_all(record.name, version)}
+            if record.previous is None or record.previous not in whole:
                 raise NoRollback(
                     f"{record.name} has no previous version; `pilotlight pull` keeps it when it gets another"
                 )
@@ -206,7 +220,7 @@ class Store:
         What the system keeps, because it is open for instance, is left for `prune`.
         """
         with self.locked():
-            folder = self._folder(self.record(name).name)
+            folder = self._folder(self.name_of(name))
             freed = bytes_of(folder)
             # Without its record it is no model any more, also when we are killed while deleting.
             (folder / RECORD).unlink()
@@ -225,26 +239,31 @@ class Store:
             if not (folder / RECORD).exists():
                 found.append(Waste(folder, "what is left of a deleted model", bytes_of(folder)))
         for path in sorted(self._incoming.glob("*")) if self._incoming.is_dir() else ():
-            if path.suffix != ".lock" and not is_busy(path):
+            # Locks are asked, too: those that killed processes have left go by that.
+            if not is_busy(path) and path.suffix != ".lock":
                 with suppress(FileNotFoundError):  # a download has just finished
                     found.append(Waste(path, "an unfinished download", bytes_of(path)))
         return found
 
     def prune(self) -> list[Waste]:
-        """Delete what is not active; returns it. There is nothing to roll back to then."""
+        """Delete what is not active; returns it. There is nothing to roll back to then.
+
+        Raises `OSError` for what the system keeps, once all else is deleted.
+        """
         with self.locked():
-            wasted = [waste for waste in self.waste() if _delete(waste.path)]
+            wasted = self.waste()
+            # First, so that being killed while deleting leaves no record of what is gone.
             for record in self.records():
                 self._save(msgspec.structs.replace(record, previous=None, failures={}))
-        return wasted
+            return _deleted(wasted)
 
     @contextmanager
     def keeping(self, name: str, version_id: str) -> Iterator[None]:
         """`prune` leaves this version alone meanwhile, in whatever process, though it is not active yet."""
         make_private(self._incoming)
-        with ExitStack() as stack:
-            with suppress(BlockingIOError):  # another pull of the same keeps it
-                stack.enter_context(alone_at(self._keeper(name, version_id), give_up))
+        # A lock of its own for each pull that wants it: whoever ends first takes it from nobody else.
+        keeper = self._incoming / f"{_keepers(name, version_id)}{secrets.token_hex(4)}.version"
+        with alone_at(keeper, lambda: None):
             yield
 
     @contextmanager
@@ -330,11 +349,8 @@ class Store:
         return sorted(path for path in others if not self._is_kept(record.name, path.name))
 
     def _is_kept(self, name: str, version_id: str) -> bool:
-        return self._incoming.is_dir() and is_busy(self._keeper(name, version_id))
-
-    def _keeper(self, name: str, version_id: str) -> Path:
-        """What is locked beside it while a pull wants the version."""
-        return self._incoming / f"{folder_name(name)}-{version_id}.version"
+        locks = self._incoming.glob("*.lock") if self._incoming.is_dir() else ()
+        return any(is_busy(lock) for lock in locks if lock.name.startswith(_keepers(name, version_id)))
 
     def _waste(self, record: Record, folder: Path) -> Waste:
         return Waste(folder, f"{record.name}, version {folder.name}", bytes_of(folder))
@@ -350,9 +366,39 @@ def short_name(name: str) -> str:
     return re.sub(r"[-_.]gguf$", "", repo.rpartition("/")[2], flags=re.IGNORECASE) + colon + label or name
 
 
+def _versions(folder: Path) -> list[Version]:
+    """Those in the folder of a model, oldest first."""
+    found = [_read(file, Version) for file in folder.glob(f"[!.]*/{MANIFEST}")]
+    safe = [version for version in found if version is not None and _is_safe(version)]
+    return sorted(safe, key=lambda version: version.pulled)
+
+
+def _keepers(name: str, version_id: str) -> str:
+    """How the names of the locks begin that pulls have while they want the version."""
+    return f"{folder_name(name)}-{version_id}-"
+
+
+def _deleted(wasted: list[Waste]) -> list[Waste]:
+    """What could be deleted of it, unless some could not: the first reason is raised, at the end."""
+    deleted, errors = [], []
+    for waste in wasted:
+        try:
+            if _delete(waste.path):
+                deleted.append(waste)
+        except OSError as exc:
+            errors.append(exc)
+    if errors:
+        raise errors[0]
+    return deleted
+
+
 def _delete(path: Path) -> bool:
     """A folder, or a download unless somebody has gone on with it since it was looked at."""
     if path.is_dir():
+        with suppress(OSError):  # which is told of the folder
+            # First, so that what is half deleted is no version. `rmtree` follows no link, so neither may we.
+            if not path.is_symlink():
+                (path / MANIFEST).unlink()
         shutil.rmtree(path)
         return True
     try:
@@ -365,13 +411,17 @@ def _delete(path: Path) -> bool:
 
 def _is_of(record: Record, folder: Path) -> bool:
     """It is where a model of its name belongs."""
-    try:
-        is_there = folder_name(record.name) == folder.name
-    except BadRequest:
-        is_there = False
+    is_there = _is_folder_of(record.name, folder)
     if not is_there:
         log.warning("a folder of the store is not its model's and is left out", path=str(folder))
     return is_there
+
+
+def _is_folder_of(name: str, folder: Path) -> bool:
+    try:
+        return folder_name(name) == folder.name
+    except BadRequest:
+        return False
 
 
 def _is_safe(version: Version) -> bool:
@@ -395,12 +445,21 @@ def _is_whole(path: Path, file: File) -> bool:
 
 
 def _read(path: Path, kind: type[T]) -> T | None:
-    """None for what is not there, and for what is damaged, which is logged."""
+    """As `_known`; None also for what cannot be read just now, which is logged, too."""
+    try:
+        return _known(path, kind)
+    except OSError as exc:
+        log.warning(LEFT_OUT, path=str(path), error=str(exc))
+        return None
+
+
+def _known(path: Path, kind: type[T]) -> T | None:
+    """None for what is not there, and for what is damaged, which is logged. Raises `OSError`."""
     try:
         value: T = decode(path.read_bytes(), kind)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, RecursionError) as exc:
-        log.warning("a file of the store cannot be read and is left out", path=str(path), error=str(exc))
+    except (ValueError, RecursionError) as exc:
+        log.warning(LEFT_OUT, path=str(path), error=str(exc))
         return None
     return value
