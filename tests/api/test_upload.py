@@ -147,6 +147,15 @@ async def test_a_client_that_leaves_leaves_nothing(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())  # noqa: ASYNC240  # an empty folder
 
 
+async def test_what_cannot_be_deleted_hides_no_reason(tmp_path: Path) -> None:
+    """The disk has turned read-only, say; here somebody has cleared the folder."""
+    with pytest.raises(ClientGone), Incoming(tmp_path) as incoming:
+        (tmp_path / incoming.id).unlink()
+        (tmp_path / incoming.id).mkdir()
+        raise ClientGone
+    (tmp_path / incoming.id).rmdir()
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pieces=st.lists(st.sampled_from(RUBBISH), max_size=12), size=st.integers(1, 50))
 async def test_any_rubbish_is_a_form_or_an_error(tmp_path: Path, pieces: list[bytes], size: int) -> None:

@@ -27,5 +27,6 @@ def start(tmp_path: Path) -> Start:
             await anyio.wait_all_tasks_blocked()
             yield owner
             owner.batches.stop()
+        owner.batches.release()
 
     return start

@@ -33,7 +33,7 @@ class Bench:
         offsets = scan(self.path, CHAT, 4096).offsets
         lines = Input(self.path, offsets, CHAT)
         with lines, Journal("batch_" + "0" * 24, self.num_lines, self.output, self.errors) as journal:
-            await Run(self.desk, CHAT, lines, journal).run()
+            await Run(self.desk, CHAT, lines, journal, lambda: True).run()
 
     @property
     def statuses(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import msgspec
@@ -200,6 +201,23 @@ async def test_one_owner_at_a_time(start: Start, tmp_path: Path) -> None:
         assert list(other.notices) == []
 
 
+async def test_what_is_uploaded_while_the_daemon_stops_is_no_leftover(start: Start) -> None:
+    """Another daemon owns the files once nothing can be written to them any more, not before."""
+    async with start() as owner:
+        files = await owner.batches.files()
+        with files.incoming() as incoming:
+            await incoming.write(requests(1).encode())
+            owner.batches.stop()
+            await anyio.wait_all_tasks_blocked()
+            async with start() as other:
+                with pytest.raises(Conflict, match="another daemon"):
+                    await other.batches.files()
+            kept = await files.keep(incoming, "in.jsonl", "batch", 3600)
+    async with start() as other:
+        done = await other.until((await other.submit_file(kept.id)).id, State.COMPLETED)
+        assert await other.statuses(done) == {"r0": 200}
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0\0", b'{"id":"../../etc/passwd"}', b"[]"])
 async def test_a_damaged_record_is_left_out(start: Start, damage: bytes) -> None:
     """The others are there."""
@@ -314,6 +332,117 @@ async def test_what_waits_for_its_input_can_be_cancelled(start: Start) -> None:
         await owner.batches.cancel(batch.id)
         assert (await owner.until(batch.id, State.CANCELLED)).faults == ()
         await eventually(is_quiet)
+
+
+async def test_what_waits_for_its_input_expires(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another one runs for hours meanwhile; whether it can be read is no matter any more."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    inference = FakeInference(hold=anyio.Event())
+    async with start(inference) as owner:
+        other = await owner.submit(requests(1))
+        with anyio.fail_after(20):
+            await inference.until(1)
+        file_id = await owner.upload(requests(2))
+        content = owner.state_dir / "files" / file_id
+        content.unlink()
+        content.mkdir()
+        batch = await owner.submit_file(file_id, window_s=0.2)
+
+        async def is_quiet() -> bool:
+            return list(owner.notices) == []
+
+        assert (await owner.until(batch.id, State.EXPIRED)).faults == ()
+        await eventually(is_quiet)
+        assert (await owner.batches.get(other.id)).status is State.IN_PROGRESS
+
+
+async def test_what_expires_unread_keeps_its_answers(start: Start) -> None:
+    """Those that there are by then, as files."""
+    inference = FakeInference()
+    inference.fate = lambda question: setattr(inference, "hold", anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(3))
+        with anyio.fail_after(20):
+            await inference.until_asked(2)
+    change(owner.state_dir / "batches" / f"{batch.id}.json", expires_at=batch.created_at)
+    content = owner.state_dir / "files" / batch.input_file_id
+    content.unlink()
+    content.mkdir()
+    async with start() as owner:
+        expired = await owner.until(batch.id, State.EXPIRED)
+        assert await owner.statuses(expired) == {"r0": 200}
+        assert (expired.counts.total, expired.counts.completed, expired.faults) == (3, 1, ())
+
+
+async def test_what_waited_for_its_input_goes_on_before_younger_ones(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They give way after the line that runs, and what is answered is told while it waits."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    read, failures = Input.__getitem__, iter([OSError(errno.EIO, "Input/output error")])
+
+    def unreadable_once(lines: Input, number: int) -> Line:
+        if number == 1 and (failure := next(failures, None)) is not None:
+            content.rename(away).with_name(content.name).symlink_to(content)
+            raise failure
+        return read(lines, number)
+
+    monkeypatch.setattr(Input, "__getitem__", unreadable_once)
+    inference = FakeInference(gate=anyio.Event())
+
+    def hold_after_first(question: str) -> None:
+        if question == "b0":
+            inference.hold = anyio.Event()
+
+    inference.fate = hold_after_first
+    async with start(inference) as owner:
+        older = await owner.submit(requests(3))
+        content, away = owner.state_dir / "files" / older.input_file_id, owner.state_dir / "away"
+        younger = await owner.submit("".join(line(f"b{number}") for number in range(3)))
+        await owner.until(younger.id, State.IN_PROGRESS)
+        assert inference.gate is not None
+        inference.gate.set()
+        with anyio.fail_after(20):
+            await inference.until_asked(3)
+        assert [notice.code for notice in owner.notices] == [owning.UNREAD]
+        assert (await owner.batches.get(older.id)).counts.completed == 1
+        away.replace(content)
+
+        async def is_back() -> bool:
+            return list(owner.notices) == []
+
+        await eventually(is_back)
+        assert inference.hold is not None
+        inference.hold.set()
+        for batch in (older, younger):
+            assert len(await owner.statuses(await owner.until(batch.id, State.COMPLETED))) == 3
+    assert inference.asked == ["r0", "b0", "b1", "r1", "r2", "b2"]
+
+
+@pytest.mark.parametrize("state", [State.CANCELLED, State.EXPIRED])
+async def test_a_batch_ends_though_its_lines_cannot_be_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch, state: State
+) -> None:
+    """Nobody is told which did not run then; what is answered is kept."""
+    monkeypatch.setattr(owning, "CLOCK_S", 0.01)
+
+    def stale(lines: Input, number: int) -> Line:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    inference = FakeInference()
+    inference.fate = lambda question: setattr(inference, "hold", anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(3))
+        with anyio.fail_after(20):
+            await inference.until_asked(2)
+        monkeypatch.setattr(Input, "__getitem__", stale)
+        if state is State.CANCELLED:
+            await owner.batches.cancel(batch.id)
+        else:
+            monkeypatch.setattr(owning, "time", SimpleNamespace(time=lambda: batch.expires_at + 1))
+        done = await owner.until(batch.id, state)
+        assert await owner.statuses(done) == {"r0": 200}
+        assert list(owner.notices) == []
 
 
 async def test_a_line_that_cannot_be_read_now_is_waited_for(

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ import httpx
 import pytest
 from fake_daemon import FakeDaemon
 
-from serving import Daemon, echo, serving, until
+from prepared import Prepared
+from serving import END_S, Daemon, echo, serving, until
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -68,6 +71,41 @@ def test_what_comes_through_a_pipe_is_submitted(batch: Run, tmp_path: Path) -> N
     threading.Thread(target=pipe.write_text, args=(lines,), daemon=True).start()
     done = json.loads(batch("submit", str(pipe), "--wait", "--json").stdout)
     assert (done["endpoint"], done["request_counts"]["completed"]) == ("/v1/completions", 2)
+
+
+def test_what_comes_through_a_pipe_leaves_nothing(
+    environ: dict[str, str], served: Daemon, tmp_path: Path
+) -> None:
+    """Whatever ends the command; it has no name on the disk at any time."""
+    os.mkfifo(pipe := tmp_path / "pipe")
+    (folder := tmp_path / "temporary").mkdir()
+    environ |= {"PILOTLIGHT_STATE_DIR": str(served.state_dir), "TMPDIR": str(folder)}
+    process = Prepared(("batch", "submit", str(pipe)), environ, (0, 1, 2), tmp_path)
+    with pipe.open("wb") as lines:
+        lines.write(b" " * 2**20)  # more than a pipe holds: some of it is copied when this returns
+        assert list(folder.iterdir()) == []
+        process.send_signal(signal.SIGTERM)
+        process.wait(END_S)
+        with suppress(BrokenPipeError):
+            lines.flush()
+    assert list(folder.iterdir()) == []
+
+
+def test_answers_are_shown_plainly_on_a_terminal(
+    batch: Run, environ: dict[str, str], served: Daemon, tmp_path: Path
+) -> None:
+    """Models wrote them; JSON lets some of what a terminal acts on be. In a pipe they stay as they are."""
+    file = write(tmp_path / "in.jsonl", "echo", prompt="caf\xe9 \x9b2J five")
+    batch_id = json.loads(batch("submit", file, "--wait", "--json").stdout)["id"]
+    answers = batch("output", batch_id).stdout
+    assert "\x9b2J" in answers
+    ours, theirs = os.openpty()
+    state = {"PILOTLIGHT_STATE_DIR": str(served.state_dir)}
+    process = Prepared(("batch", "output", batch_id), environ | state, (theirs, theirs, 2), tmp_path)
+    assert process.wait(END_S) == 0
+    os.close(theirs)
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        assert screen.read(2**16).decode().replace("\r\n", "\n") == answers.replace("\x9b", "")
 
 
 def test_what_cannot_be_copied_is_one_line(batch: Run) -> None:

@@ -88,6 +88,8 @@ def test_a_file_that_changes_while_it_is_sent_is_told(tmp_path: Path, size: int)
 
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
         changed = pool.submit(change)
-        with pytest.raises(Error, match=r"in\.jsonl has changed while it was sent"):
-            Client(f"http://127.0.0.1:{listener.getsockname()[1]}").upload(file)
+        client = Client(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        told = pytest.raises(Error, match=r"in\.jsonl has changed while it was sent")
+        with file.open("rb") as content, told:
+            client.upload(content, file.name)
         changed.result()

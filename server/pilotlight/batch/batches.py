@@ -8,7 +8,6 @@ event loop.
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,14 +42,6 @@ MAX_UNFINISHED = 1000
 log = structlog.get_logger()
 
 
-@dataclass(slots=True)
-class AtWork:
-    """A batch at work: its lines run inside `scope`; what is done is in `journal` once that is open."""
-
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    journal: Journal | None = None
-
-
 class Batches:
     """Owns batches and files. Nothing is read before somebody asks, or something was left to be done."""
 
@@ -66,7 +57,10 @@ class Batches:
         self._place = anyio.CapacityLimiter(1)
         """Of a thread that scans: those that others wait for could all be taken."""
         self._tasks: TaskGroup | None = None
-        self._at_work: dict[str, AtWork] = {}
+        self._at_work: dict[str, anyio.CancelScope] = {}
+        """Those somebody works at, with what their lines run in."""
+        self._journals: dict[str, Journal] = {}
+        """Of those that have run and are not over; closed ones, too: what is done is told while they wait."""
         self._aside: set[str] = set()
         """Those that wait until their files can be read."""
         self._wake = anyio.Event()
@@ -112,9 +106,9 @@ class Batches:
         await self._open()
         with storing("the cancelling"):
             batch = await self._change(batch_id, cancelled)
-        self._aside.discard(batch_id)
-        if (at_work := self._at_work.get(batch_id)) is not None:
-            at_work.scope.cancel()
+        self._bring_back(batch_id)
+        if (scope := self._at_work.get(batch_id)) is not None:
+            scope.cancel()
         else:
             self._start(self._work, batch)
         return batch
@@ -148,14 +142,18 @@ class Batches:
                         await self._wake.wait()
             finally:
                 self._tasks.cancel_scope.cancel()
-        if self._lock is not None:
-            self._lock.release()
 
     def stop(self) -> None:
-        """Let go of everything; lines that run are run again after the next start."""
+        """Begin nothing more; lines that run are run again after the next start. They stay ours until
+        `release`: requests that run may still write files."""
         self._is_stopping = True
         if self._tasks is not None:
             self._tasks.cancel_scope.cancel()
+
+    def release(self) -> None:
+        """Let another daemon own them, once nothing of ours can write any more."""
+        if self._lock is not None:
+            self._lock.release()
 
     async def _open_or_tell(self) -> None:
         try:
@@ -203,12 +201,14 @@ class Batches:
         batch = self._records.get(batch_id)
         if batch is None or batch.status.is_over or batch_id in self._at_work:
             return  # it was cancelled meanwhile
-        if passes(error) and batch.status is not State.CANCELLING:
+        if passes(error) and batch.status is not State.CANCELLING and time.time() < batch.expires_at:
             self._set_aside(batch, error)
             return
+        # What may pass is no fault of one that is over: it has expired.
+        faults = () if passes(error) else (fault,)
         with self._alone(batch_id):
-            await self._desk.write(lambda: self._fail(batch, fault))
-        self._clear_unless_aside()
+            await self._desk.write(lambda: self._fail(batch, *faults))
+        self._bring_back(batch_id)
 
     def _set_aside(self, batch: Batch, error: OSError) -> None:
         self._aside.add(batch.id)
@@ -217,14 +217,16 @@ class Batches:
         self._start(self._try_again, batch)
 
     async def _try_again(self, batch: Batch) -> None:
-        """Others run until then."""
+        """Others run until then, and give way to it once its file can be read."""
         await anyio.sleep(DISK_PAUSE_S)
-        self._aside.discard(batch.id)
+        await self._scan(batch)
+        self._bring_back(batch.id)
         if (now := self._records.get(batch.id)) is not None:
             self._go_on(now)
 
-    def _clear_unless_aside(self) -> None:
+    def _bring_back(self, batch_id: str) -> None:
         """The notice stands as long as one waits, also while it is tried."""
+        self._aside.discard(batch_id)
         if not self._aside:
             self._desk.notices.clear(UNREAD)
 
@@ -288,13 +290,11 @@ class Batches:
         """Raises `OSError` for what may pass."""
         path = self._files.path(batch.input_file_id)
         try:
-            found = await to_thread.run_sync(
+            return await to_thread.run_sync(
                 scan, path, batch.endpoint, self._max_line_bytes, limiter=self._place
             )
         except FileNotFoundError as exc:
-            found = Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
-        self._clear_unless_aside()
-        return found
+            return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
 
     async def _unknown_models(self, models: dict[str, int]) -> list[Fault]:
         faults: list[Fault] = []
@@ -318,30 +318,37 @@ class Batches:
         """Take it to its end, from whatever state; of one that is cancelled nothing runs."""
         if batch.id in self._at_work:
             return
-        with self._alone(batch.id) as at_work:
-            await self._work_through(batch, at_work)
+        with self._alone(batch.id) as scope:
+            await self._work_through(batch, scope)
 
     @contextmanager
-    def _alone(self, batch_id: str) -> Iterator[AtWork]:
+    def _alone(self, batch_id: str) -> Iterator[anyio.CancelScope]:
         """Nobody else works at it meanwhile."""
-        at_work = self._at_work[batch_id] = AtWork()
+        scope = self._at_work[batch_id] = anyio.CancelScope()
         try:
-            yield at_work
+            yield scope
         finally:
             del self._at_work[batch_id]
 
-    async def _work_through(self, batch: Batch, at_work: AtWork) -> None:
+    async def _work_through(self, batch: Batch, scope: anyio.CancelScope) -> None:
         found = await self._scan(batch)
         log.info("batch begins", batch=batch.id, status=batch.status.value)
         if found.faults:
             await self._fail(batch, *found.faults)
             return
         lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
-        with lines, await self._journal(batch, len(lines)) as at_work.journal:
-            run = Run(self._desk, batch.endpoint, lines, at_work.journal)
-            await self._answer(batch, run, at_work)
-            await self._finalize(batch, at_work.journal)
-        await self._finish(batch, at_work.journal)
+        with lines, await self._journal(batch, len(lines)) as journal:
+            self._journals[batch.id] = journal
+            run = Run(self._desk, batch.endpoint, lines, journal, lambda: self._is_first(batch))
+            await self._answer(batch, run, scope)
+            if journal.pending:
+                return  # it gave way
+            await self._finalize(batch, journal)
+        await self._finish(batch, journal)
+
+    def _is_first(self, batch: Batch) -> bool:
+        first = self._next()
+        return first is None or first.id == batch.id
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
         output, errors = map(self._files.path, outputs(batch.id))
@@ -349,15 +356,14 @@ class Batches:
             lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
         )
 
-    async def _answer(self, batch: Batch, run: Run, at_work: AtWork) -> None:
-        """Every line has an entry after that, if only why it has no answer."""
-        assert at_work.journal is not None, "it is open"
+    async def _answer(self, batch: Batch, run: Run, scope: anyio.CancelScope) -> None:
+        """Every line has an entry after that, if only why it has no answer, or the batch gave way."""
         if not self._is_cancelled(batch):
-            with at_work.scope:
+            with scope:
                 await _until(batch.expires_at, run)
         if self._is_cancelled(batch):
             await run.end("batch_cancelled", "the batch was cancelled before this request ran")
-        else:
+        elif batch.expires_at <= time.time():
             await run.end(
                 "batch_expired",
                 f"the batch was over after {batch.completion_window}, before this request ran",
@@ -387,6 +393,7 @@ class Batches:
             return ended(end, faults)
 
         now = await self._desk.write(lambda: self._change(batch.id, over))
+        self._journals.pop(batch.id, None)
         log.info("batch over", batch=batch.id, status=now.status.value)
 
     async def _publish(self, batch: Batch, file_id: str, kind: str) -> str | None:
@@ -400,7 +407,7 @@ class Batches:
         return file_id
 
     async def _fail(self, batch: Batch, *faults: Fault) -> None:
-        """It cannot go on, though it was checked once; what is answered is kept. Raises `OSError`."""
+        """It cannot go on; what is answered is kept. Raises `OSError`."""
         with await self._journal(batch, batch.counts.total) as journal:
             await self._desk.write(lambda: to_thread.run_sync(journal.finish))
         await self._finish(batch, journal, *faults)
@@ -414,10 +421,9 @@ class Batches:
 
     def _live(self, batch: Batch) -> Batch:
         """With what is counted so far."""
-        at_work = self._at_work.get(batch.id)
-        if at_work is None or at_work.journal is None:
+        if (journal := self._journals.get(batch.id)) is None:
             return batch
-        return replace(batch, counts=at_work.journal.counts, usage=at_work.journal.usage)
+        return replace(batch, counts=journal.counts, usage=journal.usage)
 
     async def _change(self, batch_id: str, change: Callable[[Batch], Batch]) -> Batch:
         """Raises `OSError`; nothing has changed then."""

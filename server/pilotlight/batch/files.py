@@ -134,7 +134,8 @@ class Incoming:
         with suppress(OSError):
             self._file.close()
         if not self.is_kept:
-            self._path.unlink()
+            with deleting(self.id):
+                self._path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -76,14 +76,20 @@ class Desk(Struct, frozen=True):
 
 
 class Run:
-    """Answers the lines that have no answer yet; may be cancelled at any point and run anew."""
+    """Answers the lines that have no answer yet; may be cancelled at any point and run anew.
 
-    def __init__(self, desk: Desk, endpoint: str, lines: Input, journal: Journal) -> None:
+    `is_first`: no other batch has its turn before this one.
+    """
+
+    def __init__(
+        self, desk: Desk, endpoint: str, lines: Input, journal: Journal, is_first: Callable[[], bool]
+    ) -> None:
         self._desk = desk
         self._inference = desk.inference
         self._endpoint = endpoint
         self._lines = lines
         self._journal = journal
+        self._is_first = is_first
         self._num_running = 0
         self._num_troubled = 0
         self._lost: Counter[str] = Counter()
@@ -92,26 +98,33 @@ class Run:
         self._writing = anyio.Lock()
 
     async def run(self) -> None:
-        """Returns once every line has its answer."""
+        """Returns once every line has its answer, or, when the batch gives way, each that was begun."""
         async with anyio.create_task_group() as tasks:
             for number in self._journal.pending:
                 line = await to_thread.run_sync(self._lines.__getitem__, number)
                 model = asked_model(line)
                 await self._turn(model)
                 await self._inference.may_run()
+                if not self._is_first():
+                    return
                 self._num_running += 1
                 tasks.start_soon(self._answer, number, line, model)
 
     async def end(self, code: str, message: str) -> None:
-        """Write for every line without an answer why it has none."""
+        """Write for every line without an answer why it has none. Raises `OSError` if they cannot be read."""
         reason = NotRun(code, message)
+        custom_ids = await to_thread.run_sync(self._pending_ids)
 
         def write() -> None:
             for number in self._journal.pending:
-                entry_id, custom_id = self._journal.entry_id(number), self._lines[number].custom_id
+                entry_id, custom_id = self._journal.entry_id(number), custom_ids[number]
                 self._journal.add(Entry(entry_id, custom_id, error=reason))
 
         await self._desk.write(lambda: to_thread.run_sync(write))
+
+    def _pending_ids(self) -> dict[int, str]:
+        """Blocking."""
+        return {number: self._lines[number].custom_id for number in self._journal.pending}
 
     async def _turn(self, model: str) -> None:
         """Until the worker has a place for one more."""

@@ -1,18 +1,19 @@
 """`pilotlight batch`: files of requests that the daemon runs in their own time."""
 
+import codecs
 import json
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from pilotlight.cli.load import json_option
 from pilotlight.cli.options import daemon_options
-from pilotlight.cli.terminal import plain
+from pilotlight.cli.terminal import is_terminal, plain
 from pilotlight.errors import Error, NotFound
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def submit(file: Path, window: str, wait: bool, as_json: bool, **arguments: Any)
 
     client = found(arguments)
     with _readable_twice(file) as content:
-        batch = _create(client, content, window)
+        batch = _create(client, content, file.name, window)
     if wait:
         click.echo(f"{batch['id']} is submitted", err=True)
         batch = follow(client, batch)
@@ -129,8 +130,7 @@ def output(batch_id: str, errors: bool, **arguments: Any) -> None:
     file_id = batch["error_file_id" if errors else "output_file_id"]
     if file_id is None:
         raise Error(f"{batch_id} has no {'errors' if errors else 'answers'}: {_summary(batch)}")
-    for piece in client.content(file_id):
-        sys.stdout.buffer.write(piece)
+    _write(client.content(file_id))
 
 
 @command.command("rm")
@@ -153,29 +153,44 @@ def remove(batch_id: str, as_json: bool, **arguments: Any) -> None:
     click.echo(json.dumps(done, indent=2) if as_json else text)
 
 
-@contextmanager
-def _readable_twice(file: Path) -> Iterator[Path]:
-    """The file, or a copy of what comes through a pipe. Raises `Error` if there is no room for that."""
-    from tempfile import TemporaryDirectory
+def _write(content: Iterator[bytes]) -> None:
+    """As it is, but for a terminal: models wrote it."""
+    if is_terminal(sys.stdout):
+        for text in codecs.iterdecode(content, "utf-8", "replace"):
+            click.echo(plain(text), nl=False)
+        return
+    for piece in content:
+        sys.stdout.buffer.write(piece)
 
+
+def _readable_twice(file: Path) -> BinaryIO:
+    """The file, or a copy of what comes through a pipe. Raises `Error` if there is no room for that."""
     # On macOS, what is opened in /dev again goes on where it was left.
     if file.is_file() and Path("/dev") not in file.parents:
-        yield file
-        return
-    with TemporaryDirectory(prefix="pilotlight-") as folder:
-        copy = Path(folder, file.name)
-        try:
-            with file.open("rb") as source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        except OSError as exc:
-            raise Error(f"{file} cannot be copied to {folder}: {exc.strerror}") from exc
-        yield copy
+        return file.open("rb")
+    try:
+        return _copy(file)
+    except OSError as exc:
+        raise Error(f"{file} cannot be copied to a temporary file: {exc.strerror}") from exc
 
 
-def _create(client: "Client", file: Path, window: str) -> dict[str, Any]:
+def _copy(file: Path) -> BinaryIO:
+    """Without a name: no prompt stays on the disk, whatever ends this program. Raises `OSError`."""
+    from tempfile import TemporaryFile
+
+    with ExitStack() as unless_whole:
+        copy = unless_whole.enter_context(TemporaryFile())
+        with file.open("rb") as source:
+            shutil.copyfileobj(source, copy)
+        copy.flush()
+        unless_whole.pop_all()
+    return copy
+
+
+def _create(client: "Client", content: BinaryIO, name: str, window: str) -> dict[str, Any]:
     """The batch of what was uploaded; if it is refused, nothing stays."""
-    endpoint = _endpoint(file)
-    file_id = client.upload(file)["id"]
+    endpoint = _endpoint(content)
+    file_id = client.upload(content, name)["id"]
     try:
         return client.create_batch(file_id, endpoint, window)
     except Error:
@@ -184,10 +199,11 @@ def _create(client: "Client", file: Path, window: str) -> dict[str, Any]:
         raise
 
 
-def _endpoint(file: Path) -> str:
+def _endpoint(content: BinaryIO) -> str:
     """What the first line asks; a wrong one is the daemon's to tell."""
-    with file.open("rb") as lines:
-        first = lines.readline(2**20)
+    content.seek(0)
+    first = content.readline(2**20)
+    content.seek(0)
     try:
         return str(json.loads(first)["url"])
     except (ValueError, KeyError, TypeError):

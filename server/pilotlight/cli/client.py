@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import quote
 
 import h11
@@ -103,17 +103,17 @@ class Client:
         with _mapped(self.url):
             return self._body(self._http.post(f"/admin/models/{what}", json=body))
 
-    def upload(self, file: Path) -> dict[str, Any]:
-        """Send a file for a batch, as it is read; returns what is known of it."""
-        with _mapped(self.url), file.open("rb") as content:
+    def upload(self, content: BinaryIO, name: str) -> dict[str, Any]:
+        """Send a file for a batch, from its begin, as it is read; returns what is known of it."""
+        with _mapped(self.url):
             form = {"purpose": "batch"}
-            files = {"file": (file.name, content)}
+            files = {"file": (name, content)}
             timeout = httpx.Timeout(5, read=None, write=None)
             try:
                 return self._body(self._http.post("/v1/files", data=form, files=files, timeout=timeout))
             except h11.LocalProtocolError as error:
                 # More or less than its size was, of which httpcore makes no error of its own.
-                raise Error(f"{file} has changed while it was sent; submit it again") from error
+                raise Error(f"{name} has changed while it was sent; submit it again") from error
 
     def create_batch(self, file_id: str, endpoint: str, window: str) -> dict[str, Any]:
         order = {"input_file_id": file_id, "endpoint": endpoint, "completion_window": window}
