@@ -52,7 +52,7 @@ from pilotlight.registry.archive import archive_of, keep_tidy
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.costs import Costs
-from pilotlight.registry.discovery import Discovery
+from pilotlight.registry.discovery import PRIVATE, Discovery
 from pilotlight.registry.enough import Enough
 from pilotlight.registry.estimate import Estimates
 from pilotlight.registry.finder import Finder
@@ -81,8 +81,8 @@ log = structlog.get_logger()
 
 NOT_RELOADED = "not_reloaded"
 
-LEAVE_S = 10.0
-"""Once all workers have ended, nothing that is left to do takes so long."""
+LEAVE_S = 12.0
+"""Once nothing is served any more, workers save and end within 5 s, and nothing else takes long."""
 
 
 class ExitCode(IntEnum):
@@ -229,7 +229,7 @@ class Daemon:
 
     def _slower(self, reading: Reading) -> float | None:
         """Unknown while it is us who keep the clocks low."""
-        is_slowed = self.saver.is_held or self.saver.is_wanted
+        is_slowed = self.saver.is_slowing
         return self._slowdown.value(reading.at, reading.load, Clock.of(reading), is_slowed=is_slowed)
 
     def memory(self) -> MemoryStatus:
@@ -284,11 +284,13 @@ class Daemon:
                 await self._server.serve(sockets=[self._sock])
                 code = ExitCode.STOPPED
             finally:
-                with anyio.CancelScope(shield=True):
-                    await self._loop.stop_workers()
                 self._discovery.remove()
                 leave_within(LEAVE_S, code)
+                with anyio.CancelScope(shield=True):
+                    await self._loop.stop_workers()
             tasks.cancel_scope.cancel()
+        if self._batches is not None:
+            self._batches.release()
 
     def _supply_changed(self) -> None:
         """Where nothing is loaded, nothing follows from it before the next request, which looks by itself."""
@@ -310,13 +312,13 @@ class Daemon:
         """Say where we are. The socket listens already: who connects now is served in a moment."""
         url = url_of(self._sock)
         try:
-            self._discovery.write(url)
+            if PRIVATE not in os.environ:
+                self._discovery.write(url)
         except OSError as exc:
             text = f"this daemon cannot be found by its state directory: {exc.strerror or exc}"
             self.notices.raise_("not_announced", Severity.WARNING, text)
         self.is_ready = True
-        with suppress(OSError):  # a disk that is full, a pipe that nobody reads any more
-            print(f"pilotlight {__version__} ready at {url}", flush=True)
+        _say(f"pilotlight {__version__} ready at {url}")
 
     async def _receive_signals(self, tasks: TaskGroup, *, task_status: TaskStatus[None]) -> None:
         is_draining = False
@@ -369,6 +371,17 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         await main
 
     anyio.run(run, backend_options={"use_uvloop": sys.platform != "win32"})
+
+
+def _say(line: str) -> None:
+    """On stdout, if that can be written to: not to a disk that is full, nor a pipe that nobody reads any
+    more."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # The line stays in the buffer: tried again at the end, it would make the exit code Python's own.
+        with suppress(OSError), open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def _policy(config: Config) -> Policy:

@@ -12,8 +12,8 @@ log = structlog.get_logger()
 
 
 def leave_within(seconds: float, code: int) -> None:
-    """End the process then if it has not ended by itself: it would wait for ever for a thread that hangs, as
-    one does that reads from a disk which does not answer."""
+    """End the process then if it has not ended by itself: it would wait for ever for what hangs in the
+    kernel, a thread at a disk that does not answer, or a worker in a driver."""
     leaving = threading.Timer(seconds, _leave, [code])
     leaving.daemon = True
     leaving.start()
@@ -21,7 +21,7 @@ def leave_within(seconds: float, code: int) -> None:
 
 def _leave(code: int) -> None:
     try:
-        log.error("a thread that hangs is left behind")
+        log.error("a thread or a worker that hangs is left behind")
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -181,7 +181,7 @@ def test_a_thread_that_hangs_does_not_hold_it_up(serve: Serve, fault: str, code:
     until(lambda: "hangs from now on" in daemon.log)
     daemon.signal(signal.SIGTERM)
     assert daemon.ended() == code
-    assert "a thread that hangs is left behind" in daemon.log
+    assert "a thread or a worker that hangs is left behind" in daemon.log
 
 
 def test_a_worker_that_does_not_react_is_killed(serve: Serve, tmp_path: Path) -> None:

@@ -40,9 +40,10 @@ def test_the_ready_line_is_all_it_prints(serve: Serve) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is always full")
 def test_who_cannot_be_told_where_it_is_costs_no_start(tmp_path: Path) -> None:
-    """A disk that is full; the discovery file tells it all the same."""
+    """A disk that is full; the discovery file tells it all the same, and the end is an ordinary one."""
     command = [sys.executable, "-c", PROGRAM, "serve", "--port", "0", "--state-dir", str(tmp_path)]
-    environ = clean_environ() | {"PILOTLIGHT_CONFIG": os.devnull}
+    # An empty PYTHONUNBUFFERED is none: users' lines go through a buffer.
+    environ = clean_environ() | {"PILOTLIGHT_CONFIG": os.devnull, "PYTHONUNBUFFERED": ""}
     with open("/dev/full", "w") as full, (tmp_path / "log").open("w") as log:
         daemon = subprocess.Popen(command, env=environ, stdout=full, stderr=log)
     try:

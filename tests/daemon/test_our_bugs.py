@@ -11,7 +11,7 @@ from serving import PROGRAM, Daemon, echo
 BROKEN = f"""
 from pilotlight.scheduler.scheduler import Scheduler
 
-def on_request_done(self, request_id):
+def on_request_done(self, request_id, error=None):
     raise ZeroDivisionError("a secret")
 
 Scheduler.on_request_done = on_request_done

@@ -1,6 +1,9 @@
 """Joules by model and by app, of a bounded number of them."""
 
+from msgspec.structs import replace
+
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
+from pilotlight.energy.accounts import Counted
 from pilotlight.energy.meters import Method
 from pilotlight.energy.totals import MOST_APPS, OTHERS, Totals
 from pilotlight.worker.protocol import Computed
@@ -18,6 +21,18 @@ def test_apps_beyond_the_first_ones_are_others() -> None:
     assert len(totals.apps) == MOST_APPS + 1
     assert totals.apps[OTHERS, RequestClass.INTERACTIVE, Method.RAPL].joules == 2 * (1000 - MOST_APPS)
     assert totals.models["m", Method.RAPL].joules == 2000
+
+
+def test_what_a_forgotten_model_took_is_told_without_its_name() -> None:
+    """Each version that is tried has a name of its own. No joule is lost, nor what is of another model."""
+    totals, part = Totals(), Computed(1, prefill_s=0.5, prefill_tokens=9, decode_s=0.5, decode_tokens=4)
+    for name in ("m", "m (version 1)", "m (version 2)"):
+        totals.add(replace(ask("app"), model=name), Method.RAPL, part, 2.0)
+        totals.forget("m (version 1)")
+        totals.forget("m (version 2)")
+    assert list(totals.models) == [("m", Method.RAPL), (OTHERS, Method.RAPL)]
+    assert totals.models["m", Method.RAPL] == Counted(1.0, 1.0, 9, 4)
+    assert totals.models[OTHERS, Method.RAPL] == Counted(2.0, 2.0, 18, 8)
 
 
 def test_an_app_is_known_in_each_class() -> None:

@@ -48,15 +48,15 @@ def test_it_is_held_once_background_work_has_run_alone_for_a_while(profiles: Ser
 
     async def main() -> None:
         async with saving() as saver:
-            assert not saver.is_wanted
             saver.wish(Wish.HOLD)
             await anyio.sleep(DELAYS[Wish.HOLD] - 0.1)
-            assert (saver.is_held, saver.is_wanted, profiles.holds) == (False, True, [])
+            assert (saver.is_held, saver.is_slowing, profiles.holds) == (False, False, [])
             await until(lambda: saver.is_held)
+            assert saver.is_slowing
             assert [words for _, words in profiles.holds] == [(SAVER, REASON, APPLICATION)]
             assert profiles.num_held == 1
             saver.wish(Wish.RELEASE)
-            assert not saver.is_held
+            assert not saver.is_held and not saver.is_slowing
             await until(lambda: profiles.num_held == 0)
 
     run_virtual(main)
@@ -102,13 +102,24 @@ def test_one_that_is_refused_is_not_asked_again(bus: str) -> None:
                 saver.wish(Wish.HOLD)
                 await until(lambda: len(said.holds) == 1)
                 await anyio.sleep(1000)
-                assert (saver.is_held, len(said.holds)) == (False, 1)
+                assert (saver.is_held, saver.is_slowing, len(said.holds)) == (False, False, 1)
                 saver.wish(Wish.RELEASE)
                 await anyio.sleep(1)
                 saver.wish(Wish.HOLD)
                 await until(lambda: len(said.holds) == 2)
 
     run_virtual(main)
+
+
+@pytest.mark.parametrize(("platform", "is_slowing"), [("linux", False), ("darwin", True), ("win32", True)])
+def test_only_some_systems_lower_clocks_for_a_worker(platform: str, is_slowing: bool) -> None:
+    """Where nothing is held, the others lower none, so heat is what makes answers slower there."""
+    saver = Saver(platform)
+    assert not saver.is_slowing
+    saver.wish(Wish.HOLD)
+    assert saver.is_slowing is is_slowing
+    saver.wish(Wish.REST)
+    assert not saver.is_slowing
 
 
 def test_answers_that_need_no_saver_wake_nobody() -> None:

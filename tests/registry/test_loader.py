@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -11,12 +12,13 @@ import pytest
 
 from gguf_factory import write_tiny_gguf
 from mappings import bytes_held
-from pilotlight.core import Cost, Model, Severity
+from pilotlight.core import Archive, Cost, Model, Severity
 from pilotlight.errors import WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.power.clocks import Clock, Clocks
 from pilotlight.power.reading import Reading
 from pilotlight.registry import ladder
+from pilotlight.registry import loader as loader_module
 from pilotlight.registry.cost import repacked_kinds
 from pilotlight.registry.costs import Costs
 from pilotlight.registry.enough import Enough
@@ -24,6 +26,8 @@ from pilotlight.registry.ladder import MODES, Ladder
 from pilotlight.registry.loader import Loader
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.worker.protocol import Progress
+from serving import until
+from virtual_clock import run_virtual
 
 LOAD_S = 20.0
 
@@ -72,8 +76,10 @@ class Hanging(Costs):
         super().__init__(state_dir, modes)
         self.has_begun = anyio.Event()
         self.may_end = threading.Event()
+        self.num_looks = 0
 
     def estimate(self, model: Model) -> Cost:
+        self.num_looks += 1
         anyio.from_thread.run_sync(self.has_begun.set)
         self.may_end.wait()
         raise OSError("the disk is gone")
@@ -221,6 +227,51 @@ async def test_who_leaves_does_not_wait_for_a_file_that_hangs(bench: Bench, is_l
         await costs.has_begun.wait()
         tasks.cancel_scope.cancel()
     costs.may_end.set()
+
+
+async def test_a_load_can_be_broken_off_wherever_its_file_hangs(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network drive may still know the size of a file that it cannot read any more."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def hang(model: Model) -> str:
+        has_begun.set()
+        may_end.wait(LOAD_S)
+        return ""
+
+    monkeypatch.setattr(loader_module, "digest_of", hang)
+    loader = Loader(bench.ladder, bench.costs, bench.notices, LOAD_S, Archive(str(bench.folder), 2**20, 60.0))
+    (bench.folder / "echo.toml").touch()
+    pids: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        talk = Model("talk", bench.folder / "echo.toml", runtime="echo")
+        tasks.start_soon(partial(loader.load, talk, lambda _: None, spawned=pids.append))
+        assert await anyio.to_thread.run_sync(has_begun.wait, LOAD_S)
+        tasks.cancel_scope.cancel()
+    may_end.set()
+    assert not any(map(psutil.pid_exists, pids))
+
+
+def test_a_load_waits_for_no_file_that_hangs(bench: Bench) -> None:
+    """Nor is one thread after another left with it; once the disk is back, it is looked at again."""
+
+    async def main() -> None:
+        costs = Hanging(bench.folder, bench.ladder)
+        loader = Loader(bench.ladder, costs, bench.notices, LOAD_S)
+        talk = Model("talk", bench.folder / "none", runtime="echo")
+        try:
+            for _ in range(3):
+                with pytest.raises(WorkerFailed, match="could not be looked at within 30 s"):
+                    await loader.load(talk, lambda _: None)
+            assert (costs.num_looks, anyio.current_time()) == (1, 90)
+        finally:
+            costs.may_end.set()
+        assert await anyio.to_thread.run_sync(until, lambda: not loader._looking)
+        await loader.look_at(talk)
+        assert costs.num_looks == 2
+
+    run_virtual(main)
 
 
 async def test_a_link_to_itself_is_told_by_the_worker(bench: Bench) -> None:

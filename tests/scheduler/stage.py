@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fake_effects import Recorder, background, request
 
+from pilotlight.core import RequestClass
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.residency import TURN_LOADS, Needs
 from pilotlight.scheduler.scheduler import Scheduler
@@ -51,6 +52,10 @@ def ask(id: str, model: str, keep_alive_s: float | None = None) -> Event:
 
 def behind(id: str, model: str) -> Event:
     return lambda stage: stage.scheduler.on_request(background(id, model))
+
+
+def batch(id: str, model: str) -> Event:
+    return lambda stage: stage.scheduler.on_request(request(id, model, request_class=RequestClass.BATCH))
 
 
 def load(model: str) -> Event:

@@ -6,7 +6,9 @@ from fake_effects import request
 from fake_worker import model
 
 from pilotlight.core import Model, Request
+from pilotlight.errors import Error
 from pilotlight.scheduler.arrivals import Arrivals
+from virtual_clock import run_virtual
 
 
 class Desk:
@@ -14,10 +16,11 @@ class Desk:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.failed: dict[str, str] = {}
         self.looked: list[str] = []
         self.may_end = anyio.Event()
         self.loading: set[str] = set()
-        self.arrivals = Arrivals(self.loading.__contains__, self.look_at, self.ask)
+        self.arrivals = Arrivals(self.loading.__contains__, self.look_at, self.ask, self.fail)
 
     async def look_at(self, model: Model) -> None:
         self.looked.append(model.name)
@@ -26,6 +29,9 @@ class Desk:
     def ask(self, model: Model, request: Request) -> None:
         self.asked.append(request.id)
         self.loading.add(model.name)
+
+    def fail(self, request: Request, error: Error) -> None:
+        self.failed[request.id] = error.message
 
 
 async def test_of_a_crowd_one_has_the_file_looked_at() -> None:
@@ -54,6 +60,25 @@ async def test_models_do_not_wait_for_each_other() -> None:
         assert desk.asked == ["2"]
         desk.may_end.set()
     assert desk.asked == ["2", "1"]
+
+
+def test_a_look_that_never_ends_fails_who_waits() -> None:
+    """All at once, as on a drive that is gone; once it is back, others are asked for."""
+
+    async def main() -> None:
+        desk = Desk()
+        async with anyio.create_task_group() as tasks:
+            for number in ("1", "2"):
+                desk.arrivals.add(model("a"), request(number), tasks)
+        text = "a: its file could not be looked at within 30 s"
+        assert (desk.failed, desk.asked) == ({"1": text, "2": text}, [])
+        assert anyio.current_time() == 30
+        desk.may_end.set()
+        async with anyio.create_task_group() as tasks:
+            desk.arrivals.add(model("a"), request("3"), tasks)
+        assert (desk.looked, desk.asked) == (["a", "a"], ["3"])
+
+    run_virtual(main)
 
 
 async def test_once_it_is_closed_nobody_waits_for_a_look() -> None:

@@ -389,6 +389,79 @@ def test_a_weak_charger_is_weak_for_a_while() -> None:
     run_virtual(main)
 
 
+def test_a_belief_in_a_weak_charger_does_not_renew_itself() -> None:
+    """By rules that begin under it while the charger is strong enough."""
+
+    async def main() -> None:
+        rules: list[dict[str, Any]] = [
+            {"name": "weak", "when": {"supply": "ac-weak"}, "background": {"admit": "defer"}},
+            {"name": "here", "when": {"supply": "ac-weak", "active_within": "5m"}, "any": {"threads": 2}},
+        ]
+        known = rules_of("always", tuple(map(RuleSettings.model_validate, rules)))
+        ordering = Gate(Policy(known), Machine(PLUGGED), max_held=4)
+        for reading in [PLUGGED] * 5 + [replace(PLUGGED, supply=Supply.WEAK)] * 5:
+            await anyio.sleep(1)
+            ordering.orders(replace(reading, at=anyio.current_time()))
+        for second in range(700):
+            await anyio.sleep(1)
+            idle_s = 0.0 if second % 120 < 60 else 1000.0
+            orders = ordering.orders(replace(PLUGGED, user_idle_s=idle_s, at=anyio.current_time()))
+        assert not orders.held
+
+    run_virtual(main)
+
+
+def test_rules_that_stay_go_on_when_the_settings_are_read_again() -> None:
+    """Whatever they restrict from now on: they do not begin again, and end as slowly as ever. One that goes
+    ends, one with other conditions ends and begins."""
+
+    async def main() -> None:
+        told: list[tuple[str, bool]] = []
+        supply: dict[str, Any] = {"when": {"supply": "battery"}, "any": {"threads": 2}}
+        charge: dict[str, Any] = {"when": {"battery_below": 90}, "any": {"threads": 2}}
+
+        def policy(**rules: dict[str, Any]) -> Policy:
+            named = [RuleSettings.model_validate({"name": name, **rule}) for name, rule in rules.items()]
+            return Policy(rules_of("always", tuple(named)))
+
+        machine = Machine(ON_BATTERY)
+        before = policy(a=supply, b=charge, c=supply)
+        telling = Gate(before, machine, 4, tell=lambda name, begins: told.append((name, begins)))
+        await telling.judge(BACKGROUND)
+        await anyio.sleep(60)
+        await telling.judge(BACKGROUND)
+        del told[:]
+        fewer, lower = {"any": {"threads": 1}}, {"when": {"battery_below": 85}}
+        telling.follow(policy(a=supply | fewer, b=charge | lower))
+        assert told == [("b", False), ("c", False)]
+        assert [(one.name, one.is_in_force, one.for_s) for one in telling.rules()] == [("a", True, 60)]
+        machine.reading = replace(PLUGGED, percent=80.0)
+        await telling.judge(BACKGROUND)
+        assert told[2:] == [("b", True)]
+        (ends_in_s,) = [one.ends_in_s for one in telling.rules() if one.name == "a"]
+        assert ends_in_s == 30
+
+    run_virtual(main)
+
+
+def test_a_pause_goes_on_when_the_settings_are_read_again() -> None:
+    """Else who reads them often enough has it last for ever."""
+
+    async def main() -> None:
+        rule = {"name": "on battery", "when": {"supply": "battery"}}
+        waits = {"background": {"admit": "defer", "max_wait": "1h"}}
+        policy = Policy(rules_of("always", (RuleSettings.model_validate(rule | waits),)))
+        ordering = Gate(policy, Machine(PLUGGED), max_held=4)
+        ended = []
+        for _ in range(3):
+            await anyio.sleep(1800)
+            ended.append(bool(ordering.orders(replace(ON_BATTERY, at=anyio.current_time())).refusals))
+            ordering.follow(policy)
+        assert ended == [False, False, True]
+
+    run_virtual(main)
+
+
 def test_how_many_run_side_by_side_is_an_order() -> None:
     """By class; for a request that overrides the policy only what is critical counts."""
 

@@ -15,9 +15,11 @@ from loop_bench import Bench, done, read
 from msgspec.structs import replace
 
 from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, Severity, WorkerState
+from pilotlight.energy.meters import Method
+from pilotlight.energy.totals import OTHERS
 from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ShuttingDown, WorkerFailed
 from pilotlight.scheduler import loop
-from pilotlight.worker.protocol import Admitted, Delta, Refused, State
+from pilotlight.worker.protocol import Admitted, Computed, Delta, FirstDelta, Refused, State
 
 LULL_S = 3600.0
 """Longer than any test."""
@@ -138,6 +140,18 @@ async def test_a_request_no_worker_can_be_sent_is_refused(bench: Bench) -> None:
         await read(answer)
     await bench.running("2")
     assert bench.loop.status()[0].active == 1
+
+
+async def test_progress_is_of_a_load_that_goes_on(bench: Bench) -> None:
+    """What is not loaded any more, or could not be, begins with nothing."""
+    await bench.loop.load("a")
+    assert bench.loop.status()[0].progress == 1
+    await bench.loop.unload("a")
+    assert bench.loop.status()[0].progress == 0
+    bench.loader.error = WorkerFailed("no such file")
+    with pytest.raises(WorkerFailed):
+        await bench.loop.load("a")
+    assert bench.loop.status()[0].progress == 0
 
 
 async def test_those_a_dead_worker_ran_hear_of_it(bench: Bench) -> None:
@@ -365,6 +379,15 @@ async def test_a_removed_model_goes_when_it_is_idle(bench: Bench) -> None:
         bench.loop.submit(request("3"))
 
 
+async def test_a_removed_model_saves_no_conversations(bench: Bench) -> None:
+    """Its files may have been deleted for what was said to be gone; and nobody can go on with any."""
+    await bench.loop.load("a")
+    bench.worker.can_save = True
+    await bench.replace(model("b"))
+    await settle()
+    assert (bench.worker.is_finishing, bench.worker.is_stopped) == (False, True)
+
+
 async def test_the_notices_of_a_removed_model_go_with_it(bench: Bench) -> None:
     """Nobody could mend it any more."""
     bench.loader.error = WorkerFailed("a: no such file")
@@ -431,6 +454,7 @@ async def test_what_was_restored_is_counted(bench: Bench) -> None:
 async def test_a_model_that_was_tried_is_forgotten(bench: Bench, is_answered: bool) -> None:
     """Once its worker is gone, or at once if it never had one: new versions come as long as a daemon runs."""
     asked = replace(request("1"), model="new")
+    bench.loop._ledger.totals.add(asked, Method.RAPL, Computed(1, decode_s=1.0), 2.0)
     async with bench.loop.trying(model("new"), asked) as answer:
         if is_answered:
             await settle()
@@ -440,3 +464,12 @@ async def test_a_model_that_was_tried_is_forgotten(bench: Bench, is_answered: bo
     assert all(worker.is_stopped for worker in bench.loader.workers)
     assert dict(bench.books.items()) == {}
     assert bench.loader.forgotten == ["new"]
+    assert list(bench.loop._ledger.totals.models) == [(OTHERS, Method.RAPL)]
+
+
+async def test_what_was_cached_is_told_with_the_first_words(bench: Bench) -> None:
+    """The last ones may never come."""
+    answer, number = await bench.running("1")
+    bench.worker.say(FirstDelta(number, 0, "a", 1, 5), Delta(number, 0, "b", 1))
+    async with answer:
+        assert await anext(answer) == [Chunk(0, "a", 1, cached_tokens=5), Chunk(0, "b", 1)]

@@ -9,12 +9,21 @@ from loop_bench import Bench, done, read
 from msgspec.structs import replace
 
 from pilotlight.core import Accepted, Chunk, RequestClass
-from pilotlight.errors import ThermalCritical
+from pilotlight.errors import BackgroundBlocked, ContextOverflow, ThermalCritical
 from pilotlight.policy.limits import EFFICIENT, Threads
 from pilotlight.power.saver import Wish
 from pilotlight.scheduler.gate import Orders
 from pilotlight.worker.priority import Priority
-from pilotlight.worker.protocol import Admitted, Delta, Hold, Measured, MeasureThreads, Paused, SetThreads
+from pilotlight.worker.protocol import (
+    Admitted,
+    Delta,
+    Hold,
+    Measured,
+    MeasureThreads,
+    Paused,
+    Refused,
+    SetThreads,
+)
 from pilotlight.worker.protocol import Threads as SaidThreads
 
 RESTING = Orders(held={RequestClass.BACKGROUND: "on battery", RequestClass.BATCH: "on battery"})
@@ -63,6 +72,93 @@ async def test_what_people_wait_for_to_end_rests_no_more(bench: Bench) -> None:
         assert held(bench) == [True, False]
         bench.worker.say(Admitted(number, 3), done(number))
         await read(answer)
+
+
+@pytest.mark.parametrize(
+    ("resting", "other"),
+    [(RequestClass.BATCH, RequestClass.BACKGROUND), (RequestClass.BACKGROUND, RequestClass.BATCH)],
+)
+async def test_what_rests_keeps_no_place_from_what_may_go_on(
+    bench: Bench, resting: RequestClass, other: RequestClass
+) -> None:
+    """It goes on until there is one; still not while the machine cools, or for more of its own class."""
+    _, number = await bench.running("r1", request_class=resting)
+    await bench.running("r2", request_class=resting)
+    bench.loop.obey(Orders(held={resting: "on battery"}))
+    like_it = bench.loop.submit(request("r3", request_class=resting))
+    await settle()
+    assert held(bench) == [True]
+    like_it.close()
+    bench.loop.submit(request("r4", request_class=other))
+    await settle()
+    assert held(bench) == [True, False]
+    bench.loop.rest(True)
+    await settle()
+    bench.loop.rest(False)
+    await settle()
+    assert held(bench)[2:] == [True, False]
+    bench.worker.say(done(number))
+    await settle()
+    assert bench.worker.generates[-1].request_class is other
+    assert len(held(bench)) == 4
+
+
+async def test_a_removed_model_that_nobody_waits_for_rests_on(bench: Bench) -> None:
+    """It ends what it runs when that may go on: it is in nobody's way."""
+    await bench.running("r1", request_class=RequestClass.BATCH)
+    bench.loop.obey(RESTING)
+    await bench.replace(model("b"))
+    assert held(bench) == [True]
+
+
+async def test_what_was_computed_is_not_ended_for_a_pause(bench: Bench) -> None:
+    """Beside a class that may go on it never was paused, however long its own is to rest."""
+    answer, number = await bench.running("r1", request_class=RequestClass.BACKGROUND)
+    _, other = await bench.running("r2", request_class=RequestClass.BATCH)
+    overdue = Orders(
+        held={RequestClass.BACKGROUND: "on battery"},
+        refusals={RequestClass.BACKGROUND: BackgroundBlocked("it was paused for 60 s")},
+    )
+    bench.loop.obey(overdue)
+    await settle()
+    assert bench.worker.cancels == []
+    bench.worker.say(done(other))
+    await settle()
+    bench.loop.obey(overdue)
+    await settle()
+    assert bench.worker.cancels == [number]
+    with pytest.raises(BackgroundBlocked, match="it was paused"):
+        await read(answer)
+
+
+async def test_who_waits_behind_what_rests_is_told_why_and_no_time(bench: Bench) -> None:
+    """Nobody knows when the plug comes back; who does not yield waits for no plug."""
+    _, number = await bench.running("r1", request_class=RequestClass.BACKGROUND)
+    await bench.running("r2", request_class=RequestClass.BACKGROUND)
+    bench.worker.say(Admitted(number, 3), done(number))
+    await bench.running("r3", request_class=RequestClass.BACKGROUND)
+    waiting = request("r4", request_class=RequestClass.BACKGROUND)
+    bench.loop.submit(waiting)
+    await settle()
+    assert bench.loop.standing(waiting) == "waiting, position 1, about 0 s"
+    bench.loop.obey(RESTING)
+    await settle()
+    assert bench.loop.standing(waiting) == "waiting, position 1; resting: on battery"
+    bench.loop.obey(Orders())
+    await settle()
+    assert bench.loop.standing(waiting) == "waiting, position 1, about 0 s"
+
+
+async def test_what_a_worker_refuses_says_nothing_of_how_long_others_take(bench: Bench) -> None:
+    """It ran for no time at all."""
+    _, number = await bench.running("r1")
+    await bench.running("r2")
+    bench.worker.say(Refused(number, ContextOverflow.__name__, "too long", "messages"))
+    await bench.running("r3")
+    waiting = request("r4")
+    bench.loop.submit(waiting)
+    await settle()
+    assert bench.loop.standing(waiting) == "waiting, position 1"
 
 
 def held(bench: Bench) -> list[bool]:
@@ -134,8 +230,13 @@ async def test_what_a_worker_computes_with_is_what_it_says(bench: Bench) -> None
     bench.loop.obey(Orders(threads={RequestClass.INTERACTIVE: Threads(2)}))
     await settle()
     assert bench.loop.status()[0].threads == 8
-    bench.worker.tell(SaidThreads(2))
+    bench.worker.tell(SaidThreads(2, 4))
     assert bench.loop.status()[0].threads == 2
+    assert bench.books["a"].prompt_threads == 4
+    bench.worker.die()
+    await settle()
+    await bench.running("r2")
+    assert (bench.books["a"].threads, bench.books["a"].prompt_threads) == (8, 8), "of the next one, all do"
 
 
 async def test_what_the_policy_ends_is_told_why_and_frees_its_place(bench: Bench) -> None:

@@ -2,11 +2,13 @@
 
 import math
 
-from stage import Stage, ask, behind, change, done, gone, leave, load, ready, unload, used, wait
+from stage import Stage, ask, batch, behind, change, done, gone, leave, load, ready, unload, used, wait
 
 from pilotlight.core import RequestClass
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import MAX_TURN_S
+
+INTERACTIVE, BACKGROUND, BATCH = RequestClass
 
 # --- time ---
 
@@ -141,19 +143,50 @@ def test_a_model_that_is_about_to_leave_is_pinned_no_more(stage: Stage) -> None:
 
 def test_for_whose_end_people_wait_is_known(stage: Stage) -> None:
     """Those who asked for it, and those whose answers need its room or its successor."""
-    assert not stage.scheduler.awaited
+    assert stage.scheduler.awaited("a") == set()
     stage.play(behind("1", "a"), ready("a"), change("a"), behind("2", "a"))
-    assert not stage.scheduler.awaited
+    assert stage.scheduler.awaited("a") == {BACKGROUND}
     stage.play(ask("3", "a"))
-    assert stage.scheduler.awaited == {"a"}
+    assert stage.scheduler.awaited("a") == {INTERACTIVE, BACKGROUND}
     stage.play(leave("3"))
-    assert not stage.scheduler.awaited
+    assert stage.scheduler.awaited("a") == {BACKGROUND}
     stage.play(unload("a"))
-    assert stage.scheduler.awaited == {"a"}
+    assert stage.scheduler.awaited("a") == {INTERACTIVE}
     stage.play(done("1"), gone("a"), ready("a"), behind("4", "b"), wait(MAX_TURN_S))
-    assert not stage.scheduler.awaited
+    assert stage.scheduler.awaited("a") == {BACKGROUND}
     stage.play(ask("5", "b"))
-    assert stage.scheduler.awaited == {"a"}
+    assert stage.scheduler.awaited("a") == {INTERACTIVE, BACKGROUND}
+
+
+def test_all_who_want_the_room_of_a_model_wait_for_its_end(stage: Stage) -> None:
+    """Also those who come after the first: before its turn is theirs, that has to come."""
+    stage.play(behind("1", "a"), ready("a"), batch("2", "b"), wait(MAX_TURN_S))
+    assert stage.scheduler.awaited("a") == {BATCH}
+    stage.needs("e", 6)
+    stage.play(behind("3", "e"))
+    assert stage.scheduler.awaited("a") == {BATCH, BACKGROUND}
+
+
+def test_who_waits_for_a_place_waits_for_the_end_of_what_runs(stage: Stage) -> None:
+    """Though its worker stays."""
+    stage.play(batch("1", "a"), batch("2", "a"), ready("a"))
+    assert stage.scheduler.awaited("a") == set()
+    stage.play(behind("3", "a"))
+    assert stage.scheduler.awaited("a") == {BACKGROUND}
+    stage.play(leave("3"), ask("4", "a"), ask("5", "a"), ask("6", "a"))
+    assert stage.scheduler.awaited("a") == set(), (
+        "who waits for others like it gains nothing by the end of a batch"
+    )
+
+
+def test_nobody_waits_for_the_end_of_a_model_that_was_removed(stage: Stage) -> None:
+    """Nobody asked for that; unless somebody did before."""
+    stage.play(behind("1", "a"), ready("a"))
+    stage.scheduler.on_unload("a", is_asked=False)
+    assert stage.scheduler.awaited("a") == set()
+    stage.scheduler.on_unload("a")
+    stage.scheduler.on_unload("a", is_asked=False)
+    assert stage.scheduler.awaited("a") == {INTERACTIVE}
 
 
 def test_a_model_is_unloaded_during_the_shutdown_too(stage: Stage) -> None:

@@ -370,6 +370,26 @@ def test_who_rested_for_hours_says_nothing_of_how_long_others_take(scheduler: Sc
     assert told == [(2, None), (2, 40.0)]
 
 
+def test_who_stands_still_is_told_no_time(scheduler: Scheduler, effects: Recorder) -> None:
+    """While what yields is paused nobody of it begins, and while a model is to go nobody at all."""
+    for event in (behind("1"), behind("2"), ready(1), lambda scheduler: scheduler.on_time(9.0), done("1")):
+        event(scheduler)
+    behind("3")(scheduler)
+    told = []
+    for paused, id in (((), "4"), (("a",), "5"), (("b",), "6")):
+        scheduler.on_paused(paused)
+        for number in "xyz":
+            behind(f"{id}{number}")(scheduler)
+        standing = scheduler.standing("a", "3", 9.0)
+        retry_after_s = effects.errors[f"{id}z"].retry_after_s
+        told.append((standing and standing.wait_s, retry_after_s))
+    scheduler.on_change("a")
+    standing = scheduler.standing("a", "3", 9.0)
+    assert told == [(9.0, 9), (None, None), (9.0, 9)]
+    assert standing is not None
+    assert standing.wait_s is None
+
+
 def test_a_worker_that_is_ready_twice_is_a_bug(scheduler: Scheduler) -> None:
     """Nobody asked for the second one."""
     for event in (load("1"), ready()):

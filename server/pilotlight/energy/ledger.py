@@ -105,6 +105,10 @@ class Ledger:
             self._last.clear()
         return self._energy(account)
 
+    def forget(self, model: str) -> None:
+        """Nobody asks it any more: what it took is told without its name."""
+        self.totals.forget(model)
+
     def on_reading(self, reading: Reading, now: float) -> None:
         """A look at the machine."""
         self.full_wh = reading.full_wh

@@ -1,4 +1,5 @@
-"""Joules since the daemon started, by model and by app. Bounded: apps beyond the first ones are `OTHERS`."""
+"""Joules since the daemon started, by model and by app. Bounded: apps beyond the first ones are `OTHERS`, and
+so are models that are forgotten."""
 
 from pilotlight.core import Request, RequestClass
 from pilotlight.energy.accounts import Counted
@@ -27,6 +28,16 @@ class Totals:
         app = self._app(request.app)
         self.models.setdefault((request.model, method), Counted()).add(part, joules)
         self.apps.setdefault((app, request.request_class, method), Counted()).add(part, joules)
+
+    def forget(self, model: str) -> None:
+        """Its joules stay, without its name."""
+        for name, method in [key for key in self.models if key[0] == model]:
+            counted = self.models.pop((name, method))
+            others = self.models.setdefault((OTHERS, method), Counted())
+            others.prefill_joules += counted.prefill_joules
+            others.decode_joules += counted.decode_joules
+            others.prefill_tokens += counted.prefill_tokens
+            others.decode_tokens += counted.decode_tokens
 
     def _app(self, name: str) -> str:
         if len(self._names) < MOST_APPS:

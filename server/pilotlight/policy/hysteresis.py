@@ -60,6 +60,15 @@ class InForce(Struct, frozen=True):
                 since[rule.name] = reading.at if began is None else began
         return InForce(reading.at, since, turning)
 
+    def carried(self, before: Iterable[Rule], after: Iterable[Rule]) -> "InForce":
+        """What stands when other rules count, until their first reading: all that is known of those that
+        hold when they did before."""
+        whens = {(rule.name, rule.when, rule.unless) for rule in before}
+        same = {rule.name for rule in after if (rule.name, rule.when, rule.unless) in whens}
+        since = {name: at for name, at in self.since.items() if name in same}
+        known = dict.fromkeys(since, self.at) | dict(self.turning)
+        return InForce(since=since, turning={name: at for name, at in known.items() if name in same})
+
     def ends_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
         """Seconds until it ends if nothing gets worse; None if it is not about to end."""
         return self._turns_in_s(rule, hysteresis) if rule.name in self.since else None
@@ -69,7 +78,8 @@ class InForce(Struct, frozen=True):
         return None if rule.name in self.since else self._turns_in_s(rule, hysteresis)
 
     def _turns_in_s(self, rule: Rule, hysteresis: Hysteresis) -> float | None:
-        if (turned_at := self.turning.get(rule.name)) is None:
+        turned_at = self.turning.get(rule.name)
+        if turned_at is None or self.at == -math.inf:
             return None
         return max(0.0, turned_at + _delay(rule, rule.name in self.since, hysteresis) - self.at)
 

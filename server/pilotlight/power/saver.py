@@ -7,6 +7,7 @@ other work.
 """
 
 import math
+import sys
 from enum import Enum, auto
 from typing import Any
 
@@ -36,13 +37,17 @@ class Wish(Enum):
 DELAYS = {Wish.HOLD: 2.0, Wish.REST: 5.0, Wish.RELEASE: 0.0}
 """Seconds that a wish has to stand before it is fulfilled: clocks do not change between two requests."""
 
+BY_PRIORITY = ("darwin", "win32")
+"""Systems that lower the clocks of a process for its `Priority.ECO`."""
+
 log = structlog.get_logger()
 
 
 class Saver:
     """Owns the connection that the hold hangs on. All methods are called in the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, platform: str = sys.platform) -> None:
+        self._saves_by_priority = platform in BY_PRIORITY
         self._connection: Any = None
         self._wish = Wish.RELEASE
         self._changed = anyio.Event()
@@ -53,9 +58,12 @@ class Saver:
         return self._connection is not None
 
     @property
-    def is_wanted(self) -> bool:
-        """Workers save energy by themselves meanwhile (`worker.priority`), where systems let them."""
-        return self._wish is Wish.HOLD
+    def is_slowing(self) -> bool:
+        """We keep clocks low: by what is held, or by what workers are to the system (`worker.priority`).
+
+        That it is wanted lowers nothing by itself: it may be refused, or there may be nobody to ask.
+        """
+        return self.is_held or (self._saves_by_priority and self._wish is Wish.HOLD)
 
     def wish(self, wish: Wish) -> None:
         """From now on; a release is done when this returns."""

@@ -1,7 +1,11 @@
 """Turns a model into a loaded worker, down the crash ladder if it must."""
 
+import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import structlog
@@ -19,6 +23,11 @@ from pilotlight.registry.reader import HeaderError
 from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
 from pilotlight.worker.protocol import FrameError, Progress
 from pilotlight.worker.size import size_of
+
+LOOK_S = 30.0
+"""A disk that sleeps needs up to 20 s to turn again. One that has not answered by then may never do so."""
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -43,6 +52,8 @@ class Loader:
         self._notices = notices
         self._load_s = load_s
         self._archive = archive
+        self._looking: dict[int, tuple[Path, float]] = {}
+        """Threads that are at a model's files, by their ids, and since when."""
 
     async def load(
         self,
@@ -55,7 +66,7 @@ class Loader:
         and it is not known. `spawned` hears the pid of each process that tries. Raises `WorkerFailed`,
         `RuntimeMissing` or `DoesNotFit`; leaves no process then.
         """
-        if (cost := await self._look(model)) is not None:
+        if (cost := await self._in_time(model, partial(self._refuse_hostile, model))) is not None:
             if cost.refusal:
                 raise DoesNotFit(cost.refusal, param="model")
             if cost.context != model.context:
@@ -103,21 +114,44 @@ class Loader:
         """Keep what it found out."""
         assert self._enough is not None, "nobody has asked"
         if (clock := self._enough.answer(model.name, info.enough_threads)) is not None:
-            with suppress(OSError):  # the file has changed since
-                await anyio.to_thread.run_sync(self._enough.record, model, info.mode, clock)
+            with suppress(OSError, WorkerFailed):  # the file has changed since, or its disk has gone
+                await self._in_time(model, partial(self._enough.record, model, info.mode, clock))
 
     async def look_at(self, model: Model) -> None:
-        """Find out what the model will cost, if that can be known. What is wrong with it its load says."""
+        """Find out what the model will cost, if that can be known. What is wrong with it its load says.
+
+        A disk may never answer: who has others waiting gives it `LOOK_S`.
+        """
         with suppress(WorkerFailed):
-            await self._look(model)
+            await self._at_files(model, partial(self._refuse_hostile, model))
 
     def forget(self, model: str) -> None:
         """What the model's worker holds: nobody asks any more."""
         self._costs.forget(model)
 
-    async def _look(self, model: Model) -> Cost | None:
-        """As `_refuse_hostile`. A disk may never answer: who is cancelled does not wait for the thread."""
-        return await anyio.to_thread.run_sync(self._refuse_hostile, model, abandon_on_cancel=True)
+    async def _in_time(self, model: Model, work: Callable[[], T]) -> T:
+        """As `_at_files`. Raises `WorkerFailed` if they do not answer."""
+        try:
+            with anyio.fail_after(LOOK_S):
+                return await self._at_files(model, work)
+        except TimeoutError as exc:
+            raise unanswered(model) from exc
+
+    async def _at_files(self, model: Model, work: Callable[[], T]) -> T:
+        """What a thread finds at the model's files. Who is cancelled does not wait for it; while one hangs no
+        other one is sent there."""
+        now = anyio.current_time()
+        if any(path == model.path and now - since >= LOOK_S for path, since in list(self._looking.values())):
+            await anyio.sleep_forever()
+        return await anyio.to_thread.run_sync(self._there, model.path, now, work, abandon_on_cancel=True)
+
+    def _there(self, path: Path, now: float, work: Callable[[], T]) -> T:
+        # Said here, not by who sends the thread: one that is given up before it begins never runs.
+        self._looking[threading.get_ident()] = path, now
+        try:
+            return work()
+        finally:
+            del self._looking[threading.get_ident()]
 
     def _refuse_hostile(self, model: Model) -> Cost | None:
         """Before native code sees such a file: its cost, if that can be known. Raises `WorkerFailed`."""
@@ -150,9 +184,9 @@ class Loader:
         spawned: Callable[[int], None],
     ) -> Worker:
         try:
+            loading = await self._in_time(model, partial(self._loading, model, mode))
             # Broken off in the middle, nobody would own the process.
             with anyio.CancelScope(shield=True):
-                loading = await anyio.to_thread.run_sync(self._loading, model, mode)
                 worker = await Worker.spawn(replace(model, loading=loading))
         except OSError as exc:
             raise WorkerFailed(f"{model.name}: cannot start a worker process: {exc.strerror}") from exc
@@ -164,7 +198,8 @@ class Loader:
             info = await worker.load(mode, progress, self._load_s, archive, measures)
             if measures:
                 await self.measured(model, info)
-            await anyio.to_thread.run_sync(self._measure, model, mode, worker.pid)
+            with suppress(WorkerFailed):  # its file is not needed any more
+                await self._in_time(model, partial(self._measure, model, mode, worker.pid))
         except BaseException as exc:
             worker.kill()
             await worker.stop()
@@ -181,14 +216,14 @@ class Loader:
     async def _look_at_threads(self, model: Model, mode: str) -> None:
         if self._enough is not None and model.capabilities.live_threads:
             with suppress(OSError):  # its load says it better
-                await anyio.to_thread.run_sync(self._enough.look, model, mode)
+                await self._in_time(model, partial(self._enough.look, model, mode))
 
     async def _archive_of(self, model: Model) -> Archive | None:
         """Marked with what the model's files are now; None where that cannot be told."""
         if self._archive is None:
             return None
         try:
-            digest = await anyio.to_thread.run_sync(digest_of, model)
+            digest = await self._in_time(model, partial(digest_of, model))
         except OSError:
             return None
         return replace(self._archive, digest=digest)
@@ -205,6 +240,11 @@ class Loader:
             f"Cost: {COSTS[outcome.mode]}. `pilotlight doctor` says what to do."
         )
         self._notices.raise_(code, Severity.WARNING, text)
+
+
+def unanswered(model: Model) -> WorkerFailed:
+    """Why nothing is known of what it costs."""
+    return WorkerFailed(f"{model.name}: its file could not be looked at within {LOOK_S:.0f} s")
 
 
 def _refused(model: Model, refusal: LoadRefusedError) -> Error:

@@ -1,15 +1,18 @@
 """Requests on their way to the scheduler.
 
 Those for a model that is not loaded wait, in their order, until its file has been read for what it costs to
-load it.
+load it. What a disk does not answer in time they are told instead.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+import anyio
 from anyio.abc import TaskGroup
 
 from pilotlight.core import Model, Request
+from pilotlight.errors import Error
+from pilotlight.registry.loader import LOOK_S, unanswered
 
 
 class Arrivals:
@@ -20,10 +23,12 @@ class Arrivals:
         is_loaded: Callable[[str], bool],
         look_at: Callable[[Model], Awaitable[None]],
         ask: Callable[[Model, Request], None],
+        fail: Callable[[Request, Error], None],
     ) -> None:
         self._is_loaded = is_loaded
         self._look_at = look_at
         self._ask = ask
+        self._fail = fail
         self._waiting: dict[str, deque[tuple[Model, Request]]] = {}
         """By their models."""
         self._is_closed = False
@@ -52,7 +57,16 @@ class Arrivals:
         while waiting:
             model, _ = waiting[0]
             if not self._is_loaded(name):
-                await self._look_at(model)
+                with anyio.move_on_after(LOOK_S) as scope:
+                    await self._look_at(model)
+                if scope.cancelled_caught:
+                    self._refuse(waiting)
             if waiting:  # who waited was asked for if this was closed meanwhile
                 self._ask(*waiting.popleft())
         del self._waiting[name]
+
+    def _refuse(self, waiting: deque[tuple[Model, Request]]) -> None:
+        """All of them: each would wait for the same disk."""
+        while waiting:
+            model, request = waiting.popleft()
+            self._fail(request, unanswered(model))

@@ -6,7 +6,7 @@ every `RECHECK_S` while one is held; who looks while work runs gets its orders f
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Protocol
 
 import anyio
@@ -141,8 +141,7 @@ class Gate:
         """What is done with a request now."""
         if not self._policy.rules:
             return Decision(facts, Reading())
-        reading = self._believed(await self._readings.fresh(PATIENCE_S))
-        self._step(reading)
+        reading = self._step(await self._readings.fresh(PATIENCE_S))
         return self._decide(reading, facts)
 
     async def admitted(
@@ -182,8 +181,7 @@ class Gate:
         might begin, and ends when that was for too long; only what is critical ends anything else."""
         if not self._policy.rules:
             return Orders(gives_way=self._policy.gives_way)
-        reading = self._believed(reading)
-        self._step(reading)
+        reading = self._step(reading)
         decisions = {one: self._decide(reading, Facts(one)) for one in RequestClass}
         ending = {
             one: self.refusal(decision)
@@ -263,8 +261,12 @@ class Gate:
         self._wake()
 
     def follow(self, policy: Policy) -> None:
-        """Other rules from now on; which of them hold is what the next reading says alone."""
-        self._policy, self.in_force, self._paused_at = policy, InForce(), {}
+        """Other rules from now on. Those that depend on what they did before go on; which others hold is what
+        the next reading says alone."""
+        before, self._policy = self._policy.rules, policy
+        self._turn(self.in_force.carried(before, policy.rules))
+        # Without rules nobody looks at what rests, and all of it goes on.
+        self._paused_at = self._paused_at if policy.rules else {}
         self._wake()
 
     def close(self) -> None:
@@ -309,24 +311,31 @@ class Gate:
         is_weak = reading.supply is Supply.AC and reading.at < self._weak_until
         return replace(reading, supply=Supply.WEAK) if is_weak else reading
 
-    def _step(self, reading: Reading) -> None:
-        now = anyio.current_time()
-        if now - reading.at > STALE_S:
-            reading = replace(reading, at=now)
+    def _step(self, read: Reading) -> Reading:
+        """What is believed of a reading; which rules are in force by that."""
+        believed, now = self._believed(read), anyio.current_time()
+        reading = replace(believed, at=now) if now - believed.at > STALE_S else believed
         if reading.at <= self.in_force.at:
-            return  # it was looked at before
-        before = self.in_force.since.keys()
-        self.in_force = self.in_force.step(self._policy.rules, reading, self._policy.hysteresis)
-        after = self.in_force.since.keys()
+            return believed  # it was looked at before
+        begun = self._turn(self.in_force.step(self._policy.rules, reading, self._policy.hysteresis))
+        about = {
+            condition.about for rule in self._policy.rules if rule.name in begun for condition in rule.when
+        }
+        # Not what is believed, or one rule after another would have it believed for ever.
+        if read.supply is Supply.WEAK and "supply" in about:
+            self._weak_until = reading.at + WEAK_S
+        return believed
+
+    def _turn(self, in_force: InForce) -> Set[str]:
+        """These are in force from now on; returns which have begun."""
+        before, after = self.in_force.since.keys(), in_force.since.keys()
+        self.in_force = in_force
         for name in sorted(after ^ before):
             log.info("policy rule begins" if name in after else "policy rule ends", rule=name)
             self._tell(name, name in after)
-        begun = [rule for rule in self._policy.rules if rule.name in after - before]
-        about = {condition.about for rule in begun for condition in rule.when}
-        if reading.supply is Supply.WEAK and "supply" in about:
-            self._weak_until = reading.at + WEAK_S
         if after != before:
             self._wake()
+        return after - before
 
     async def _wait(self, began: float, decision: Decision) -> None:
         """Until it is time to look again. Raises when there has been waiting enough."""

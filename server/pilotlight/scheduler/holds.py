@@ -27,18 +27,20 @@ class Holds:
         model: str,
         requests: Sequence[Request],
         urgent_models: set[str],
-        awaited: Collection[str] = (),
+        awaited_by: Collection[RequestClass] = (),
     ) -> bool:
         """Its worker, which has these requests, is to compute nothing that yields: in a rest none does; if
         the policy holds all classes there are of it; and while another has interactive requests, that has the
         machine for itself.
 
-        Not where it is `awaited` that it ends what it runs: it would be in people's way for as long as it is
-        held.
+        It is `awaited_by` those who wait for it to end what it runs: as long as it is held it is in their
+        way. So their classes count for the policy as well, and where people wait it is not held at all.
         """
-        classes = {request.request_class for request in requests if request.yields} or YIELDING
-        is_held = self.is_resting or classes <= self.orders.held.keys() or bool(urgent_models - {model})
-        return is_held and model not in awaited
+        if RequestClass.INTERACTIVE in awaited_by:
+            return False
+        classes = {request.request_class for request in requests if request.yields} | set(awaited_by)
+        is_held = self.is_resting or (classes or YIELDING) <= self.orders.held.keys()
+        return is_held or bool(urgent_models - {model})
 
     def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:
         """That are to compute what a worker runs, of its `own`; None if it runs nothing.

@@ -4,6 +4,7 @@ Pure; what follows from it is the scheduler's business.
 """
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pilotlight.core import ClassStatus, Request, RequestClass, WorkerState
@@ -72,17 +73,22 @@ class Line:
         like_it = sum(one.n for one in self.running.values() if one.request_class is request.request_class)
         return limit is None or not (like_it and request.n) or like_it + request.n <= limit
 
-    def standing(self, request_id: str, now: float) -> Standing | None:
-        """Where the request is among those who wait, if it does."""
+    def standing(self, request_id: str, now: float, still: Collection[RequestClass]) -> Standing | None:
+        """Where the request is among those who wait, if it does; of classes that stand `still` nobody knows
+        how long."""
         is_loaded = self.state is WorkerState.READY
         for position, request in enumerate(self.queue.order(self.running.values()), start=1):
             if request.id == request_id:
                 ready_s = None if position > 1 else self.turnover.load_left_s(now)
-                wait_s = self.turnover.wait_s(position, len(self.running)) if is_loaded else ready_s
-                return Standing(position, wait_s, is_loaded)
+                turn_s = None if request.request_class in still else self._turn_s(position)
+                return Standing(position, turn_s if is_loaded else ready_s, is_loaded)
         return None
 
     def place_in_s(self, request_class: RequestClass) -> float | None:
         """How long until one of the class that waits here begins, as far as that is known."""
         is_next = (first := self.next) is not None and first.request_class is request_class
-        return self.turnover.wait_s(1, len(self.running)) if is_next and self.running else None
+        return self._turn_s(1) if is_next and self.running else None
+
+    def _turn_s(self, position: int) -> float | None:
+        """How long until whoever is there begins, as things go on."""
+        return self.turnover.wait_s(position, len(self.running))

@@ -30,17 +30,17 @@ from pilotlight.core import (
     WorkerInfo,
 )
 from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import Error, WorkerFailed
+from pilotlight.errors import BackgroundBlocked, Error, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.catalog import Catalog
-from pilotlight.registry.loader import Loader
+from pilotlight.registry.loader import LOOK_S, Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
 from pilotlight.scheduler.arrivals import Arrivals
-from pilotlight.scheduler.books import Books, Life, Residence
+from pilotlight.scheduler.books import NOT_BEGUN, Books, Life, Residence
 from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.hearing import Hearing
@@ -59,9 +59,6 @@ PRESSURE = {
     "unloaded if that is not enough",
     Level.CRITICAL: "memory is very short on this machine: idle models are unloaded, and none is loaded",
 }
-
-LOOK_S = 10.0
-"""A disk that has not answered by then may never do so."""
 
 UNLOAD_S = 10.0
 """A worker that is told to end is killed sooner."""
@@ -111,6 +108,7 @@ class Loop:
             is_loaded=lambda name: self._scheduler.line(name).is_loaded,
             look_at=loader.look_at,
             ask=lambda model, request: self._post(partial(self._ask, model, request)),
+            fail=self.fail,
         )
         self._dispatches = Dispatches()
         self._holds = Holds()
@@ -149,6 +147,7 @@ class Loop:
             self._books.forget(model)
             self._loader.forget(model)
             self._slowdown.forget(model)
+            self._ledger.forget(model)
 
     def _submit(self, model: Model, request: Request) -> Answer:
         self._books[request.model].model = model
@@ -163,12 +162,12 @@ class Loop:
     def standing(self, request: Request) -> str | None:
         """Why a request that was submitted does not run now, in a line for a person; None if it does."""
         standing = self._scheduler.standing(request.model, request.id, anyio.current_time())
-        if standing is not None:
-            return standing.text
-        is_paused = request.yields and self._books[request.model].pauses.num_sequences
-        if not is_paused:
-            return None
-        return self._holds.reason(request.request_class, self._dispatches.urgent_models)
+        at = self._books[request.model]
+        is_paused = at.pauses.num_sequences if standing is None else at.is_held
+        said = [] if standing is None else [standing.text]
+        if request.yields and is_paused:
+            said.append(self._holds.reason(request.request_class, self._dispatches.urgent_models))
+        return "; ".join(said) or None
 
     async def load(self, model: str, keep_alive_s: float | None = None) -> None:
         """Have it loaded, in its turn; returns once it is. Raises what a request would hear."""
@@ -225,10 +224,16 @@ class Loop:
             self._post(lambda: self._scheduler.on_limits(orders.limits))
         self._holds.orders = orders
         for request in self._dispatches.requests:
-            if (refusal := orders.refusals.get(request.request_class)) is not None:
+            refusal = orders.refusals.get(request.request_class)
+            if refusal is not None and self._concerns(refusal, request):
                 self._end(request.id, refusal)
                 self._post(partial(self._scheduler.on_cancel, request.id))
         self._alarm.ring()
+
+    def _concerns(self, refusal: Error, request: Request) -> bool:
+        """What is critical ends all of a class; that it was paused for too long, only what is paused: beside
+        another class it goes on, and where somebody waits for its model."""
+        return self._books[request.model].is_held or not isinstance(refusal, BackgroundBlocked)
 
     def status(self) -> Sequence[ModelStatus]:
         """A snapshot per model; wakes nothing."""
@@ -262,7 +267,7 @@ class Loop:
                     self._inbox.popleft()()
                 if not self._answers:
                     self._senses.end()
-                self._steering.steer(self._scheduler.awaited)
+                self._scheduler.on_paused(self._steering.steer(self._scheduler.awaited))
                 self._wish(self._holds.clocks(self._dispatches.classes))
                 await self._alarm.sleep(self._scheduler.next_due)
 
@@ -294,7 +299,7 @@ class Loop:
             else:
                 self._serving.clear_notices(name)
             if at.loaded is not None and model is None:
-                self._unload(name)
+                self._unload(name, is_asked=False)
             elif at.loaded is not None and model is not None and not model.is_loaded_as(at.loaded):
                 self._post(partial(self._scheduler.on_change, name))
 
@@ -309,8 +314,8 @@ class Loop:
         await self._loader.look_at(model)
         self._post(lambda: self._survey(model))
 
-    def _unload(self, model: str) -> None:
-        self._post(lambda: self._scheduler.on_unload(model))
+    def _unload(self, model: str, *, is_asked: bool = True) -> None:
+        self._post(lambda: self._scheduler.on_unload(model, is_asked=is_asked))
 
     def _post(self, event: Callable[[], None]) -> None:
         self._inbox.append(event)
@@ -335,8 +340,9 @@ class Loop:
         assert at.life is not None, f"{model} is stopped without a life"
         log.info("unloading model", model=model, reason=reason.value, bytes=at.bytes_resident)
         at.evictions[reason.value] += 1
-        # When memory is that short, nothing may delay its return.
-        at.life.end(at.worker, saves=not self._is_critical)
+        # When memory is that short, nothing may delay its return; and what is no model any more, nobody asks.
+        saves = not self._is_critical and self._catalog.known(model) is not None
+        at.life.end(at.worker, saves=saves)
 
     def dispatch(self, request: Request) -> None:
         if not request.n:
@@ -372,7 +378,7 @@ class Loop:
     def idle(self, model: str) -> None:
         if self._catalog.known(model) is None:
             # It was loaded once more, for those who waited while it was removed.
-            self._unload(model)
+            self._unload(model, is_asked=False)
         at = self._books[model]
         if at.look_over is not None:
             at.look_over.cancel()
@@ -430,7 +436,7 @@ class Loop:
         at = self._books[model.name]
         # Not sooner: what was dispatched since its end is lost with it.
         life, at.life, at.loaded, at.pid, at.worker = at.life, None, None, None, None
-        at.is_held, at.priority = False, Priority.NORMAL
+        at.is_held, at.priority, at.progress = False, Priority.NORMAL, NOT_BEGUN
         at.pauses.note(0, anyio.current_time())
         if is_known:
             self._survey(model)
@@ -478,7 +484,8 @@ class Loop:
         if loaded is not None and self._books.is_due(request.model):
             self._measure(loaded)
         # First the answer's reader, who is woken by now, sends it.
-        asyncio.get_running_loop().call_soon(self._post, partial(self._scheduler.on_request_done, request.id))
+        event = partial(self._scheduler.on_request_done, request.id, error)
+        asyncio.get_running_loop().call_soon(self._post, event)
 
     def _end(self, request_id: str, error: Error | None) -> None:
         """The answer is complete. Its reader may still be behind; its release is nobody's business then."""

@@ -6,7 +6,7 @@ loaded together, and who goes for another, is `Residency`'s arithmetic.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded, retry_after
@@ -37,6 +37,8 @@ class Scheduler:
         self._plan = Plan()
         """How room is being made for the first of the wanted."""
         self._limits = Limits()
+        self._paused: Collection[str] = ()
+        """Models whose workers compute nothing that yields."""
         self._now = 0.0
         self._trimmed_at = math.inf
         """When models last forgot what they kept."""
@@ -49,7 +51,7 @@ class Scheduler:
 
     def standing(self, model: str, request_id: str, now: float) -> Standing | None:
         """Where a request of the model is among those who wait; None if it does not."""
-        return self.line(model).standing(request_id, now)
+        return self.line(model).standing(request_id, now, self._still(model))
 
     def resident(self, model: str) -> Resident | None:
         """What it is charged, and when it expires; None if it has no worker."""
@@ -67,15 +69,16 @@ class Scheduler:
             return math.inf
         return min(self._plan.look_again_at, self._residency.next_expiry)
 
-    @property
-    def awaited(self) -> frozenset[str]:
-        """Models that people wait for to end what they run: nothing else may keep them from it."""
-        leaving = [
-            model
-            for model, is_asked in self._leaving.items()
-            if is_asked or not self._yields(self.line(model))
-        ]
-        return frozenset(leaving) | (self._plan.hold if self._plan.is_urgent else frozenset())
+    def awaited(self, model: str) -> set[RequestClass]:
+        """Classes of those who wait for the model to end what it runs: for a place beside that, for the
+        worker that comes after, or for the room. Whoever has asked for its end is interactive."""
+        if self._leaving.get(model):
+            return {RequestClass.INTERACTIVE}
+        # Nobody overtakes: behind the first who wants the room, the others wait for it as well.
+        models = [model, *self._wanted] if model in self._plan.hold else [model]
+        waiting = {request.request_class for one in models for request in self.line(one).queue}
+        # For a place, what yields is in the way of its like only.
+        return waiting if self._is_held(model) else {one for one in waiting if one.yields}
 
     # --- readings ---
 
@@ -119,6 +122,11 @@ class Scheduler:
         self._residency.limit(limits)
         for model, line in self._lines.items():
             self._pump(model, line)
+
+    def on_paused(self, models: Collection[str]) -> None:
+        """Of what yields, the workers of these compute nothing until this says otherwise; who waits for a
+        place in them is in line all the same."""
+        self._paused = models
 
     # --- requests ---
 
@@ -176,10 +184,14 @@ class Scheduler:
             self._after_leaving(model, line)
         self._settle()
 
-    def on_request_done(self, request_id: str) -> None:
+    def on_request_done(self, request_id: str, error: Error | None = None) -> None:
+        """It ran to its end, or its worker would not have it because of `error`."""
         for model, line in self._lines.items():
             if (request := line.running.pop(request_id, None)) is not None:
-                line.turnover.end(request_id, self._now, yields=request.yields)
+                if error is None:
+                    line.turnover.end(request_id, self._now, yields=request.yields)
+                else:
+                    line.turnover.drop(request_id)
                 self._after_end(model, line)
                 return
 
@@ -216,14 +228,14 @@ class Scheduler:
             self._effects.fail(request, error)
         self._settle()
 
-    def on_unload(self, model: str) -> None:
-        """Somebody wants it gone: it ends what it runs, and then its worker. Who asked for a load only, hears
-        so; who asked for more, waits on."""
+    def on_unload(self, model: str, *, is_asked: bool = True) -> None:
+        """It is to go, and somebody waits for that or not: it ends what it runs, and then its worker. Who
+        asked for a load only, hears so; who asked for more, waits on."""
         line = self.line(model)
         for request in [request for request in line.queue if not request.n]:
             line.queue.remove(request.id)
             self._effects.fail(request, Unloaded(f"{model} was unloaded before its load was done"))
-        self._leave(model, line, is_asked=True)
+        self._leave(model, line, is_asked=is_asked)
 
     def on_change(self, model: str) -> None:
         """It is to be loaded anew: it ends what it runs, and then its worker; who waits gets another one."""
@@ -278,8 +290,14 @@ class Scheduler:
 
     def _place_in_s(self, request_class: RequestClass) -> float | None:
         """Seconds until one of the class that waits begins; None if that is not known."""
-        places = [line.place_in_s(request_class) for line in self._lines.values()]
+        moving = [line for model, line in self._lines.items() if request_class not in self._still(model)]
+        places = [line.place_in_s(request_class) for line in moving]
         return min((place for place in places if place is not None), default=None)
+
+    def _still(self, model: str) -> set[RequestClass]:
+        """Classes of which nobody begins in its worker, however much time passes."""
+        is_paused = model in self._paused
+        return {one for one in RequestClass if self._is_held(model) or (one.yields and is_paused)}
 
     def _note_urgency(self, model: str, line: Line) -> None:
         """When a model becomes urgent, or is so no longer, others may have to wait for it, or need not."""

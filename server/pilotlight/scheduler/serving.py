@@ -73,7 +73,7 @@ class Serving:
     async def _serve_model(self, model: Model, life: Life) -> None:
         """Load the model, serve it until its worker ends or is stopped, and say so."""
         at = self._books[model.name]
-        at.progress, at.error = Progress(0.0), None
+        at.error = None
         error: Error | None = None
         with life.scope:
             try:

@@ -16,8 +16,8 @@ long it ran is not known."""
 class Standing(Struct, frozen=True):
     """A request that waits for a model: at `position` 1 it is next.
 
-    `wait_s` is an estimate from how long others ran and the last load took, None as long as there was none.
-    More urgent ones that come later are not in it.
+    `wait_s` is an estimate from how long others ran and the last load took, None as long as there was none,
+    and while nothing goes on. More urgent ones that come later are not in it.
     """
 
     position: int
@@ -70,7 +70,7 @@ class Turnover:
             self._run_s = run_s if not self._run_s else (1 - WEIGHT) * self._run_s + WEIGHT * run_s
 
     def drop(self, request_id: str) -> None:
-        """It was cancelled: nobody knows how long it would have run."""
+        """It was cancelled or refused: nobody knows how long it would have run."""
         self._since.pop(request_id, None)
 
     def clear(self) -> None:

@@ -2,9 +2,9 @@
 the system, what they are beside other programs.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from pilotlight.core import Model
+from pilotlight.core import Model, RequestClass
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import Loader
 from pilotlight.scheduler.books import Books, Residence
@@ -26,16 +26,17 @@ class Steering:
         self._catalog = catalog
         self._loader = loader
 
-    def steer(self, awaited: Collection[str]) -> None:
-        """As things are now; see `Holds.is_held`."""
+    def steer(self, awaited: Callable[[str], Collection[RequestClass]]) -> set[str]:
+        """As things are now; see `Holds.is_held`. Returns the models whose workers are held."""
         urgent_models = self._dispatches.urgent_models
         clocks = self._holds.clocks(self._dispatches.classes)
         for name, at in self._books.items():
             if at.worker is not None:
                 requests = self._dispatches.of(name)
-                self._hold(at, self._holds.is_held(name, requests, urgent_models, awaited))
+                self._hold(at, self._holds.is_held(name, requests, urgent_models, awaited(name)))
                 self._set_threads(name, at)
                 self._set_priority(at, self._holds.priority(requests, clocks))
+        return {name for name, at in self._books.items() if at.is_held}
 
     def wants_measured(self, model: Model) -> bool:
         """It matters how many of its threads are enough."""
