@@ -55,6 +55,16 @@ def test_what_cannot_be_used_is_counted(run: Run, tmp_path: Path) -> None:
     assert (skipped["store"], skipped["reason"]) == ("ollama", "names no GGUF files, not one")
 
 
+def test_what_is_to_be_pulled_is_told(run: Run, tmp_path: Path) -> None:
+    """It is configured, and nobody could ask it."""
+    (tmp_path / "models.toml").write_text("[[model]]\nname = 'mine'\nsource = 'owner/tiny-GGUF'")
+    config = ("--config", "models.toml")
+    told = "mine is not on this machine yet; `pilotlight pull mine` gets it"
+    assert told in run("ls", *config).stdout.splitlines()
+    assert json.loads(run("ls", "--json", *config).stdout)["not_pulled"] == ["mine"]
+    assert told in run("show", "mine", *config).stderr
+
+
 def test_a_running_daemon_says_what_there_is(run: Run, daemon: FakeDaemon) -> None:
     """And what is loaded: it may have another configuration."""
     daemon.models[0] |= {"store": "config", "bytes_disk": 2**21, "aliases": ["x", "y"]}

@@ -90,6 +90,15 @@ def test_notices_are_shown(run: Run, daemon: FakeDaemon) -> None:
     assert "warning: slow mode" in run("ps", "--port", daemon.port).stdout
 
 
+def test_a_notice_sends_the_terminal_nothing_to_act_on(run: Run, daemon: FakeDaemon) -> None:
+    """It may quote a model's file, which is a stranger's."""
+    text = "x\x1b]52;c;ZXZpbA==\x07.block_count is 0"
+    daemon.notices.append({"code": "x", "severity": "warning", "text": text, "since": 1.0})
+    told = "x]52;c;ZXZpbA==.block_count is 0"
+    assert f"warning: {told}" in run("ps", "--port", daemon.port).stdout
+    assert told in run("doctor", "--port", daemon.port).stdout
+
+
 def test_json_is_what_the_daemon_said(run: Run, daemon: FakeDaemon) -> None:
     """For scripts."""
     said = json.loads(run("ps", "--json", "--port", daemon.port).stdout)

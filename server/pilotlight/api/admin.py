@@ -17,10 +17,11 @@ async def reload(_http: HttpRequest, service: Service) -> Response:
 
 
 async def models(_http: HttpRequest, service: Service) -> Response:
-    """All models with everything known of them, what was found and is not used, and the memory for them."""
+    """All models with everything known of them, what was found and is not used, what is still to be
+    pulled, and the memory for them."""
     await service.catalog.refresh()
     versions = await to_thread.run_sync(service.shelf.versions)
-    found = listing(service.status(), service.catalog.skipped, versions)
+    found = listing(service.status(), service.catalog.skipped, service.catalog.unpulled, versions)
     return json_response(found | {"memory": to_builtins(service.memory())})
 
 

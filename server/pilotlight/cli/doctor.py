@@ -12,6 +12,7 @@ import click
 
 from pilotlight import __version__
 from pilotlight.cli.options import catalog, daemon_options, is_address_given, resolve
+from pilotlight.cli.terminal import plain
 
 if TYPE_CHECKING:
     from pilotlight.config import Config
@@ -40,7 +41,7 @@ def command(ctx: click.Context, /, as_json: bool, reset: bool, **arguments: Any)
     if reset:
         ladder.forget()
     findings = _find(config, ladder, is_address_given(arguments))
-    click.echo(json.dumps(findings, indent=2) if as_json else "\n".join(_lines(findings)))
+    click.echo(json.dumps(findings, indent=2) if as_json else plain("\n".join(_lines(findings))))
     is_wrong = findings["advice"] or any(notice["severity"] != "info" for notice in findings["notices"])
     ctx.exit(1 if is_wrong else 0)
 
@@ -60,7 +61,7 @@ def _find(config: "Config", ladder: "Ladder", is_address_given: bool) -> dict[st
     climbed = [ladder.outcome(library.runtime) for library in libraries if library.runtime in MODES]
     outcomes = [outcome for outcome in climbed if outcome is not None]
     daemon = client.find(config, is_address_given=is_address_given)
-    known = listing(map(at_rest, found := catalog(config)), found.skipped, {})
+    known = listing(map(at_rest, found := catalog(config)), found.skipped, (), {})
     return {
         "pilotlight": __version__,
         "python": f"{platform.python_version()} ({sys.executable})",

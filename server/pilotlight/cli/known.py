@@ -16,11 +16,11 @@ class Known:
         self._client: Client | None = find(config, is_address_given=is_address_given)
 
     def listing(self) -> dict[str, Any]:
-        """Every `models` there is, and what is `not_used`."""
+        """Every `models` there is, and what is `not_used` or `not_pulled`."""
         if self._client is not None:
             return self._client.listing()
         known = catalog(self._config)
-        return listing(map(at_rest, known), known.skipped, self._versions())
+        return listing(map(at_rest, known), known.skipped, known.unpulled, self._versions())
 
     def show(self, name: str) -> dict[str, Any]:
         """Everything about one. Raises `Error` with the nearest name."""

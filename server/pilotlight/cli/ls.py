@@ -24,6 +24,9 @@ def command(as_json: bool, **arguments: Any) -> None:
         click.echo(json.dumps(known, indent=2))
         return
     print_table(COLUMNS, (row for model in known["models"] for row in _rows(model)))
+    # A daemon of an earlier version says nothing of them.
+    for name in known.get("not_pulled", ()):
+        click.echo(f"{name} is not on this machine yet; `pilotlight pull {name}` gets it")
     if num_skipped := len(known["not_used"]):
         click.echo(f"{num_skipped} more cannot be used; `pilotlight doctor` says why")
 

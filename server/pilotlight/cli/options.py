@@ -47,12 +47,12 @@ def catalog(config: "Config") -> "Catalog":
     import anyio
 
     from pilotlight import log
-    from pilotlight.config import models
+    from pilotlight.config import models, unpulled
     from pilotlight.registry.catalog import Catalog
     from pilotlight.registry.finder import Finder
 
     log.configure("warning")
-    known = Catalog(models(config), Finder(config.places, config))
+    known = Catalog(models(config), Finder(config.places, config), unpulled(config))
     anyio.run(known.refresh)
     return known
 

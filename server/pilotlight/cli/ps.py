@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pilotlight.cli.options import daemon_options
+from pilotlight.cli.terminal import plain
 
 COLUMNS = (
     *("model", "state", "runtime", "context", "threads"),
@@ -33,7 +34,7 @@ def command(as_json: bool, **arguments: Any) -> None:
     if memory["archived"]:
         click.echo(f"{megabytes(memory['archived'])} of disk for conversations of unloaded models")
     for notice in notices:
-        click.echo(f"{notice['severity']}: {notice['text']}")
+        click.echo(plain(f"{notice['severity']}: {notice['text']}"))
 
 
 def megabytes(num_bytes: int | None) -> str:

@@ -17,7 +17,7 @@ Exit codes:
   0  stopped as asked
   1  internal failure
   2  bad configuration or arguments
-  3  the address is in use
+  3  the address is in use or out of reach
   4  forced by a second signal
 
 \b

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pilotlight.cli.terminal import plain
+
 UNLIMITED = 10_000
 """Columns of what is no terminal: a program that reads a table needs all of it."""
 
@@ -26,7 +28,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for column, width in zip(cells[0], _widths(cells, limit), strict=True):
         table.add_column(column, width=width, overflow="fold")
     for row in cells[1:]:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(plain(cell)) for cell in row))
     Console(width=UNLIMITED).print(table)
 
 

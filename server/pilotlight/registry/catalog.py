@@ -70,6 +70,11 @@ class Catalog:
         """What looks like a model and is not used, as of the last look."""
         return self._finder.skipped
 
+    @property
+    def unpulled(self) -> tuple[str, ...]:
+        """Names and aliases of models that are configured by their source, and not here yet."""
+        return tuple(sorted(self._unpulled - self._by_name.keys()))
+
     def watch(self, tell: Callable[[], None]) -> None:
         """Have `tell` called whenever the models are others than before."""
         self._tell = tell

@@ -84,14 +84,18 @@ def full(status: ModelStatus, versions: Mapping[str, Versions]) -> dict[str, Any
 
 
 def listing(
-    statuses: Iterable[ModelStatus], skipped: Iterable[Skipped], versions: Mapping[str, Versions]
+    statuses: Iterable[ModelStatus],
+    skipped: Iterable[Skipped],
+    unpulled: Iterable[str],
+    versions: Mapping[str, Versions],
 ) -> dict[str, Any]:
-    """All of every model, and what looks like one and is not used."""
+    """All of every model, what looks like one and is not used, and the names of what is to be pulled."""
     return {
         "models": [full(status, versions) for status in statuses],
         "not_used": [
             {"store": one.store, "path": written(one.path), "reason": one.reason} for one in skipped
         ],
+        "not_pulled": list(unpulled),
     }
 
 
