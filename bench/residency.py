@@ -133,7 +133,7 @@ def _evictions(server: Server) -> dict[str, float]:
     return dict(counted)
 
 
-def _copies(model: Path) -> Path:
+def copies(model: Path) -> Path:
     """A folder with the model under three names: files of their own, so that no page is shared."""
     folder = WORK / f"three-{model.stem}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def main() -> None:
     parser.add_argument("--parallel", type=int, default=4)
     args = parser.parse_args()
     end_on_sigterm()
-    folder = _copies(args.model or ensure_model(args.shape))
+    folder = copies(args.model or ensure_model(args.shape))
     settings = {"threads": args.threads, "context": args.context, "parallel": args.parallel}
     load = Load(args.clients, args.requests, args.tokens)
     columns: dict[str, dict[str, float]] = {}
