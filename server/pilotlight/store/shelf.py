@@ -7,7 +7,8 @@ from pilotlight.errors import BadRequest, ModelNotFound
 from pilotlight.store.disk import usable
 from pilotlight.store.events import Job
 from pilotlight.store.manifest import Record, Version
-from pilotlight.store.store import Store, Waste
+from pilotlight.store.store import Store
+from pilotlight.store.waste import Waste
 
 
 class Shelf:

@@ -11,14 +11,12 @@ All of it is private to the user. Knows nothing of networks and workers.
 
 import os
 import re
-import secrets
 import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -27,15 +25,12 @@ from msgspec import Struct
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
 from pilotlight.registry import private_file
 from pilotlight.store.disk import bytes_of, is_linked, make_private, moved
-from pilotlight.store.locks import alone_at, give_up, is_busy
-from pilotlight.store.manifest import File, Record, Version, decode, encode
+from pilotlight.store.keepers import Keepers
+from pilotlight.store.locks import is_busy
+from pilotlight.store.manifest import File, Record, Version, encode
 from pilotlight.store.paths import check_path, folder_name
-
-RECORD, MANIFEST = "model.json", "version.json"
-
-LEFT_OUT = "a file of the store cannot be read and is left out"
-
-T = TypeVar("T", Record, Version)
+from pilotlight.store.reading import MANIFEST, RECORD, read, read_or_raise, versions_of
+from pilotlight.store.waste import Waste, deleted
 
 log = structlog.get_logger()
 
@@ -49,14 +44,6 @@ class Stored(Struct, frozen=True):
     version: Version
 
 
-class Waste(Struct, frozen=True):
-    """Something that `prune` removes, and the bytes of disk that it frees."""
-
-    path: Path
-    what: str
-    bytes: int
-
-
 class Store:
     """Owns one store folder. Several processes may use it: changes take its lock."""
 
@@ -64,6 +51,7 @@ class Store:
         self.root = root
         self._models = root / "models"
         self._incoming = root / "incoming"
+        self._keepers = Keepers(self._incoming)
 
     # --- looking ---
 
@@ -77,7 +65,7 @@ class Store:
 
     def records(self) -> list[Record]:
         """Every model, also those without an active version."""
-        found = [(folder, _read(folder / RECORD, Record)) for folder in self._folders()]
+        found = [(folder, read(folder / RECORD, Record)) for folder in self._folders()]
         return [record for folder, record in found if record is not None and _is_of(record, folder)]
 
     def record(self, name: str) -> Record:
@@ -103,7 +91,7 @@ class Store:
 
     def versions(self, name: str) -> list[Version]:
         """Oldest first, active or not."""
-        return _versions(self._folder(name))
+        return versions_of(self._folder(name))
 
     def path(self, name: str, version: Version) -> Path:
         """What a runtime loads. Raises `BadRequest` if any of it lies outside the store."""
@@ -135,7 +123,7 @@ class Store:
         if (arrived := self.arrived(file.digest)).is_file():
             return arrived
         for folder in self._folders():  # not records: those of one that cannot be read are here, too
-            for version in _versions(folder):
+            for version in versions_of(folder):
                 for other in version.files:
                     path = folder / version.id / other.path
                     if other.digest == file.digest and _is_whole(path, other):
@@ -145,7 +133,7 @@ class Store:
     def check_free(self, name: str) -> None:
         """Raises `BadRequest` if another model has the folder of this one: to the file systems of macOS and
         Windows `A` and `a` are the same."""
-        record = _read(self._folder(name) / RECORD, Record)
+        record = read(self._folder(name) / RECORD, Record)
         if record is not None and record.name != name:
             raise BadRequest(
                 f"{name} cannot be kept beside {record.name}: on this file system they have the same folder; "
@@ -171,7 +159,7 @@ class Store:
             if known is None or not self._has_all(name, known):
                 known = self._put_together(folder, version)
             # What cannot be read just now still says which version is active.
-            if _known(folder / RECORD, Record) is None:
+            if read_or_raise(folder / RECORD, Record) is None:
                 private_file.write(folder / RECORD, encode(Record(name, version.origin)), is_lasting=True)
             private_file.sync(folder)
             # Last, so that being killed before costs no download.
@@ -255,16 +243,11 @@ class Store:
             # First, so that being killed while deleting leaves no record of what is gone.
             for record in self.records():
                 self._save(msgspec.structs.replace(record, previous=None, failures={}))
-            return _deleted(wasted)
+            return deleted(wasted)
 
-    @contextmanager
-    def keeping(self, name: str, version_id: str) -> Iterator[None]:
-        """`prune` leaves this version alone meanwhile, in whatever process, though it is not active yet."""
-        make_private(self._incoming)
-        # A lock of its own for each pull that wants it: whoever ends first takes it from nobody else.
-        keeper = self._incoming / f"{_keepers(name, version_id)}{secrets.token_hex(4)}.version"
-        with alone_at(keeper, lambda: None):
-            yield
+    def keeping(self, name: str, version_id: str) -> AbstractContextManager[None]:
+        """`prune` leaves this version alone meanwhile, see `Keepers`."""
+        return self._keepers.keeping(name, version_id)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -346,11 +329,7 @@ class Store:
     def _inactive(self, record: Record) -> list[Path]:
         folder = self._folder(record.name)
         others = [path for path in folder.iterdir() if path.is_dir() and path.name != record.active]
-        return sorted(path for path in others if not self._is_kept(record.name, path.name))
-
-    def _is_kept(self, name: str, version_id: str) -> bool:
-        locks = self._incoming.glob("*.lock") if self._incoming.is_dir() else ()
-        return any(is_busy(lock) for lock in locks if lock.name.startswith(_keepers(name, version_id)))
+        return sorted(path for path in others if not self._keepers.is_kept(record.name, path.name))
 
     def _waste(self, record: Record, folder: Path) -> Waste:
         return Waste(folder, f"{record.name}, version {folder.name}", bytes_of(folder))
@@ -364,49 +343,6 @@ def short_name(name: str) -> str:
     it, if that leaves nothing."""
     repo, colon, label = name.partition(":")  # a label may be a path, too
     return re.sub(r"[-_.]gguf$", "", repo.rpartition("/")[2], flags=re.IGNORECASE) + colon + label or name
-
-
-def _versions(folder: Path) -> list[Version]:
-    """Those in the folder of a model, oldest first."""
-    found = [_read(file, Version) for file in folder.glob(f"[!.]*/{MANIFEST}")]
-    safe = [version for version in found if version is not None and _is_safe(version)]
-    return sorted(safe, key=lambda version: version.pulled)
-
-
-def _keepers(name: str, version_id: str) -> str:
-    """How the names of the locks begin that pulls have while they want the version."""
-    return f"{folder_name(name)}-{version_id}-"
-
-
-def _deleted(wasted: list[Waste]) -> list[Waste]:
-    """What could be deleted of it, unless some could not: the first reason is raised, at the end."""
-    deleted, errors = [], []
-    for waste in wasted:
-        try:
-            if _delete(waste.path):
-                deleted.append(waste)
-        except OSError as exc:
-            errors.append(exc)
-    if errors:
-        raise errors[0]
-    return deleted
-
-
-def _delete(path: Path) -> bool:
-    """A folder, or a download unless somebody has gone on with it since it was looked at."""
-    if path.is_dir():
-        with suppress(OSError):  # which is told of the folder
-            # First, so that what is half deleted is no version. `rmtree` follows no link, so neither may we.
-            if not path.is_symlink():
-                (path / MANIFEST).unlink()
-        shutil.rmtree(path)
-        return True
-    try:
-        with alone_at(path, give_up):
-            path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_of(record: Record, folder: Path) -> bool:
@@ -424,17 +360,6 @@ def _is_folder_of(name: str, folder: Path) -> bool:
         return False
 
 
-def _is_safe(version: Version) -> bool:
-    """None of its paths leads out of its folder."""
-    try:
-        for path in (version.id, *(file.path for file in version.files), version.entry or version.id):
-            check_path(path)
-    except BadRequest as exc:
-        log.warning("a version in the store is left out", version=version.id[:40], reason=exc.message)
-        return False
-    return True
-
-
 def _is_whole(path: Path, file: File) -> bool:
     """A file of this size, and no link to one, is there."""
     try:
@@ -442,24 +367,3 @@ def _is_whole(path: Path, file: File) -> bool:
     except OSError:
         return False
     return stat.S_ISREG(found.st_mode) and found.st_size == file.size
-
-
-def _read(path: Path, kind: type[T]) -> T | None:
-    """As `_known`; None also for what cannot be read just now, which is logged, too."""
-    try:
-        return _known(path, kind)
-    except OSError as exc:
-        log.warning(LEFT_OUT, path=str(path), error=str(exc))
-        return None
-
-
-def _known(path: Path, kind: type[T]) -> T | None:
-    """None for what is not there, and for what is damaged, which is logged. Raises `OSError`."""
-    try:
-        value: T = decode(path.read_bytes(), kind)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, RecursionError) as exc:
-        log.warning(LEFT_OUT, path=str(path), error=str(exc))
-        return None
-    return value
