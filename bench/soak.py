@@ -35,6 +35,9 @@ PHASE_S = 30.0
 REST_S = 300.0
 """A batch waits until its model may be loaded: what people have just used is not unloaded for it."""
 
+CLOSE_S = 1.0
+"""For the daemon to close the connections of a phase."""
+
 KILL_S = 30.0
 """So long after a worker was killed, answers may say so."""
 
@@ -249,37 +252,35 @@ async def soak(
     launch: Launch, config: Path, state: Path, args: argparse.Namespace
 ) -> tuple[Met, dict[str, float]]:
     """All phases: what was met, and figures. What the daemon holds counts from the end of the first one."""
-    met, numbers = Met(), random.Random(args.seed)
-    async with (
-        running(launch) as server,
-        httpx.AsyncClient(
-            base_url=server.url, timeout=LOAD_LIMIT_S, limits=httpx.Limits(max_connections=None)
-        ) as http,
-    ):
-        clients = [
-            Client(server, config, http, admin_key(state), met, random.Random(numbers.random()))
-            for _ in range(args.clients)
-        ]
-        process, before = psutil.Process(server.pid), (0.0, 0)
+    met, numbers, looks = Met(), random.Random(args.seed), []
+    async with running(launch) as server:
+        key, process = admin_key(state), psutil.Process(server.pid)
         until_s = time.monotonic() + 60 * args.minutes
-        number = 0
-        while time.monotonic() < until_s or number < 2:
+        while time.monotonic() < until_s or len(looks) < 2:
             end_s = time.monotonic() + PHASE_S
-            await asyncio.gather(*(_visit(client, number, end_s) for client in clients))
-            await _rest(http, met)
-            number += 1
-            now = rss_mb(server.pid), process.num_fds()
-            before = before if number > 1 else now
-            print(
-                f"phase {number}: {sum(met.counts.values())} answers, {now[0]:.1f} MB, {now[1]} descriptors"
-            )
+            async with _connections(server) as http:
+                clients = [
+                    Client(server, config, http, key, met, random.Random(numbers.random()))
+                    for _ in range(args.clients)
+                ]
+                await asyncio.gather(*(_visit(client, len(looks), end_s) for client in clients))
+                await _rest(http, met)
+            await asyncio.sleep(CLOSE_S)
+            looks.append((rss_mb(server.pid), process.num_fds()))
+            print(f"phase {len(looks)}: {sum(met.counts.values())} answers, {looks[-1][0]:.1f} MB")
+    (before_mb, before_fds), (after_mb, after_fds) = looks[0], looks[-1]
     return met, {
         **met.counts,
         "met what nobody should": len(met.odd),
-        "daemon RSS, growth %": (now[0] / before[0] - 1) * 100,
-        "descriptors more": now[1] - before[1],
+        "daemon RSS, growth %": (after_mb / before_mb - 1) * 100,
+        "descriptors more": after_fds - before_fds,
         "pilot's words changed": sum(len(words) - 1 for words in met.words.values()),
     }
+
+
+def _connections(server: Server) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=server.url, timeout=LOAD_LIMIT_S, limits=limits)
 
 
 async def _visit(client: Client, phase: int, end_s: float) -> None:
