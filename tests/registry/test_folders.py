@@ -13,7 +13,7 @@ from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place
 from pilotlight.registry.stores.scan import Scan, scan
 from pilotlight.registry.stores.tree import Tree
-from pilotlight.registry.stores.weights import bytes_of
+from pilotlight.registry.stores.weights import bytes_of, changed
 from store_factory import GGUF, MLX, ONNX, look, names, reasons, write
 
 
@@ -57,6 +57,28 @@ def test_what_lies_outside_a_graph_belongs_to_its_weights(tmp_path: Path, name: 
     assert bytes_of(folder) == len(b"graph" + b"weights")
     (folder / name).write_bytes(b"others")
     assert not found.is_current
+
+
+@pytest.mark.parametrize("name", sorted(MLX))
+def test_a_folder_changes_with_what_is_written_over_in_it(tmp_path: Path, name: str) -> None:
+    """Its own time stays; what is hidden is not of the model."""
+    folder = write(tmp_path / "m", MLX | {".seen": b""})
+    for file in (*folder.iterdir(), folder):
+        os.utime(file, (1000, 1000))
+    found = look("folder", tmp_path)
+    os.utime(folder / ".seen", (3000, 3000))
+    assert (changed(folder), found.is_current) == (1000, True)
+    os.utime(folder / name, (2000, 2000))
+    assert (changed(folder), found.is_current) == (2000, False)
+
+
+def test_a_model_in_parts_changes_with_each_of_them(tmp_path: Path) -> None:
+    """Not with another file beside them; one that is not there never changed."""
+    write(tmp_path, {"m-00001-of-00002.gguf": GGUF, "m-00002-of-00002.gguf": GGUF, "other.gguf": GGUF})
+    for file, at in zip(sorted(tmp_path.iterdir()), (1000, 2000, 3000), strict=True):
+        os.utime(file, (at, at))
+    assert changed(tmp_path / "m-00001-of-00002.gguf") == 2000
+    assert changed(tmp_path / "none.gguf") == 0
 
 
 def test_a_store_that_is_not_there_is_empty(tmp_path: Path) -> None:

@@ -176,6 +176,18 @@ def test_the_next_turn_of_a_conversation_costs_only_its_new_tokens(bench: Bench)
     assert "blue" in second.text
 
 
+@pytest.mark.parametrize("said", [1, 50])
+def test_tokens_without_text_get_into_no_other_prompt(bench: Bench, said: int) -> None:
+    """Though that begins with the same text, and goes on with a control token."""
+    mark = "<|im_start|>"
+    (token,) = bench.tokenize(mark)
+    forced = replace(GREEDY, logit_bias=((token, 100.0),))
+    assert bench.answer(generate(PLAIN, forced, max_tokens=said)).text == ""
+    num_tokens = bench.start(generate(PLAIN + mark, max_tokens=1))
+    bench.finish()
+    assert num_tokens == len(bench.tokenize(PLAIN + mark, add_special=True))
+
+
 def test_a_request_may_keep_to_itself(bench: Bench) -> None:
     """It neither takes nor leaves anything."""
     bench.answer(generate(PLAIN, cache_prompt=False))

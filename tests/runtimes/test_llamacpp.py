@@ -8,6 +8,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from speaking import GREEDY, Bench, generate, llamacpp
 
 import gguf_factory
@@ -242,6 +243,48 @@ def test_marks_of_reasoning_are_in_the_text(tmp_path: Path, monkeypatch: pytest.
     tokens = vocabulary.tokenize("[THINK]a[/THINK]<|im_start|>", add_special=False)
     assert [vocabulary.piece(token) for token in tokens] == [b"[THINK]", b"a", b"[/THINK]", b""]
     assert [vocabulary.is_control(token) for token in tokens] == [True, False, True, True]
+
+
+def test_an_answer_of_marks_of_reasoning_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are control tokens that have a text."""
+    monkeypatch.setattr(gguf_factory, "CONTROL", ("[THINK]", *gguf_factory.CONTROL))
+    bench = llamacpp(write_tiny_gguf(tmp_path / "thinking.gguf"))
+    (mark,) = bench.tokenize("[THINK]")
+    said = bench.answer(generate(PROMPT, replace(GREEDY, logit_bias=((mark, 100.0),)), max_tokens=3))
+    assert said.text == 3 * "[THINK]"
+    transcript = bench.runtime._prompts.transcripts.find(PROMPT + said.text)
+    assert transcript is not None
+    assert [*transcript.tokens][-3:] == [mark] * 3
+
+
+def test_an_end_in_a_prompt_is_not_the_answers(bench: Bench) -> None:
+    """Where there was no memory for a single token of that."""
+    text = f"{PROMPT}<|im_end|>"
+    asked = generate(text)
+    bench.start(asked)
+    bench.runtime._prompts.remember(*bench.runtime._sequences)
+    bench.runtime.cancel(asked.id)
+    transcript = bench.runtime._prompts.transcripts.find(text)
+    assert transcript is not None
+    assert [*transcript.tokens] == bench.tokenize(text)
+
+
+def test_nothing_said_to_nothing_asked_is_remembered_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every prompt begins with that, and would begin with two tokens that begin a text."""
+    key = "tokenizer.ggml.add_bos_token"
+    write_otherwise(monkeypatch, "add_add_bos_token", lambda writer: writer.add_bool(key, True))
+    bench = llamacpp(write_tiny_gguf(tmp_path / "beginning.gguf"))
+    (end,) = bench.tokenize("<|im_end|>")
+    ended = bench.answer(generate("", replace(GREEDY, logit_bias=((end, 100.0),))))
+    assert (ended.text, ended.end.completion_tokens) == ("", 1)
+    for text in ("<|endoftext|><|im_start|>", "<|im_start|>"):
+        assert bench.runtime.prepare(generate(text)).tokens == bench.tokenize(
+            "<|im_start|>", add_special=True
+        )
 
 
 def test_a_vocabulary_without_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

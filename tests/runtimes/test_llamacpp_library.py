@@ -5,10 +5,11 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pilotlight.runtimes.llamacpp.library import LARGE_BYTES, SPINS, import_llama
+from pilotlight.runtimes.llamacpp.library import LARGE_BYTES, SPINS, import_llama, library_build
 
 PROGRAM = "from pilotlight.runtimes.llamacpp.library import import_llama; import_llama({})"
 
@@ -46,3 +47,28 @@ def test_threads_that_wait_sleep_soon_unless_the_user_says_how(
         check=True,
     )
     assert f"GOMP_SPINCOUNT = '{spins}'" in shown.stderr
+
+
+@pytest.fixture
+def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, as if its files were two in another folder."""
+    for name in ("libllama.so", "libggml-cpu.so"):
+        (tmp_path / name).write_bytes(b"native")
+        os.utime(tmp_path / name, (1, 1))
+    monkeypatch.setattr(import_llama(), "_base_path", tmp_path)
+    return import_llama()
+
+
+def test_a_build_is_the_same_as_long_as_its_files_are(library: Any) -> None:
+    """Whatever else is in their folder."""
+    before = library_build(library)
+    (library._base_path / "libelse.so").write_bytes(b"native")
+    assert library_build(library) == before
+
+
+@pytest.mark.parametrize("name", ["libllama.so", "libggml-cpu.so"])
+def test_another_build_of_the_same_version_is_told_apart(library: Any, name: str) -> None:
+    """Of the same size, too."""
+    before = library_build(library)
+    (library._base_path / name).write_bytes(b"onward")
+    assert library_build(library) != before

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from speaking import BUILTIN, Bench, builtin, generate
 
-from mlx_factory import write_random
+from mlx_factory import SMALL, write_random
 from pilotlight.core import Loading, Model, Prompt
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.mlx.architecture import SAME_AS
@@ -191,6 +191,16 @@ def test_the_ends_are_the_library_s_own(library: Any, bench: Bench) -> None:
     assert bench.runtime._vocabulary.end_tokens == tokenizer.eos_token_ids
 
 
+def test_the_ends_are_those_of_all_files(folder: Path) -> None:
+    """What the first says counts; of the others, not what is ordinary text."""
+    (folder / "generation_config.json").write_text('{"eos_token_id": 2043}')
+    configure(eos_token_id=[2042, 5], text_config={"eos_token_id": 2046})(folder)
+    checkpoint = Checkpoint.read(folder)
+    assert (checkpoint.end_tokens, checkpoint.other_ends) == ((2043,), (2042, 5, 2046))
+    configure(text_config=None)(folder)
+    assert Bench("mlx", folder).runtime._vocabulary.end_tokens == {2041, 2042, 2043}
+
+
 TEXTS = [
     "<|im_start|>user\nWhat can you do?<|im_end|>\n<|im_start|>assistant\n",
     "<|endoftext|>It's  é, 😀 and\n\n 12345",
@@ -228,6 +238,29 @@ def test_kinds_have_the_library_s_own_modules(library: Any) -> None:
 
 # --- other architectures, of random weights ---
 
+GEMMA_3N = {
+    "model_type": "gemma3n",
+    "text_config": SMALL
+    | {
+        "model_type": "gemma3n_text",
+        "intermediate_size": [64, 48, 64, 64],
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 16,
+        "rope_local_base_freq": 10000.0,
+        "final_logit_softcapping": 30.0,
+        "activation_sparsity_pattern": [0.9, 0.0, 0.0, 0.0],
+        "vocab_size_per_layer_input": 2000,
+        "hidden_size_per_layer_input": 8,
+        "altup_num_inputs": 2,
+        "altup_coef_clip": 120.0,
+        "altup_correct_scale": True,
+        "altup_active_idx": 0,
+        "laurel_rank": 4,
+    },
+}
+"""Its last layers look at the keys and values of others."""
+
 
 @pytest.mark.parametrize(
     "config",
@@ -235,6 +268,7 @@ def test_kinds_have_the_library_s_own_modules(library: Any) -> None:
         {"model_type": "qwen3"},
         {"model_type": "gemma3_text", "sliding_window": 16, "sliding_window_pattern": 2},
         {"model_type": "mistral", "sliding_window": 16},
+        GEMMA_3N,
     ],
     ids=lambda config: config["model_type"],
 )

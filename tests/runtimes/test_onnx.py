@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from speaking import BUILTIN, Bench, builtin, generate, llamacpp
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 from tokenizers.processors import TemplateProcessing
 
 from pilotlight.core import Prompt
@@ -26,6 +27,8 @@ MODEL = BUILTIN / "pilot-onnx"
 TEMPLATE = "{{ bos_token }}!"
 
 LONG = [5, 6, 7, 8] * 60
+
+OWN_ENDS = {"<|endoftext|>", "<|im_end|>"}
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +52,46 @@ def test_a_row_that_is_cleared_takes_no_memory(bench: Bench) -> None:
     graph.clear(1)
     assert not any(values.any() for values in graph.save(1, len(LONG)))
     assert all(values.any() for values in graph.save(0, len(LONG)))
+
+
+@pytest.mark.parametrize("num_left", [0, 100])
+def test_what_is_cut_off_a_row_takes_no_memory(bench: Bench, num_left: int) -> None:
+    """But for parts of pages, of each head; what is left, and other rows, keep what they hold."""
+    graph = bench.runtime._decoder
+    for row in (0, 1):
+        graph.read(row, LONG, 0)
+    kept, other = graph.save(0, num_left), graph.save(1, len(LONG))
+    graph.cut(0, num_left)
+    behind = num_left + graph._cells[0].tokens_per_page if num_left else 0
+    assert not any(values[:, behind:].any() for values in graph.save(0, len(LONG)))
+    np.testing.assert_array_equal(graph.save(0, num_left), kept)
+    np.testing.assert_array_equal(graph.save(1, len(LONG)), other)
+    graph.clear(1)
+
+
+def test_nothing_is_given_back_for_a_few_tokens(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each head of each layer would cost a call, and gain less than a page."""
+    graph = bench.runtime._decoder
+    cuts: list[int] = []
+    monkeypatch.setattr(Cells, "cut", lambda cells, row, num_tokens, held: cuts.append(held))
+    graph.read(0, LONG, 0)
+    for num_tokens in (len(LONG) - 1, 100, 99):
+        graph.cut(0, num_tokens)
+    assert cuts == [len(LONG)] * len(graph._cells)
+
+
+def test_rows_take_no_more_than_what_runs_and_what_is_parked(bench: Bench) -> None:
+    """A long chat that rested leaves its row to a short one, which another moves up to."""
+    graph = bench.runtime._decoder
+    bench.answer(generate(LONG, max_tokens=20, ignore_eos=True))
+    short, shorter = generate([9] * 9, max_tokens=20), generate([8] * 9, max_tokens=60, ignore_eos=True)
+    for one in (short, shorter):
+        bench.start(one)
+    while not bench.speech(short).done:
+        bench.step()
+    assert graph._held[0] < 100
+    assert not any(values[:, 100:].any() for values in graph.save(0, len(LONG)))
+    bench.finish()
 
 
 def test_the_library_tells_nobody_of_itself(tmp_path: Path) -> None:
@@ -179,8 +222,8 @@ def test_the_ends_are_the_library_s_own(genai: Any) -> None:
 def test_ends_that_the_logits_do_not_reach_are_none() -> None:
     """Of those that a folder names, and of the tokenizer: nobody can say them, nor forbid them."""
     ends = (7, -1, 2043)
-    assert Folder(MODEL, num_vocab=2044, end_tokens=ends).end_tokens == {7, 2043}
-    assert Folder(MODEL, num_vocab=2043, end_tokens=ends).end_tokens == {7}
+    assert Folder(MODEL, num_vocab=2044, end_tokens=ends).end_tokens == {7, 2041, 2043}
+    assert Folder(MODEL, num_vocab=2043, end_tokens=ends).end_tokens == {7, 2041}
 
 
 def test_greedy_text_is_the_library_s_own(genai: Any, bench: Bench) -> None:
@@ -198,13 +241,18 @@ def test_greedy_text_is_the_library_s_own(genai: Any, bench: Bench) -> None:
     assert bench.answer(generate(question, max_tokens=150)).text == genai.Tokenizer(model).decode(answer)
 
 
-def spoken(path: Path, *control: str, end: str = "") -> list[bytes]:
-    """The pieces of control tokens that a folder's tokenizer has besides its own."""
+def with_control(path: Path, *control: str, end: str = "") -> Folder:
+    """A folder whose tokenizer has control tokens besides its own."""
     tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     tokenizer.add_special_tokens([*control])
     tokenizer.save(str(path / "tokenizer.json"))
     ends = tokenizer.encode(end, add_special_tokens=False).ids
-    folder = Folder(path, num_vocab=4096, end_tokens=ends)
+    return Folder(path, num_vocab=4096, end_tokens=ends)
+
+
+def spoken(path: Path, *control: str, end: str = "") -> list[bytes]:
+    """The pieces of such tokens."""
+    folder = with_control(path, *control, end=end)
     return [folder.piece(token) for token in folder.tokenize("".join(control), add_special=False)]
 
 
@@ -217,10 +265,76 @@ def test_marks_of_reasoning_are_in_the_text(tmp_path: Path) -> None:
 
 def test_channels_are_in_the_text(tmp_path: Path) -> None:
     """As gpt-oss has them; of another model, the same marks are as silent as they were."""
-    marks = ("<|start|>", "<|message|>", "<|end|>", "<|return|>")
-    assert spoken(tmp_path, *marks) == [b""] * 4
+    marks = ("<|start|>", "<|message|>", "<|end|>", "<|return|>", "<|call|>")
+    assert spoken(tmp_path, *marks) == [b""] * 5
     with_channels = ("<|channel|>", *marks)
-    assert spoken(tmp_path, *with_channels) == [*(mark.encode() for mark in with_channels[:-1]), b""]
+    assert spoken(tmp_path, *with_channels) == [*(mark.encode() for mark in with_channels[:-2]), b"", b""]
+
+
+@pytest.mark.parametrize(
+    ("control", "ends"),
+    [
+        (("<end_of_turn>", "<start_of_turn>"), {"<end_of_turn>"}),
+        (("<|end|>", "<|call|>"), {"<|end|>", "<|call|>"}),
+        (("<|end|>", "<|call|>", "<|return|>"), {"<|call|>", "<|return|>"}),
+        (("<|end|>", "<|calls|>", "<|flush|>"), {"<|calls|>", "<|flush|>"}),
+    ],
+)
+def test_ends_of_turns_are_known_by_their_text(
+    tmp_path: Path, control: tuple[str, ...], ends: set[str]
+) -> None:
+    """Though no file names them, as llama.cpp knows them; some models end parts of an answer with one."""
+    folder = with_control(tmp_path, *control)
+    assert {folder.control_text(token) for token in folder.end_tokens} == OWN_ENDS | ends
+
+
+def test_a_mark_that_is_no_control_token_ends_nothing(tmp_path: Path) -> None:
+    """Gemma's vocabulary has the marks of HTML, and `</s>` ends what is struck through."""
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.add_tokens(["</s>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert Folder(tmp_path, num_vocab=4096, end_tokens=()).end_tokens == {2041, 2043}
+
+
+def test_other_ends_count_unless_they_are_ordinary_text() -> None:
+    """A configuration may still have the number of another tokenizer's."""
+    found = Folder(MODEL, num_vocab=2048, end_tokens=(7,), other_ends=(2, 2042, 5000))
+    assert found.end_tokens == {7, 2041, 2042, 2043}
+
+
+@pytest.mark.parametrize(
+    ("decoder", "piece"), [(decoders.Metaspace(), "  "), (decoders.ByteLevel(), "\u2581\u2581")]
+)
+def test_runs_of_spaces_may_have_been_added(tmp_path: Path, decoder: decoders.Decoder, piece: str) -> None:
+    """As to Gemma's vocabulary; where letters stand for bytes, the sign is itself."""
+    tokenizer = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    tokenizer.decoder = decoder
+    tokenizer.add_tokens(["\u2581\u2581"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    token = tokenizer.token_to_id("\u2581\u2581")
+    assert Folder(tmp_path, num_vocab=4096, end_tokens=()).piece(token) == piece.encode()
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "mlx"])
+def test_suppressed_tokens_are_never_picked(tmp_path: Path, runtime: str) -> None:
+    """Those of the folder that are tokens; ends may be forbidden beside them."""
+    path = Path(shutil.copytree(BUILTIN / f"pilot-{runtime}", tmp_path / "m"))
+    asked = generate("hi", max_tokens=1, ignore_eos=True)
+    first = Bench(runtime, path)
+    (token,) = first.tokenize(first.answer(asked).text, add_special=False)[:1]
+    config = {"suppress_tokens": [token, 2**40, -1, 1.5, True, "5", None]}
+    (path / "generation_config.json").write_text(json.dumps(config))
+    bench = Bench(runtime, path)
+    assert bench.runtime._vocabulary.suppressed == {token}
+    assert bench.answer(generate("hi", max_tokens=1, ignore_eos=True)).text != first.speech(asked).text
+
+
+@pytest.mark.parametrize("found", [None, 5, {}, []])
+def test_a_folder_may_suppress_nothing(tmp_path: Path, found: object) -> None:
+    """In whichever words."""
+    (tmp_path / "tokenizer.json").write_bytes((MODEL / "tokenizer.json").read_bytes())
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": found}))
+    assert not Folder(tmp_path, num_vocab=2048, end_tokens=()).suppressed
 
 
 # --- templates ---
@@ -252,7 +366,7 @@ def test_a_folder_may_have_no_template(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_bytes((MODEL / "tokenizer.json").read_bytes())
     folder = Folder(tmp_path, num_vocab=2048, end_tokens=(7,))
     assert folder.template(None) is None
-    assert (folder.special_text("bos"), folder.end_tokens, folder.adds_bos) == ("", {7}, False)
+    assert (folder.special_text("bos"), folder.end_tokens, folder.adds_bos) == ("", {7, 2041, 2043}, False)
 
 
 def test_llama_cpp_and_onnx_load_beside_each_other(bench: Bench) -> None:

@@ -23,16 +23,36 @@ def states(parking: Parking) -> list[int]:
     return [parked.state for parked in parking._parked]
 
 
+def any_part(held: int, num_tokens: int) -> bool:
+    """Of what is held can be restored."""
+    return num_tokens <= held
+
+
+def only_whole(held: int, num_tokens: int) -> bool:
+    """As of memory with sliding windows."""
+    return num_tokens == held
+
+
 def test_the_one_that_shares_most_is_found() -> None:
     """With its state."""
-    parked, shared = parking([1, 2], [1, 2, 3]).match([1, 2, 3, 4])
+    parked, shared = parking([1, 2], [1, 2, 3]).match([1, 2, 3, 4], any_part)
     assert parked is not None
     assert (parked.state, shared) == (1, 3)
 
 
+def test_one_that_cannot_be_restored_hides_no_other() -> None:
+    """Though it shares as much or more."""
+    found = parking([1, 2, 3], [1, 2])
+    for prompt in ([1, 2, 4], [1, 2]):
+        parked, shared = found.match(prompt, only_whole)
+        assert parked is not None
+        assert (parked.state, shared) == (1, 2)
+    assert found.match([1], only_whole) == (None, 0)
+
+
 def test_nothing_shared_is_no_match() -> None:
     """Not even an empty one."""
-    assert parking([1, 2]).match([3]) == (None, 0)
+    assert parking([1, 2]).match([3], any_part) == (None, 0)
 
 
 def test_the_oldest_make_way() -> None:
@@ -43,7 +63,7 @@ def test_the_oldest_make_way() -> None:
 def test_what_was_of_use_stays() -> None:
     """Instead of what was not."""
     found = parking([1, 1], [2, 2], [3, 3])
-    used, _ = found.match([1])
+    used, _ = found.match([1], any_part)
     assert used is not None
     found.touch(used, now=9.0)
     found.put(prefix([4, 4], 3))
@@ -70,7 +90,7 @@ def test_the_newest_may_be_longer_until_it_was_of_use() -> None:
     """It comes from elsewhere, for somebody who is about to go on from it."""
     found = parking([1, 1], [2] * 9)
     assert states(found) == [1]
-    longest, _ = found.match([2, 2])
+    longest, _ = found.match([2, 2], any_part)
     assert longest is not None
     found.touch(longest, now=9.0)
     assert states(found) == []
@@ -79,7 +99,7 @@ def test_the_newest_may_be_longer_until_it_was_of_use() -> None:
 def test_what_made_way_meanwhile_is_back_when_it_was_of_use() -> None:
     """Instead of what was used longest ago."""
     found = parking([1, 1], [2, 2], [3, 3])
-    used, _ = found.match([1])
+    used, _ = found.match([1], any_part)
     assert used is not None
     found.put(prefix([4, 4], 3))
     found.touch(used, now=9.0)
@@ -94,7 +114,7 @@ def test_the_newest_come_first() -> None:
 def test_what_is_dropped_is_gone() -> None:
     """Twice is no error."""
     found = parking([1], [2])
-    used, _ = found.match([1])
+    used, _ = found.match([1], any_part)
     assert used is not None
     found.drop(used)
     found.drop(used)

@@ -12,8 +12,9 @@ from msgspec import structs
 from msgspec.structs import replace
 from speaking import BUILTIN, Bench, Speech, builtin, generate
 
-from pilotlight.core import Archive, Prompt, RequestClass
+from pilotlight.core import Archive, Loading, Prompt, RequestClass
 from pilotlight.runtimes.archive import keeper, record
+from pilotlight.runtimes.llamacpp.library import import_llama
 from pilotlight.runtimes.llamacpp.native import Llama
 from pilotlight.runtimes.transcripts import NUM_REMEMBERED
 from pilotlight.worker.protocol import Saved
@@ -288,6 +289,34 @@ def test_what_is_left_of_an_archive_is_of_no_use_to_others(load_one: Load, archi
     save(first)
     for other in (load_one(archive=replace(archive, digest="another")), load_one(archive=None)):
         assert go_on(other, answer).end.cached_tokens == 0
+
+
+def test_what_another_build_computed_is_of_no_use(
+    load_one: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it has the same version: nobody can tell whether its states mean the same."""
+    first = load_one()
+    answer = begin(first)
+    save(first)
+    for path in import_llama()._base_path.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "libggml-another.so").touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(import_llama(), "_base_path", tmp_path)
+        assert go_on(load_one(), answer).end.cached_tokens == 0
+    assert go_on(load_one(), answer).end.cached_tokens > 60
+
+
+def test_what_was_rotated_before_it_was_quantized_is_not_read_as_it_is(
+    load_one: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp takes the one for the other."""
+    quantized = Loading("q8_0")
+    first = load_one(loading=quantized)
+    answer = begin(first)
+    save(first)
+    monkeypatch.setenv("LLAMA_ATTN_ROT_DISABLE", "1")
+    assert go_on(load_one(loading=quantized), answer).end.cached_tokens == 0
 
 
 def test_a_request_that_keeps_to_itself_leaves_nothing(load_one: Load, archive: Archive) -> None:

@@ -23,7 +23,7 @@ from pilotlight.registry.formats import MARKS
 from pilotlight.registry.gpu import computing
 from pilotlight.registry.ladder import Ladder
 from pilotlight.registry.records import Records
-from pilotlight.runtimes.kv_types import BITS, KvTypes
+from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT, DEFAULT_PARALLEL, default_context
 from pilotlight.runtimes.offload import Device
 
@@ -120,14 +120,14 @@ class Costs:
 
     def _estimate(self, model: Model, mode: str) -> "Estimate":
         from pilotlight.registry.cost import LIBRARY_BYTES, PROCESS_BYTES, Estimate, Parts, estimate
-        from pilotlight.registry.folders import FolderShape, estimate_folder
+        from pilotlight.registry.folders import FolderShape, bits_of, estimate_folder
         from pilotlight.registry.shape import Shape
 
         shape = self._shape(model)
         if isinstance(shape, Shape):
             return estimate(shape, layout(model, shape, mode, self._devices(model)))
         if isinstance(shape, FolderShape):
-            parallel, bits = model.parallel or DEFAULT_PARALLEL, BITS.get(model.loading.kv_cache_type)
+            parallel, bits = model.parallel or DEFAULT_PARALLEL, bits_of(model.loading.kv_cache_type)
             context = model.context or DEFAULT_CONTEXT
             return estimate_folder(shape, context=context, parallel=parallel, kv_bits=bits)
         plain = Parts(0, 0, 0, 0, PROCESS_BYTES, LIBRARY_BYTES)

@@ -14,7 +14,7 @@ from pilotlight.registry.cost import LATER_BYTES, Estimate, Parts
 from pilotlight.registry.formats import MARKS
 from pilotlight.registry.reader import HeaderError
 from pilotlight.registry.stores.weights import ONNX
-from pilotlight.runtimes.kv_types import KV_GROUP
+from pilotlight.runtimes.kv_types import BITS, KV_GROUP, KvTypes
 
 MOST_JSON_BYTES = 16 * 2**20
 
@@ -33,6 +33,13 @@ CONTEXT = {
 }
 """Where it says for how many tokens it was trained; the first that is there counts. As in `runtimes.mlx`,
 which the daemon does not import: a test holds them together."""
+
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
+WIDTH = ("hidden_size", "n_embd", "d_model", "model_dim", "hidden_dim")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads")
+KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "kv_n_heads")
+FEED_FORWARD = ("intermediate_size", "n_inner", "mlp_hidden_size")
+"""What mlx-lm's architectures call their sizes; the first that is there counts."""
 
 WEIGHTS = {"onnx": ONNX, "mlx": ("model*.safetensors",)}
 
@@ -60,21 +67,23 @@ class FolderShape(Struct, frozen=True):
         inner = model.get("decoder") if runtime == "onnx" and isinstance(model, dict) else model
         if not isinstance(model, dict) or not isinstance(inner, dict):
             raise HeaderError(f"{folder} describes no text generation model")
-        facts = _Facts(folder, {**model, **inner})
-        heads = facts.number("num_attention_heads", 1)
-        width = facts.number("hidden_size", 1)
-        head = facts.number("head_size", 0) or facts.number("head_dim", 0) or width // max(1, heads)
-        pair = 2 * facts.number("num_key_value_heads", heads) * head
+        attention = model.get("attn_config")
+        facts = _Facts(folder, {**(attention if isinstance(attention, dict) else {}), **model, **inner})
+        heads = facts.number(*HEADS, default=1)
+        width = facts.number(*WIDTH, default=1)
+        head = facts.number("head_size", "head_dim", default=0) or width // max(1, heads)
+        shared_by_all = model.get("multi_query") is True
+        pair = 2 * facts.number(*KV_HEADS, default=1 if shared_by_all else heads) * head
         return cls(
             runtime=runtime,
             bytes_weights=sum(file.stat().st_size for name in WEIGHTS[runtime] for file in folder.glob(name)),
             bytes_tokenizer=_size(folder / "tokenizer.json"),
-            values_per_token=facts.number("num_hidden_layers", 1) * pair,
+            values_per_token=facts.number(*LAYERS, default=1) * pair,
             bytes_per_value=_width_of(runtime, config),
             width=width,
-            feed_forward=facts.number("intermediate_size", 4 * width),
-            num_vocab=facts.number("vocab_size", 0),
-            context_trained=next(filter(None, (facts.number(key, 0) for key in CONTEXT[runtime])), 0),
+            feed_forward=facts.number(*FEED_FORWARD, default=4 * width),
+            num_vocab=facts.number("vocab_size", default=0),
+            context_trained=next(filter(None, (facts.number(key, default=0) for key in CONTEXT[runtime])), 0),
         )
 
 
@@ -91,6 +100,12 @@ def estimate_folder(
     )
     run = 4 * LARGEST_RUN * (4 * shape.feed_forward + 8 * shape.width) + 4 * shape.num_vocab * parallel
     return Estimate(_parts(shape), _parts(shape, cells=rows, compute=run, later=LATER_BYTES))
+
+
+def bits_of(kv_cache_type: str) -> int | None:
+    """Of each key and value; None as they are computed."""
+    kv = KvTypes.parse(kv_cache_type)
+    return None if kv is None else BITS.get(kv.keys)
 
 
 def _value_bytes(shape: FolderShape, kv_bits: int | None) -> float:
@@ -140,10 +155,13 @@ class _Facts(Struct, frozen=True):
     folder: Path
     values: dict[str, Any]
 
-    def number(self, key: str, default: int) -> int:
-        value = self.values.get(key)
-        if value is None:
+    def number(self, *keys: str, default: int) -> int:
+        """By the first of these names that is there; where each layer has its own, the largest."""
+        key = next((key for key in keys if self.values.get(key) is not None), None)
+        if key is None:
             return default
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**24:
+        value = self.values[key]
+        numbers = value if isinstance(value, list) and value else [value]
+        if not all(type(one) is int and 0 <= one < 2**24 for one in numbers):
             raise HeaderError(f"{self.folder}: {key} is {value!r}, which no model has")
-        return value
+        return int(max(numbers))

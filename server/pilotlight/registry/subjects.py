@@ -10,14 +10,14 @@ from pilotlight.core import Model
 from pilotlight.registry.cost import Estimate, Layout, estimate
 from pilotlight.registry.costs import layout
 from pilotlight.registry.fit import Subject
-from pilotlight.registry.folders import FolderShape, estimate_folder
+from pilotlight.registry.folders import FolderShape, bits_of, estimate_folder
 from pilotlight.registry.formats import MARKS, projector_of
 from pilotlight.registry.gguf import Header, read_header, read_shards
 from pilotlight.registry.gpu import computing
 from pilotlight.registry.reader import opened
 from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.capabilities import CAPABILITIES
-from pilotlight.runtimes.kv_types import AUTO, BITS, BLOCKS
+from pilotlight.runtimes.kv_types import AUTO, BLOCKS
 from pilotlight.runtimes.limits import DEFAULT_PARALLEL
 from pilotlight.runtimes.offload import refusal
 
@@ -109,6 +109,6 @@ def _of_folder(model: Model) -> Subject:
         bytes_weights=shape.bytes_weights,
         bytes_active=shape.bytes_weights,
         context_trained=shape.context_trained,
-        at=at(BITS.get(kv)),
-        at_8_bits=at(BITS[IN_8_BITS]) if can_save else None,
+        at=at(bits_of(kv)),
+        at_8_bits=at(bits_of(IN_8_BITS)) if can_save else None,
     )

@@ -5,13 +5,15 @@ What every runtime that loads folders needs besides weights. Knows neither a run
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pilotlight.chat.template import ChatTemplate
+from pilotlight.core import Sampling
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
+from pilotlight.runtimes.sampling import Sampler
 from pilotlight.runtimes.vocabulary import THOUGHTS
 
 LONGEST_NAME = 255
@@ -21,16 +23,52 @@ CHANNEL = "<|channel|>"
 CHANNELS = frozenset((CHANNEL, "<|start|>", "<|message|>", "<|constrain|>", "<|end|>"))
 """In a vocabulary with `CHANNEL` these are text, as in llama.cpp: they tell an answer from thoughts."""
 
+ENDS = frozenset(
+    (
+        "<|eot_id|>",
+        "<|im_end|>",
+        "<|end|>",
+        "<|return|>",
+        "<|call|>",
+        "<|flush|>",
+        "<|calls|>",
+        "<end_of_turn>",
+        "<|endoftext|>",
+        "</s>",
+        "<|eom_id|>",
+        "<EOT>",
+        "_<EOT>",
+        "[EOT]",
+        "[EOS]",
+        "<|end_of_text|>",
+        "<end_of_utterance>",
+        "<eos>",
+        "<turn|>",
+        "<|tool_response>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "[e~[",
+    )
+)
+"""Control tokens that end an answer though no file may say so: those of llama.cpp's `llama-vocab.cpp`."""
+
+END_OF_PART = "<|end|>"
+HAVE_PARTS = (frozenset(("<|return|>", "<|call|>")), frozenset(("<|flush|>", "<|calls|>")))
+"""Vocabularies in which that ends only a part of the answer, as in llama.cpp: of gpt-oss and Solar Open."""
+
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+GENERATION_CONFIG = "generation_config.json"
 
 
 class Folder:
     """The tokens and the template of one folder; a `Vocabulary` of `num_vocab` tokens."""
 
-    def __init__(self, path: Path, *, num_vocab: int, end_tokens: Iterable[int]) -> None:
+    def __init__(
+        self, path: Path, *, num_vocab: int, end_tokens: Iterable[int], other_ends: Iterable[int] = ()
+    ) -> None:
         """`num_vocab` is the width of the model's logits, which may be more than the tokenizer knows.
 
-        The tokenizer's own end token is one of the `end_tokens`, too; those beyond the logits are none.
+        The tokenizer's own end token is one of the `end_tokens`, too, and so are `ENDS`; those beyond the
+        logits are none. Of `other_ends`, which may be another tokenizer's, those that are no ordinary text.
         Raises `LoadError`.
         """
         self._path = path
@@ -42,8 +80,10 @@ class Folder:
         self.piece = cache(self._read_piece)
         self.num_vocab = num_vocab
         eos = self._tokenizer.token_to_id(self.special_text("eos"))
-        ends = (*end_tokens, *(() if eos is None else (eos,)))
-        self.end_tokens = frozenset(token for token in ends if 0 <= token < num_vocab)
+        ends = (*end_tokens, *(token for token in other_ends if token in self._added), *self._known_ends())
+        self.end_tokens = self._within((*ends, *(() if eos is None else (eos,))))
+        self.suppressed = self._within(self._read_suppressed())
+        """Tokens that the model's makers want never to be picked."""
         bos = self._tokenizer.token_to_id(self.special_text("bos"))
         self._prefix = list(self._tokenizer.encode("").ids)
         self.adds_bos = bos is not None and self._prefix[:1] == [bos]
@@ -79,13 +119,41 @@ class Folder:
         is_shown = text in self._shown and token not in self.end_tokens
         if text is None or (self.is_control(token) and not is_shown):
             return b""
-        if token in self._added:
+        is_added = token in self._added
+        if self._bytes_of is not None and is_added:
             return str(text).encode()
         if self._bytes_of is not None:
             return b"".join(self._bytes_of.get(letter, letter.encode()) for letter in text)
-        if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        if not is_added and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
             return bytes.fromhex(text[3:5])
+        # Of those that were added, too: Gemma's runs of spaces are.
         return str(text).replace("\u2581", " ").encode()
+
+    def make_sampler(
+        self, sampling: Sampling, index: int, prompt: Sequence[int], banned: Sequence[int]
+    ) -> Sampler:
+        """One that picks no suppressed token either."""
+        return Sampler(sampling, index, prompt, (*banned, *self.suppressed))
+
+    def _known_ends(self) -> list[int]:
+        """Control tokens that end an answer by their text.
+
+        Control tokens only: `</s>` is a mark of HTML in some vocabularies.
+        """
+        controls = {self.control_text(token): token for token in self._added if self.is_control(token)}
+        has_parts = any(marks <= controls.keys() for marks in HAVE_PARTS)
+        texts = ENDS - {END_OF_PART} if has_parts else ENDS
+        return [token for text, token in controls.items() if text in texts]
+
+    def _read_suppressed(self) -> list[int]:
+        """What the folder says, if that is a list; what is no number is none of its tokens."""
+        file = self._path / GENERATION_CONFIG
+        found = read_json(file).get("suppress_tokens") if file.exists() else None
+        return [token for token in found if type(token) is int] if isinstance(found, list) else []
+
+    def _within(self, tokens: Iterable[int]) -> frozenset[int]:
+        """Those that the logits reach."""
+        return frozenset(token for token in tokens if 0 <= token < self.num_vocab)
 
     def template(self, override: str | None) -> ChatTemplate | None:
         """The folder's chat template, or the one that somebody set instead; None if there is none."""

@@ -5,7 +5,7 @@ first. Only the newest may be longer by itself, until it was of use. Pure bookke
 and out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -53,11 +53,12 @@ class Parking:
         self._parked.append(parked)
         self._trim()
 
-    def match(self, prompt: list[int]) -> tuple[Parked | None, int]:
-        """The one that shares most with `prompt`, and how many tokens."""
+    def match(self, prompt: list[int], can_restore: Callable[[int, int], bool]) -> tuple[Parked | None, int]:
+        """The one that shares most with `prompt`, and how many tokens; of those that `can_restore` them."""
         best, most = None, 0
         for parked in self._parked:
-            if (shared := shares_prefix(parked.tokens, prompt)) > most:
+            shared = shares_prefix(parked.tokens, prompt)
+            if shared > most and can_restore(len(parked.tokens), shared):
                 best, most = parked, shared
         return best, most
 

@@ -116,14 +116,17 @@ class Prompts:
     def remember(self, sequence: Running[Any]) -> bool:
         """Let the conversation's next turn find the tokens of this answer; False if there will be none.
 
-        After a stop string they are more than the text.
+        After a stop string they are more than the text. An answer with tokens that have no text is not found:
+        every prompt that begins with what is left would get those tokens, whoever asks.
         """
         prompt = sequence.prepared.text
         if prompt is None or not sequence.keeps or sequence.text.stopped:
             return False
-        ended = sequence.tokens[-1] in self._vocabulary.end_tokens
-        tokens = sequence.tokens[:-1] if ended else sequence.tokens
-        self.transcripts.add(Transcript(prompt + sequence.answer, array("i", tokens)))
+        text, tokens = prompt + sequence.answer, list(sequence.tokens)
+        if sequence.num_generated and tokens[-1] in self._vocabulary.end_tokens:
+            tokens.pop()
+        if text and all(map(self._vocabulary.piece, tokens[sequence.num_prompt :])):
+            self.transcripts.add(Transcript(text, array("i", tokens)))
         return True
 
     def remember_beginning(self, prepared: Prepared) -> None:

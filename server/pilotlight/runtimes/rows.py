@@ -179,8 +179,8 @@ class Memory(Generic[S]):
             common = min(shares_prefix(other.tokens, tokens), other.num_computed)
             if common > best.shared and other.row is not None and can_go_back(other.row, common):
                 best = Source(common, row=other.row)
-        parked, shared = self._parking.match(tokens)
-        if parked and shared > best.shared and self._decoder.can_restore(len(parked.tokens), shared):
+        parked, shared = self._parking.match(tokens, self._decoder.can_restore)
+        if parked and shared > best.shared:
             return Source(shared, parked=parked)
         return best
 

@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from pilotlight.runtimes.archive.folder import UNFINISHED
 
-VERSION = 1
+VERSION = 2
+"""Of the first one, texts may have tokens that stand for nothing in them."""
 
 MAGIC = b"pilot-kv"
 

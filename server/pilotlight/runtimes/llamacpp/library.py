@@ -1,5 +1,6 @@
 """The library itself; the only file that imports `llama_cpp`."""
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -22,6 +23,9 @@ stream is 3 % faster. Short answers of a small one would be a fifth slower: the 
 
 USER_SAYS = bool(os.environ.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
 """How threads wait for each other."""
+
+NAMES = ("*llama*", "*ggml*")
+"""Of the library's files, in a folder that may be the system's."""
 
 
 def import_llama(bytes_model: int = 0) -> Any:
@@ -53,3 +57,13 @@ def _sleep_soon(bytes_model: int) -> None:
 def library_version() -> str:
     """Version of llama-cpp-python, which pins its llama.cpp."""
     return version("llama-cpp-python")
+
+
+def library_build(lib: Any) -> str:
+    """Tells what this library computes from what others of its version do: a rebuild, or those that
+    `LLAMA_CPP_LIB_PATH` leads to."""
+    files = {path for name in NAMES for path in lib._base_path.glob(name) if path.is_file()}
+    stats = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+    # Whether keys and values are rotated before they are quantized, see `llama-kv-cache.cpp`.
+    rotation = os.environ.get("LLAMA_ATTN_ROT_DISABLE")
+    return hashlib.sha256(repr((stats, rotation)).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.kv_types import KvTypes
 from pilotlight.runtimes.limits import default_context, num_cores
 from pilotlight.runtimes.llamacpp.decoder import LlamaDecoder
-from pilotlight.runtimes.llamacpp.library import library_version
+from pilotlight.runtimes.llamacpp.library import library_build, library_version
 from pilotlight.runtimes.llamacpp.native import MODES, Llama
 from pilotlight.runtimes.llamacpp.sampler import Sampler
 from pilotlight.runtimes.opened import Opened
@@ -36,7 +36,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
         context_trained=llama.context_trained,
         threads=threads,
         version=library_version(),
-        variant=llama.rope_variant,
+        variant=f"{library_build(llama.library)} {llama.rope_variant}",
         description=llama.description,
         bytes_model=llama.bytes_model,
         num_parameters=llama.num_parameters,

@@ -53,8 +53,13 @@ class Cells:
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         """Write what was computed; everything that the rows hold now."""
-        held = self._append((keys, values))
-        return held[0], held[1]
+        self._append((keys, values))
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> tuple[Any, Any]:
+        """The same again: some models have layers that look at what another wrote."""
+        keys, values = self._held()
+        return keys, values
 
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> Any:
         """Which tokens each one sees: itself and those before it in its row, within the window."""
@@ -102,12 +107,16 @@ class Cells:
         elif 4 * num_rows <= self.num_rows:
             self.arrays = tuple(mx.contiguous(array[:num_rows]) for array in self.arrays)
 
-    def _append(self, computed: tuple[Any, ...]) -> list[Any]:
-        """Write what was computed to the rows; what they hold now, of each array."""
+    def _append(self, computed: tuple[Any, ...]) -> None:
+        """Write what was computed to the rows."""
         span = self._span
         self._fit(span.end, span.longest, like=computed)
         for array, new in zip(self.arrays, computed, strict=True):
             self._write(array, new)
+
+    def _held(self) -> list[Any]:
+        """What the rows that are computed hold now, of each array."""
+        span = self._span
         return [array[span.first : span.end, :, : span.longest] for array in self.arrays]
 
     def _fit(self, num_rows: int, num_tokens: int, like: tuple[Any, ...]) -> None:
@@ -150,5 +159,9 @@ class QuantizedCells(Cells):
 
     def update_and_fetch(self, keys: Any, values: Any) -> tuple[Any, Any]:
         quantized = [mx.quantize(one, group_size=KV_GROUP, bits=self.bits) for one in (keys, values)]
-        held = self._append((*quantized[0], *quantized[1]))
+        self._append((*quantized[0], *quantized[1]))
+        return self.keys_and_values()
+
+    def keys_and_values(self) -> tuple[Any, Any]:
+        held = self._held()
         return tuple(held[:3]), tuple(held[3:])

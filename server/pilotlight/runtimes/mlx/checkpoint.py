@@ -4,15 +4,17 @@ Knows the files, not the library.
 """
 
 import re
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
 
 from pilotlight.runtimes.base import LoadError
-from pilotlight.runtimes.folder import file_name, read_json
+from pilotlight.runtimes.folder import GENERATION_CONFIG, file_name, read_json
 
-CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
+CONFIG = "config.json"
 INDEX, WEIGHTS = "model.safetensors.index.json", "model*.safetensors"
 
 LONGEST = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx")
@@ -31,6 +33,9 @@ class Checkpoint(Struct, frozen=True):
     context_trained: int
     """0: it does not say."""
     end_tokens: tuple[int, ...]
+    """Of the first file that names any."""
+    other_ends: tuple[int, ...]
+    """Of the others."""
     quantization: dict[str, Any]
     """MLX's `group_size` and `bits`, and exceptions by the name of a layer; empty if nothing is quantized."""
 
@@ -45,13 +50,15 @@ class Checkpoint(Struct, frozen=True):
         generation = read_json(folder / GENERATION_CONFIG) if (folder / GENERATION_CONFIG).exists() else {}
         text = config.get("text_config", config)
         try:
+            ends, other_ends = _ends(one.get("eos_token_id") for one in (generation, config, text))
             return cls(
                 folder=folder,
                 config=config,
                 kind=_kind(config["model_type"]),
                 weights=_weights(folder),
                 context_trained=next((int(text[name]) for name in LONGEST if text.get(name)), 0),
-                end_tokens=_ends(*(one.get("eos_token_id") for one in (generation, config, text))),
+                end_tokens=ends,
+                other_ends=other_ends,
                 quantization=_quantization(config),
             )
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as exc:
@@ -83,10 +90,11 @@ def _weights(folder: Path) -> tuple[Path, ...]:
     return files
 
 
-def _ends(*said: Any) -> tuple[int, ...]:
-    """Those that the first says that says any; a token's number may be 0."""
-    value: Any = next((one for one in said if one not in (None, [])), [])
-    return tuple(int(token) for token in (value if isinstance(value, list) else [value]))
+def _ends(said: Iterable[Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Those that the first says that says any, and those that the others say; a token's number may be 0."""
+    found = [one if isinstance(one, list) else [one] for one in said if one not in (None, [])]
+    first, *others = [tuple(map(int, tokens)) for tokens in found] or [()]
+    return first, tuple(chain.from_iterable(others))
 
 
 def _quantization(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from pilotlight.runtimes.kv_types import BITS, KvTypes
 from pilotlight.runtimes.limits import DEFAULT_CONTEXT
 from pilotlight.runtimes.mlx.checkpoint import Checkpoint
 from pilotlight.runtimes.opened import Opened
-from pilotlight.runtimes.sampling import Sampler
 from pilotlight.worker.protocol import Load
 
 if TYPE_CHECKING:
@@ -25,7 +24,12 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
     path = Path(load.path)
     checkpoint = Checkpoint.read(path)
     network = load_network(checkpoint, progress, _kv_bits(load.loading.kv_cache_type))
-    folder = Folder(path, num_vocab=network.num_vocab, end_tokens=checkpoint.end_tokens)
+    folder = Folder(
+        path,
+        num_vocab=network.num_vocab,
+        end_tokens=checkpoint.end_tokens,
+        other_ends=checkpoint.other_ends,
+    )
     trained = checkpoint.context_trained or load.context or DEFAULT_CONTEXT
     return Opened(
         decoder=network,
@@ -36,7 +40,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
         threads=THREADS,
         version=network.version,
         description=f"{checkpoint.kind} on {network.device}",
-        make_sampler=Sampler,
+        make_sampler=folder.make_sampler,
         bytes_model=sum(file.stat().st_size for file in checkpoint.weights),
     )
 

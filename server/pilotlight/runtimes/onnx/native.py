@@ -122,6 +122,8 @@ class Graph:
         self._cells = [Cells(shape, self._dtype) for _ in self._export.states()]
         self._states = [cells.array for cells in self._cells]
         self._bindings: dict[tuple[int, int], Any] = {}
+        self._held = [0] * num_rows
+        """Tokens that the pages of each row hold, wanted or not."""
         fit = LARGEST_RUN if self._is_pruned else LOGITS_BYTES // (4 * self._export.num_vocab)
         self.largest_run = max(1, min(LARGEST_RUN, fit))
         num_outputs = max(num_rows, 1 if self._is_pruned else self.largest_run)
@@ -163,6 +165,7 @@ class Graph:
         depth = 1 if self._is_pruned else num_tokens
         size = num_rows * depth * self._export.num_vocab
         logits = self._logits[:size].reshape(num_rows, depth, -1)
+        self._note(first, lengths[:, 0].tolist())
         binding = self._binding(first, first + num_rows)
         for name, values in inputs.items():
             _bind(binding.bind_input, name, values)
@@ -182,6 +185,7 @@ class Graph:
         return bool(np.abs(whole - pieces).max() < PROBE_TOLERANCE * np.ptp(whole))
 
     def copy(self, source: int, target: int, num_tokens: int) -> None:
+        self._note(target, [num_tokens])
         for state in self._states:
             state[target, :, :num_tokens] = state[source, :, :num_tokens]
 
@@ -190,9 +194,19 @@ class Graph:
         self.clear(source)
 
     def cut(self, row: int, num_tokens: int) -> None:
-        """Nobody reads behind the length that `compute` is told."""
+        """Nobody reads behind the length that `compute` is told, but it would take memory for longer."""
+        held = self._held[row]
+        if held - num_tokens < self._cells[0].tokens_per_page:
+            return
+        if not num_tokens:
+            self.clear(row)
+            return
+        self._held[row] = num_tokens
+        for cells in self._cells:
+            cells.cut(row, num_tokens, held)
 
     def clear(self, row: int) -> None:
+        self._held[row] = 0
         for cells in self._cells:
             cells.clear(row)
 
@@ -209,6 +223,7 @@ class Graph:
         return True
 
     def restore(self, row: int, saved: State, num_tokens: int) -> bool:
+        self._note(row, [num_tokens])
         for state, values in zip(self._states, saved, strict=True):
             state[row, :, :num_tokens] = values[:, :num_tokens]
         return True
@@ -228,6 +243,11 @@ class Graph:
 
     def check(self, lengths: Sequence[int]) -> None:
         """It keeps no count."""
+
+    def _note(self, first: int, lengths: Sequence[int]) -> None:
+        """The rows from `first` on are written up to these lengths."""
+        for row, length in enumerate(lengths, first):
+            self._held[row] = max(self._held[row], length)
 
     def _binding(self, first: int, end: int) -> Any:
         """Inputs and outputs of these rows, the memory already bound: that costs as much as a small model."""

@@ -8,7 +8,6 @@ from pilotlight.runtimes.limits import DEFAULT_CONTEXT, num_cores
 from pilotlight.runtimes.onnx.export import Export
 from pilotlight.runtimes.onnx.native import Graph, import_onnxruntime
 from pilotlight.runtimes.opened import Opened
-from pilotlight.runtimes.sampling import Sampler
 from pilotlight.worker.protocol import Load
 
 
@@ -34,7 +33,7 @@ def open_model(load: Load, progress: Callable[[float], None]) -> Opened:
         threads=threads,
         version=library.__version__,
         description=f"{export.kind} on {graph.provider}",
-        make_sampler=Sampler,
+        make_sampler=folder.make_sampler,
         bytes_model=sum(file.stat().st_size for file in path.glob(f"{export.graph.name}*")),
         variant=variant,
     )
