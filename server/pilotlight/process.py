@@ -1,4 +1,5 @@
-"""This process, as the system has it: what it leaves behind when it crashes, and that it ends."""
+"""This process, as the system has it: how much it may open, what it leaves behind when it crashes, and that
+it ends."""
 
 import os
 import sys
@@ -9,6 +10,10 @@ from pathlib import Path
 import structlog
 
 log = structlog.get_logger()
+
+MOST_DESCRIPTORS = 10240
+"""More than clients need, and the most that macOS takes (`OPEN_MAX`). Linux may let us have a billion, and
+some programs close at their start all that they may have open."""
 
 
 def leave_within(seconds: float, code: int) -> None:
@@ -26,6 +31,20 @@ def _leave(code: int) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def raise_descriptors() -> None:
+    """Have as many as the system lets us, as each connection is one: what it gives by itself, 1024 (Linux) or
+    256 (macOS), is for those who call `select()`. Workers inherit it."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if resource.RLIM_INFINITY != soft < most:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def dump_no_core() -> None:

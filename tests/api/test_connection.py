@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -22,6 +23,8 @@ STREAMED = BODY[:-1] + b', "stream": true}'
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
 """What the JDK's client, Ktor and `curl --http2` send with the first request of a connection."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
+KEEP_ALIVE_S = 5
+"""Uvicorn's, for a connection that idles."""
 READY = b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -253,7 +256,7 @@ async def test_a_request_that_stops_is_given_up(
     url: str, monkeypatch: pytest.MonkeyPatch, part: bytes, before: bytes
 ) -> None:
     """In its head or in its body, as the first one of its connection or later."""
-    monkeypatch.setattr(connection, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.05)
     async with connected(url) as stream:
         if before:
             await stream.send(before)
@@ -261,6 +264,13 @@ async def test_a_request_that_stops_is_given_up(
         await stream.send(part)
         answer = await refusal(stream)
     assert answer.status_code == 408
+
+
+async def test_who_says_nothing_is_let_go(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word, which might be taken for an answer to what is asked in that moment."""
+    monkeypatch.setattr(connection, "PATIENCE_S", 0.01)
+    async with connected(url) as stream:
+        assert await rest_of(stream) == b""
 
 
 async def test_a_head_that_trickles_in_gets_no_more_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -295,23 +305,98 @@ async def test_whoever_waits_for_an_answer_may_take_any_time(
 
 
 async def test_a_whole_request_needs_no_timer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And one that came in two segments leaves none behind."""
+    """The one in which it had to come is gone; one that came in two segments leaves none behind, either."""
+    timers = noted_timers(monkeypatch, connection.PATIENCE_S)
+    async with connected(url, post(BODY) + READY) as stream:
+        await answers(stream, 2)
+        await stream.send(READY)
+        await answers(stream, 1)
+        assert [timer.cancelled() for timer in timers] == [True]
+        await stream.send(READY[:10])
+        await so(lambda: len(timers) == 2)
+        await stream.send(READY[10:])
+        await answers(stream, 1)
+        assert [timer.cancelled() for timer in timers] == [True, True]
+
+
+async def test_a_body_that_comes_after_its_answer_keeps_no_connection(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients send it by itself, and a refusal does not wait for it: the time to idle begins anew."""
+    timers = noted_timers(monkeypatch, KEEP_ALIVE_S)
+    head = b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n"
+    async with connected(url, head) as stream:
+        assert [answer.status_code for answer in await answers(stream, 1)] == [404]
+        await stream.send(b"{")
+        await so(lambda: timers[0].cancelled())
+        assert len(timers) == 1
+        await stream.send(b"}")
+        await so(lambda: len(timers) == 2)
+        assert not timers[1].cancelled()
+        await stream.send(READY)
+        assert [answer.status_code for answer in await answers(stream, 1)] == [200]
+        assert timers[1].cancelled()
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's timers")
+async def test_who_vanishes_while_it_waits_is_found_out(service: FakeService, url: str) -> None:
+    """By the system, which asks the client's: neither side has a word to say."""
+    service.script = hold(Accepted(1))
+    async with connected(url, post(BODY)):
+        await service.submitted.wait()
+        assert httpx.URL(url).port in probed_ports()
+
+
+# --- to clients of other times ---
+
+
+async def test_a_stream_to_a_client_of_http_1_0_has_no_chunks(url: str) -> None:
+    """It ends with its connection."""
+    request = post(STREAMED).replace(b"HTTP/1.1", b"HTTP/1.0")
+    async with connected(url, request) as stream:
+        head, _, body = (await rest_of(stream)).partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert body.startswith(b"data: {")
+    assert body.endswith(b"}\n\ndata: [DONE]\n\n")
+
+
+async def test_an_answer_to_a_client_of_http_1_0_has_its_length(url: str) -> None:
+    """It is closed after it, too."""
+    async with connected(url, post(BODY).replace(b"HTTP/1.1", b"HTTP/1.0")) as stream:
+        found = first(await rest_of(stream))
+    assert found is not None
+    answer, rest = found
+    assert (answer.status_code, answer.headers["connection"], rest) == (200, "close", b"")
+    assert answer.json()["choices"]
+
+
+@pytest.mark.parametrize("asks", [b"", b"connection: close\r\n"], ids=["kept", "closed"])
+async def test_a_stream_says_once_whether_its_connection_stays(url: str, asks: bytes) -> None:
+    """What it says is so; where nothing is said it stays."""
+    async with connected(url, post(STREAMED, asks)) as stream:
+        head, _, _ = (await until(stream, b"0\r\n\r\n")).partition(b"\r\n\r\n")
+    assert [line for line in head.split(b"\r\n") if line.startswith(b"connection")] == asks.splitlines()
+
+
+def probed_ports() -> list[int]:
+    """Ours, of connections with a timer for that (02, says the kernel's `proc_net_tcp.rst`)."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return [int(line[1].partition(":")[2], 16) for line in lines if line[5].startswith("02:")]
+
+
+def noted_timers(monkeypatch: pytest.MonkeyPatch, delay_s: float) -> list[asyncio.TimerHandle]:
+    """Those of so long that are set from now on."""
     loop = asyncio.get_running_loop()
     call_later, timers = loop.call_later, list[asyncio.TimerHandle]()
 
     def noted(delay: float, *args: Any, **kwargs: Any) -> asyncio.TimerHandle:
         timer = call_later(delay, *args, **kwargs)
-        if delay == connection.PATIENCE_S:
+        if delay == delay_s:
             timers.append(timer)
         return timer
 
     monkeypatch.setattr(loop, "call_later", noted)
-    async with connected(url, post(BODY) + READY) as stream:
-        await answers(stream, 2)
-        assert not timers
-    async with connected(url, READY[:10], READY[10:]) as stream:
-        await answers(stream, 1)
-        assert [timer.cancelled() for timer in timers] == [True]
+    return timers
 
 
 async def until(stream: ByteStream, text: bytes) -> bytes:
@@ -319,3 +404,10 @@ async def until(stream: ByteStream, text: bytes) -> bytes:
     while text not in received:
         received += await stream.receive()
     return received
+
+
+async def so(condition: Callable[[], bool]) -> None:
+    """Once it is."""
+    with anyio.fail_after(5):
+        while not condition():
+            await anyio.wait_all_tasks_blocked()

@@ -1,11 +1,13 @@
 """What counts joules: processors' counters in trees of files, gauges, and the user's own word."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from descriptors import no_descriptors
 from pilotlight.energy.meters import (
     Gauge,
     GpuGauge,
@@ -222,3 +224,11 @@ def test_processor_time_counts_only_with_the_users_word() -> None:
 def test_the_processor_time_of_nobody_is_not_known() -> None:
     """Its process has ended."""
     assert cpu_seconds(2**31 - 1) is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no file is read for it")
+def test_processor_time_is_not_known_while_no_file_can_be_opened() -> None:
+    """Of a process that runs; it is when one can be again."""
+    with no_descriptors():
+        assert cpu_seconds(os.getpid()) is None
+    assert cpu_seconds(os.getpid())

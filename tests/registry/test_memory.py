@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from descriptors import no_descriptors
 from pilotlight.registry.budget import Memory
 from pilotlight.registry.memory import read
 
@@ -78,3 +79,15 @@ def test_this_machine_can_be_read() -> None:
     """Whatever it is."""
     memory = read()
     assert 0 < memory.bytes_available <= memory.bytes_total
+
+
+@pytest.mark.skipif(not Path("/proc/meminfo").exists(), reason="reads Linux's files")
+def test_what_was_read_last_is_told_while_no_file_can_be_opened(tmp_path: Path) -> None:
+    """With the cgroup's limit, as before; what was never read is not made up."""
+    files = v2(f"{500 * MIB}\n", 400 * MIB) | {"proc:self:cgroup": "0::/\n"}
+    root = tree(tmp_path, **files)
+    before = read(root)
+    with no_descriptors():
+        assert read(root) == before == Memory(500 * MIB, 100 * MIB)
+        with pytest.raises(OSError, match="open files"):
+            read(tmp_path / "unread")

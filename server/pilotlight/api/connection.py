@@ -5,11 +5,14 @@ limited later. Knows no app.
 """
 
 import asyncio
+import socket
+import sys
+from contextlib import suppress
 
 import msgspec
 import structlog
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
-from uvicorn._types import ASGI3Application
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from pilotlight.errors import BadRequest
@@ -19,11 +22,17 @@ log = structlog.get_logger()
 LONGEST_HEAD = 64 * 1024
 """Bytes in a row that are no body: a request line with its headers, the size of a chunk, trailers."""
 PATIENCE_S = 60.0
-"""For all of a head, from its first byte, and for the next piece of a body."""
+"""For all of a head, from its first byte (the first one's, from the connection's beginning), and for the next
+piece of a body."""
+PROBE_S = 60
+"""After so long without a word the system asks whether the client is still there."""
+RESERVE = 128
+"""Descriptors that are no connections: files, and the pipes of workers."""
 
 
 class Connection(HttpToolsProtocol):
-    """Has a timer only while a request is there in part: neither whole ones nor idling need any."""
+    """Has a timer only while the first request has not come or one is there in part: whole ones need none,
+    and idling after them has uvicorn's."""
 
     _num_pending = 0
     """Bytes read since a head, a piece of a body or a request was complete."""
@@ -33,6 +42,14 @@ class Connection(HttpToolsProtocol):
     _running: RequestResponseCycle | None = None
     """The request that was begun last. `cycle` is the one that came last, and may wait behind it."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
+        super().connection_made(transport)
+        _probe(transport)
+        if len(self.connections) > (most := most_connections()):
+            log.info("connection refused", reason=f"there are {most} already")
+            transport.close()
+        self._set_deadline()
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         unread = memoryview(data)
@@ -40,6 +57,7 @@ class Connection(HttpToolsProtocol):
             num_read = self._read(unread[: LONGEST_HEAD - self._num_pending])
             unread = unread[num_read:]
         self._set_deadline()
+        self._set_keep_alive()
 
     def _read(self, data: memoryview) -> int:
         """At most what there is room for. Returns how much of it was read: after an offer it is not all."""
@@ -86,7 +104,7 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, unframed(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def on_body(self, body: bytes) -> None:
         super().on_body(body)
@@ -108,9 +126,16 @@ class Connection(HttpToolsProtocol):
         """A piece of a body gets the next one more time; a piece of a head gets its rest none."""
         if not self._num_pending:
             self._clear_deadline()
-        is_partial = self._is_open or self._num_pending > 0
-        if is_partial and self._deadline is None and not self.transport.is_closing():
+        if self._is_awaited and self._deadline is None and not self.transport.is_closing():
             self._deadline = self.loop.call_later(PATIENCE_S, self._on_late)
+
+    def _set_keep_alive(self) -> None:
+        """As uvicorn after an answer: a body that was not waited for comes behind it, and gets none."""
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        if is_answered and not self._is_awaited and not self.transport.is_closing():
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _clear_deadline(self) -> None:
         if self._deadline is not None:
@@ -121,8 +146,15 @@ class Connection(HttpToolsProtocol):
         self._deadline = None
         if self.flow.read_paused or self._is_answering:
             self._set_deadline()  # it is the client who waits
+        elif self.cycle is None and not self._num_pending:
+            self.transport.close()  # without a word: browsers connect before they have anything to ask
         else:
             self._refuse(408, f"nothing more of the request came for {PATIENCE_S:g} s")
+
+    @property
+    def _is_awaited(self) -> bool:
+        """The first request, or the rest of one."""
+        return self.cycle is None or self._is_open or self._num_pending > 0
 
     @property
     def _is_answering(self) -> bool:
@@ -139,3 +171,37 @@ class Connection(HttpToolsProtocol):
             head = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
             self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.close()
+
+
+def most_connections() -> int:
+    """As many as leave descriptors for all else; on Windows sockets are none."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else max(limit - RESERVE, limit // 2)
+
+
+def unframed(app: ASGI3Application, cycle: RequestResponseCycle) -> ASGI3Application:
+    """The app for a client that knows no chunks: an answer without a length ends with its connection."""
+    cycle.chunked_encoding = False
+
+    async def unframed_app(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        async def expected(message: ASGISendEvent) -> None:
+            if message["type"] == "http.response.body":
+                cycle.expected_content_length += len(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, expected)
+
+    return unframed_app
+
+
+def _probe(transport: asyncio.Transport) -> None:
+    """Have the system notice a client that vanishes while it waits, when neither side has a word to say."""
+    sock = transport.get_extra_info("socket")
+    with suppress(OSError):  # it has left already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_S)

@@ -45,6 +45,7 @@ class EventStream(EventSourceResponse):
             sep="\n",
             ping_message_factory=lambda: ServerSentEvent(comment=says(), sep="\n"),
         )
+        del self.headers["connection"]  # the server's word, who may be about to close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._direct: Send = scope.get(DIRECT, send)

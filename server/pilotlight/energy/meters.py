@@ -286,10 +286,11 @@ def board() -> Gauge:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Processor time that the process has used, in steps of a hundredth of a second; None if it is gone."""
+    """Processor time that the process has used, in steps of a hundredth of a second; None if it is gone, or
+    no descriptor is left to look with."""
     try:
         times = psutil.Process(pid).cpu_times()
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return None
     return float(times.user + times.system)
 

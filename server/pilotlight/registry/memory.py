@@ -32,8 +32,22 @@ _V1 = _Files(
 )
 
 
+_last: dict[Path, Memory] = {}
+"""What was read, by root."""
+
+
 def read(root: Path = Path("/")) -> Memory:
-    """The tightest of the machine itself and every cgroup we are in."""
+    """The tightest of the machine itself and every cgroup we are in; what it was before, if no descriptor is
+    left to look with."""
+    try:
+        _last[root] = _read(root)
+    except OSError:
+        if root not in _last:
+            raise
+    return _last[root]
+
+
+def _read(root: Path) -> Memory:
     memory = _machine(root)
     total, available = memory.bytes_total, memory.bytes_available
     for files, folder in groups(root):

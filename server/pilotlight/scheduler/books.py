@@ -136,7 +136,7 @@ class Residence:
     def _memory(self) -> tuple[int, int] | None:
         """Resident, and of that shared."""
         if self.pid is not None:
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):  # it has ended, or no descriptor is left to look with
                 found = psutil.Process(self.pid).memory_info()
                 return int(found.rss), int(getattr(found, "shared", 0))
         return None
