@@ -3,13 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pilotlight.config import check_preload, model_at, models, unpulled
 from pilotlight.core import Lora, RequestClass
 from pilotlight.errors import ConfigError
 from pilotlight.registry import memory
+from pilotlight.registry.finder import Finder
 from resolving import put, resolve
+from store_factory import GGUF, ONNX, HuggingFace, write
 
 
 def test_the_builtin_model_is_there_and_greedy(tmp_path: Path) -> None:
@@ -75,6 +78,16 @@ def test_a_cache_type_must_be_one_of_the_runtime_s(tmp_path: Path) -> None:
         "pilot-mlx": "auto",
         "m": "auto",
     }
+
+
+def test_mlx_keeps_keys_and_values_alike(tmp_path: Path) -> None:
+    """Two types that it knows are refused in its table, and passed over in [defaults]."""
+    text = "[[model]]\nname = 'm'\npath = 'm'\nruntime = 'mlx'\n"
+    with pytest.raises(ConfigError, match="kv_cache_type 'q8_0/q4_0': mlx keeps keys and values in the same"):
+        models(resolve(tmp_path, text + "kv_cache_type = 'q8_0/q4_0'"))
+    for kind, expected in (("q8_0/q4_0", "auto"), ("q8_0/q8_0", "q8_0/q8_0")):
+        found = models(resolve(tmp_path, f"[defaults]\nkv_cache_type = '{kind}'\n" + text))
+        assert found[-1].loading.kv_cache_type == expected
 
 
 def test_adapters_are_found_beside_the_file(tmp_path: Path) -> None:
@@ -276,6 +289,33 @@ def test_a_path_that_cannot_be_looked_at_harms_no_other_model(tmp_path: Path) ->
     assert (model.runtime, model.created, model.bytes_disk) == ("llamacpp", 0, 0)
 
 
+def test_a_model_that_is_away_is_what_it_was(tmp_path: Path) -> None:
+    """Its disk is, perhaps. Of its settings the new ones hold."""
+    write(tmp_path / "m", ONNX)
+    write(tmp_path, {"n.gguf": b"weights", "a.gguf": b"adapter"})
+    text = (
+        "[server]\nbuiltin = false\n[[model]]\nname = 'n'\npath = 'n.gguf'\nlora = [{path = 'a.gguf'}]\n"
+        "[[model]]\nname = 'm'\npath = 'm'\nprovider = 'cuda'\n"
+    )
+    before = models(resolve(tmp_path, text))
+    for name in ("m", "n.gguf", "a.gguf"):
+        (tmp_path / name).rename(tmp_path / f"away-{name}")
+    assert models(resolve(tmp_path, text), before) == before
+    *_, now = models(resolve(tmp_path, text + "context = 64"), before)
+    assert now == msgspec.structs.replace(before[-1], context=64)
+    assert [model.bytes_disk for model in models(resolve(tmp_path, text))] == [0, 0]
+
+
+def test_of_a_folder_that_was_never_there_nobody_knows_the_runtime(tmp_path: Path) -> None:
+    """So it may have what any of them can; a GGUF file may not, and nothing has what none can."""
+    table = "[server]\nbuiltin = false\n[[model]]\nname = 'm'\npath = "
+    (model,) = models(resolve(tmp_path, table + "'m'\nprovider = 'cuda'"))
+    assert (model.runtime, model.provider) == ("onnx", "cuda")
+    for wrong in ("'m.gguf'\nprovider = 'cuda'", "'m'\nprovider = 'gpu'"):
+        with pytest.raises(ConfigError, match="is not supported by llamacpp"):
+            models(resolve(tmp_path, table + wrong))
+
+
 def test_a_store_out_of_reach_is_an_error_of_one_line(tmp_path: Path) -> None:
     """Now, and also when it comes to that while the daemon runs."""
     config = resolve(tmp_path)
@@ -286,6 +326,17 @@ def test_a_store_out_of_reach_is_an_error_of_one_line(tmp_path: Path) -> None:
     for look in (models, unpulled):
         with pytest.raises(ConfigError, match="cannot be used"):
             look(moved)
+
+
+def test_a_model_of_a_store_can_be_chosen(tmp_path: Path) -> None:
+    """By any of its names; what it is may change later."""
+    HuggingFace(tmp_path / "hub").add("a/M-GGUF", {"M-Q4_0.gguf": GGUF})
+    env = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    for name in ("a/M-GGUF:Q4_0", "a/M-GGUF:M-Q4_0"):
+        config = resolve(tmp_path, "[server]\nbuiltin = false", env, model=(name,))
+        assert (config.preload, config.missing, config.models) == ((name,), (), ())
+        (model,) = Finder(config.places, config).complete(())
+        assert (model.name, model.store) == (name, "huggingface")
 
 
 def test_a_pulled_model_can_be_chosen(tmp_path: Path) -> None:

@@ -19,16 +19,17 @@ from pydantic import ValidationError
 from pilotlight import sources
 from pilotlight.core import Model, RequestClass
 from pilotlight.errors import ConfigError
-from pilotlight.loading import changed, loading
+from pilotlight.loading import loading
 from pilotlight.policy.settings import PolicySettings, RuleSettings
 from pilotlight.registry import keep_alive, memory
 from pilotlight.registry.budget import Amount
 from pilotlight.registry.description import EFFICIENT, written
-from pilotlight.registry.formats import runtime_of
+from pilotlight.registry.formats import DEFAULT, MARKS, runtime_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place, places
-from pilotlight.registry.stores.weights import bytes_of
+from pilotlight.registry.stores.weights import bytes_of, changed, weights_of
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
+from pilotlight.runtimes.kv_types import AUTO
 from pilotlight.settings import (
     NO_CAP,
     PLACES,
@@ -112,7 +113,8 @@ class Config:
         known = _with_builtin(document)
         pulled = _pulled(known, _stored(document.server.store_dir))
         named = {name: entry for entry in (*known, *pulled) for name in (entry.name, *entry.aliases)}
-        picks = {value: _pick(value, named, found_in) for value in chosen if value}
+        known_picks = {value: _pick(value, named) for value in chosen if value}
+        picks = {value: entry or _look(value, found_in) for value, entry in known_picks.items()}
         picked = [entry for entry in picks.values() if entry is not None]
         config = cls(
             server=document.server,
@@ -122,8 +124,8 @@ class Config:
             classes=document.classes,
             policy=document.policy,
             rules=document.rule,
-            # What was pulled may change while the daemon runs: `models` looks again.
-            models=_unique([*known, *(entry for entry in picked if entry not in pulled)]),
+            # What was pulled, or is in a store, may change while the daemon runs: others look again.
+            models=_unique([*known, *(one for one in known_picks.values() if one and one not in pulled)]),
             preload=tuple(entry.name for entry in _unique(picked)),
             missing=tuple(
                 f"--model {value}: no such file, and no model has that name{sources.near(value, named)}"
@@ -138,16 +140,22 @@ class Config:
         return config
 
 
-def models(config: Config) -> list[Model]:
+def models(config: Config, known: Iterable[Model] = ()) -> list[Model]:
     """The models to serve, also those pulled by now, with the limits they did not set themselves.
 
+    Files that are away, with their disk perhaps, are taken for what they are in `known`, the models before.
     Raises `ConfigError` for a setting that a model's runtime cannot honour, and for a store out of reach.
     """
     stored = _stored(config.server.store_dir)
     paths = {one.name: one.path for one in stored}
     entries = [*config.models, *_pulled(config.models, stored)]
     found = [(entry, entry.path or paths.get(entry.name)) for entry in entries]
-    return [_model(entry, path, config) for entry, path in found if path is not None]
+    before = {(model.name, model.path): model for model in known}
+    return [
+        _model(entry, path, config, before.get((entry.name, path)))
+        for entry, path in found
+        if path is not None
+    ]
 
 
 def unpulled(config: Config) -> list[str]:
@@ -238,10 +246,8 @@ def _pulled(known: Iterable[ModelSettings], stored: Iterable[Stored]) -> list[Mo
     return entries
 
 
-def _pick(
-    value: str, named: Mapping[str, ModelSettings], found_in: tuple[Place, ...]
-) -> ModelSettings | None:
-    """The entry a `--model` value means: a known name, a path, or a name that a store has; None: nobody.
+def _pick(value: str, named: Mapping[str, ModelSettings]) -> ModelSettings | None:
+    """The entry a `--model` value means: a known name, or a path; None: neither.
 
     A path is served under its file name. What the file holds is the worker's business: a damaged one must not
     stop the other models.
@@ -253,7 +259,7 @@ def _pick(
         entry = _unlisted(path.name.removesuffix(".gguf"), path)
         known = named.get(entry.name)
         return known if known is not None and known.path == path else entry
-    return _look(value, found_in)
+    return None
 
 
 def _unlisted(name: str, path: Path) -> ModelSettings:
@@ -309,9 +315,25 @@ def _bytes_of(cap: str) -> int | None:
     return None if cap == NO_CAP else Amount.parse(cap).of(memory.read().bytes_total)
 
 
-def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
-    defaults = config.defaults
+def _runtime(entry: ModelSettings, path: Path, *, is_there: bool) -> str:
+    """Of a folder that is away nobody knows it: until it comes, the first that can what its table wants."""
     runtime = entry.runtime or runtime_of(path)
+    if is_there or entry.runtime or runtime != DEFAULT or path.suffix.casefold() == ".gguf":
+        return runtime
+    return next((one for one in (DEFAULT, *MARKS) if _suits(entry, one)), DEFAULT)
+
+
+def _suits(entry: ModelSettings, runtime: str) -> bool:
+    try:
+        _check(entry, runtime)
+        loading(entry.name, entry, runtime, AUTO)
+    except ConfigError:
+        return False
+    return True
+
+
+def _check(entry: ModelSettings, runtime: str) -> None:
+    """Raises `ConfigError` for what the table of the model wants and the runtime cannot."""
     capabilities = CAPABILITIES[runtime]
     for name in sorted(entry.sampling.model_fields_set.difference(capabilities.sampling)):
         raise ConfigError(f"model {entry.name!r}: sampling.{name} is not supported by {runtime}")
@@ -328,6 +350,17 @@ def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
             f"model {entry.name!r}: provider {entry.provider!r} is not supported by {runtime}; "
             f"there is: {', '.join(providers)}"
         )
+
+
+def _model(entry: ModelSettings, path: Path, config: Config, before: Model | None = None) -> Model:
+    """`before` is the model that this entry was, if it was one."""
+    is_there = bool(weights_of(path))
+    if is_there or before is None or not before.bytes_disk:
+        runtime, created, bytes_disk = _runtime(entry, path, is_there=is_there), changed(path), bytes_of(path)
+    else:
+        runtime, created, bytes_disk = entry.runtime or before.runtime, before.created, before.bytes_disk
+    _check(entry, runtime)
+    defaults, capabilities = config.defaults, CAPABILITIES[runtime]
     threads = defaults.threads if entry.threads is None else entry.threads
     return Model(
         name=entry.name,
@@ -340,14 +373,16 @@ def _model(entry: ModelSettings, path: Path, config: Config) -> Model:
         is_efficient=threads == EFFICIENT and capabilities.live_threads,
         chat_template=entry.chat_template,
         provider=entry.provider,
-        loading=loading(entry.name, entry, runtime, defaults.kv_cache_type),
+        loading=loading(
+            entry.name, entry, runtime, defaults.kv_cache_type, before.loading if before else None
+        ),
         memory=_bytes_of(entry.memory or config.memory.per_model),
         pin=entry.pin,
         small=entry.small,
         concurrency={RequestClass(one): most for one, most in entry.concurrency if most is not None},
         keep_alive_s=keep_alive.seconds(entry.keep_alive or defaults.keep_alive),
         sampling=entry.sampling.model_dump(include=set(capabilities.sampling)),
-        created=changed(path),
+        created=created,
         capabilities=capabilities,
-        bytes_disk=bytes_of(path),
+        bytes_disk=bytes_disk,
     )

@@ -46,7 +46,7 @@ from pilotlight.power.reading import Reading
 from pilotlight.power.sampling import Sampler
 from pilotlight.power.saver import Saver
 from pilotlight.power.slowdown import Slowdown
-from pilotlight.process import dump_no_core, leave_within
+from pilotlight.process import dump_no_core, leave_within, raise_descriptors
 from pilotlight.registry import pressure
 from pilotlight.registry.archive import archive_of, keep_tidy
 from pilotlight.registry.budget import Budget
@@ -103,6 +103,7 @@ def main(config: Config) -> int:
     """
     check_preload(config)
     dump_no_core()
+    raise_descriptors()
     try:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         admin_key = ensure_admin_key(config.state_dir)
@@ -216,12 +217,17 @@ class Daemon:
         log.info("settings read again", **to_builtins(reloaded))
         return reloaded
 
+    def environ(self) -> dict[str, str]:
+        # What another process finds has to fit into the memory that we have.
+        return dataclasses.replace(self._settings, memory=self.config.memory).environ()
+
     async def refresh(self) -> None:
         async with self._reloading:
             await self._serve_models(self._settings)
 
     async def _serve_models(self, settings: Config) -> None:
-        found, missing = await to_thread.run_sync(lambda: (models(settings), unpulled(settings)))
+        known = self.catalog.configured
+        found, missing = await to_thread.run_sync(lambda: (models(settings, known), unpulled(settings)))
         await self.catalog.replace(found, Finder(settings.places, settings), missing)
 
     def _model_at(self, name: str, path: Path) -> Model:
@@ -303,10 +309,13 @@ class Daemon:
 
     async def _preload(self, model: str) -> None:
         try:
+            model = (await self.catalog.find(model)).name
             await self._loop.load(model)
         except Error as error:
-            if self.catalog.known(model) is not None:  # else nothing would ever clear the notice
+            if self.catalog.known(model) is not None:
                 self.notices.raise_(f"not_loaded_{model}", Severity.ERROR, error.message)
+            else:  # nothing would ever clear the notice
+                log.warning("not loaded at start", model=model, reason=error.message)
 
     def _announce(self) -> None:
         """Say where we are. The socket listens already: who connects now is served in a moment."""

@@ -199,6 +199,9 @@ class FakeService:
     def standing(self, request: Request) -> str | None:
         return self.stands
 
+    def environ(self) -> dict[str, str]:
+        return self.config.environ()
+
     async def reload(self) -> Reloaded:
         if self.reloaded is None:
             raise ConfigError("models.toml: unknown key server.prot; did you mean 'port'?")

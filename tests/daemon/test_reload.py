@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from resolving import put
-from serving import NO_TLS, PROGRAM, Daemon, chat, clean_environ, echo, text_of, until
+from serving import NO_TLS, PROGRAM, Daemon, chat, clean_environ, echo, table, text_of, until
 
 Serve = Callable[..., Daemon]
 
@@ -112,6 +112,31 @@ def test_a_model_of_the_command_line_stays_though_its_file_is_away(serve: Serve,
     assert response.status_code == 400
     assert "away.gguf: no such file" in response.json()["error"]["message"]
     assert daemon.model("away")["id"] == "away"
+
+
+def test_a_model_whose_file_is_away_is_what_it_was(serve: Serve, tmp_path: Path) -> None:
+    """For a moment, perhaps, as its disk is: its worker goes on."""
+    models = echo(tmp_path, tokens_per_s=1000)
+    daemon = serve(models=models)
+    assert daemon.post("echo").status_code == 200
+    worker = daemon.worker("echo").pid
+    (tmp_path / "echo.toml").unlink()
+    assert said(daemon)["changed"] == []
+    assert daemon.post("echo").status_code == 200
+    assert daemon.worker("echo").pid == worker
+
+
+def test_a_model_is_judged_by_the_settings_as_they_were_last_read(
+    serve: Serve, tmp_path: Path, tiny_gguf: Path
+) -> None:
+    """From the user's own file, which was not there at the start."""
+    nameless = "import sys; at = sys.argv.index('--config'); del sys.argv[at : at + 2]"
+    own = tmp_path / "config" / "pilotlight" / "models.toml"
+    daemon = serve(program=f"{nameless}; {PROGRAM}", environ={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    own.parent.mkdir(parents=True)
+    own.write_text(table("tiny", tiny_gguf))
+    assert said(daemon)["added"] == ["tiny"]
+    assert daemon.admin("models/fit", model="tiny").json()["fits"]
 
 
 def test_a_load_at_start_of_a_model_that_is_removed_leaves_no_notice(serve: Serve, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import pilotlight
+from gguf_factory import write_tiny_gguf
 from serving import Daemon, until
 from store_factory import HuggingFace, Ollama
 
@@ -98,7 +99,22 @@ def test_a_found_model_can_be_loaded_at_start(serve: Serve, stores: Stores, tiny
     stores.add_tag("tiny/latest", tiny_gguf)
     daemon = serve("--model", "ollama/tiny:latest", environ=stores.environ)
     until(lambda: daemon.model("ollama/tiny:latest")["state"] == "ready")
-    assert listed(daemon) == {}
+    assert list(listed(daemon)) == ["ollama/tiny:latest"]
+
+
+def test_a_found_model_that_is_updated_is_loaded_anew(
+    serve: Serve, stores: Stores, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Nobody has to ask for the list, and the file that it was is gone. Also one chosen at the start."""
+    stores.add_tag("tiny/latest", tiny_gguf)
+    daemon = serve("--model", "ollama/tiny:latest", environ=stores.environ)
+    until(lambda: "worker ready" in daemon.log)
+    worker = daemon.worker("ollama/tiny:latest").pid
+    (old,) = (stores.ollama.root / "blobs").iterdir()
+    stores.add_tag("tiny/latest", write_tiny_gguf(tmp_path / "new.gguf", seed=1))
+    old.unlink()
+    assert daemon.post("ollama/tiny:latest", max_tokens=2).status_code == 200
+    assert daemon.worker("ollama/tiny:latest").pid != worker
 
 
 def test_stores_that_are_switched_off_are_left_alone(serve: Serve, stores: Stores, tiny_gguf: Path) -> None:

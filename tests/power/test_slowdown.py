@@ -1,9 +1,13 @@
 """A machine that slows down is noticed by its answers alone, and one that does not is left in peace."""
 
 import random
+from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from pilotlight.core import Loading, Lora, Model
 from pilotlight.power.clocks import Clock
 from pilotlight.power.reading import ThermalLevel
 from pilotlight.power.slowdown import FORGET_S, Slowdown, level
@@ -15,6 +19,7 @@ class Answers:
     def __init__(self, seed: int = 0, noise: float = 0.0) -> None:
         self.slowdown = Slowdown(self._suspect)
         self.suspected = 0
+        self.model, self.mode = Model("m", Path("m.gguf")), "full"
         self.now = 1000.0
         self.clock = Clock.MAINS
         self.threads = 4, 8
@@ -44,7 +49,8 @@ class Answers:
         """The same, and nobody looks."""
         for _ in range(tokens):
             self.now += max(0.001, self._random.gauss(1, self._noise)) / speed
-            self.slowdown.said("m", {(number, 0): 1 for number in numbers}, self.threads, self.now)
+            tokens_of = {(number, 0): 1 for number in numbers}
+            self.slowdown.said(self.model, self.mode, tokens_of, self.threads, self.now)
 
     def end(self, number: int) -> None:
         self.slowdown.ended("m", [(number, 0)])
@@ -79,6 +85,48 @@ def test_fewer_threads_are_no_heat() -> None:
     answers.threads = 2, 4
     answers.slowdown.changed("m")
     assert max(answers.say(*numbers, tokens=400, speed=8)) > 0, "those of an answer alone explain nothing"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"path": Path("larger.gguf")}, {"loading": Loading(lora=(Lora("l.gguf"),))}, {"bytes_disk": 5}],
+)
+def test_another_model_under_the_name_is_no_heat(change: dict[str, Any]) -> None:
+    """It is compared with itself: not with what was measured last of the one before either."""
+    answers = Answers()
+    answers.answer(400)
+    number = answers.begin()
+    answers.say_unheard(number, tokens=200)
+    answers.end(number)
+    answers.model = replace(answers.model, **change)
+    assert max(answers.answer(400, speed=12)) == 0
+    assert answers.answer(100, speed=9)[-1] == pytest.approx(0.25, abs=0.01)
+
+
+def test_a_safer_mode_is_no_heat() -> None:
+    """It is slower by itself."""
+    answers = Answers()
+    answers.answer(400)
+    answers.mode = "plain"
+    assert max(answers.answer(400, speed=12)) == 0
+
+
+def test_a_model_that_is_loaded_again_is_the_same() -> None:
+    """Also if what its worker is not told has changed."""
+    answers = Answers()
+    answers.answer(400)
+    answers.model = replace(answers.model, aliases=("x",))
+    assert answers.answer(100, speed=15)[-1] == pytest.approx(0.25, abs=0.01)
+
+
+def test_nothing_is_known_of_a_forgotten_model() -> None:
+    """The next one that has its name begins anew."""
+    answers = Answers()
+    answers.answer(400)
+    answers.answer(100, speed=15)
+    answers.slowdown.forget("m")
+    assert answers.slowdown.value(answers.now, None) is None
+    assert max(answers.answer(400, speed=12)) == 0
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.1])

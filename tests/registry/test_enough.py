@@ -112,5 +112,30 @@ def test_what_does_not_come_out_is_not_tried_for_ever(bench: Bench, model: Model
     for _ in range(MOST_TRIES):
         assert enough.ask("m")
         assert enough.answer("m", 0) is None
+    enough.look(model, "full")
     assert not enough.ask("m")
     assert bench.fresh(model).ask("m")
+
+
+def test_what_was_tried_in_vain_is_tried_again_with_another_file(bench: Bench, model: Model) -> None:
+    """Or other settings, or in another mode: that is another measurement."""
+    enough = bench.fresh(model)
+    for _ in range(MOST_TRIES):
+        assert enough.ask("m")
+        enough.answer("m", 0)
+    model.path.write_bytes(b"a larger quantization")
+    for changed, mode in ((model, "full"), (replace(model, threads=99), "full"), (model, "plain")):
+        assert not enough.ask("m")
+        enough.look(changed, mode)
+        for _ in range(MOST_TRIES):
+            assert enough.ask("m")
+            enough.answer("m", 0)
+
+
+def test_what_comes_out_was_not_tried_in_vain(bench: Bench, model: Model) -> None:
+    """However often: where it cannot be kept, each load measures it."""
+    enough = bench.fresh(model)
+    for _ in range(MOST_TRIES + 1):
+        assert enough.ask("m")
+        assert enough.answer("m", 3) is not None
+        enough.look(model, "full")

@@ -1,17 +1,23 @@
 """Found models beside configured ones: names, aliases, and looking again."""
 
+import math
 import shutil
+import threading
 from pathlib import Path
 
 import anyio
 import pytest
 
+from pilotlight.config import Config, models
 from pilotlight.core import Model
-from pilotlight.errors import ModelNotFound
+from pilotlight.errors import ConfigError, ModelNotFound
+from pilotlight.registry import catalog as catalog_module
 from pilotlight.registry import finder as finder_module
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.finder import Finder
+from pilotlight.registry.stores import tree as tree_module
 from pilotlight.registry.stores.places import Place
+from pilotlight.settings import ModelSettings
 from store_factory import GGUF, MLX, ONNX, HuggingFace, Ollama, write
 
 TAG = "ollama.ai/library/m/latest"
@@ -203,3 +209,68 @@ async def test_a_catalog_looks_only_when_it_must(machine: Machine, anyio_backend
     await catalog.refresh()
     with pytest.raises(ModelNotFound, match="'ollama/m:latest'; there is: pilot"):
         await catalog.find("ollama/m:latest")
+
+
+async def test_a_found_model_is_what_its_store_says_now(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """A tag that moved, another snapshot; but nobody is kept waiting for that at every request."""
+    monkeypatch.setattr(catalog_module, "AGAIN_S", 0)
+    machine.ollama.add(TAG)
+    machine.hub.add("mlx-community/m", MLX)
+    catalog = Catalog([], machine.finder)
+    await catalog.refresh()
+    machine.ollama.add(TAG, GGUF + b"new")
+    snapshot = machine.hub.add("mlx-community/m", MLX, revision="f" * 40)
+    assert (await catalog.find("ollama/m:latest")).bytes_disk == len(GGUF + b"new")
+    assert (await catalog.find("mlx-community/m")).path == snapshot
+    monkeypatch.setattr(catalog_module, "AGAIN_S", math.inf)
+    shutil.rmtree(machine.ollama.root)
+    assert await catalog.find("ollama/m:latest")
+
+
+async def test_a_disk_that_hangs_keeps_nobody_from_what_is_known(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
+) -> None:
+    """One thread waits for it, whoever asks meanwhile."""
+    monkeypatch.setattr(catalog_module, "AGAIN_S", 0)
+    monkeypatch.setattr(catalog_module, "ANSWER_S", 0.01)
+    machine.ollama.add(TAG)
+    catalog = Catalog([], machine.finder)
+    await catalog.refresh()
+    asked: list[str] = []
+    answer = threading.Event()
+
+    def hang(path: str) -> None:
+        asked.append(path)
+        answer.wait()
+
+    monkeypatch.setattr(tree_module, "_mark_at", hang)
+    try:
+        while not asked:
+            assert await catalog.find("ollama/m:latest")
+        num_asked = len(asked)
+        for _ in range(3):
+            assert await catalog.find("ollama/m:latest")
+        assert len(asked) == num_asked
+    finally:
+        answer.set()
+
+
+async def test_a_configured_model_that_was_away_is_looked_at_once_it_is_there(
+    machine: Machine, anyio_backend: str
+) -> None:
+    """It may be of another runtime than was thought, with other settings than that can honour."""
+    folder = machine.own / "m"
+    entries = [ModelSettings(name="m", path=folder), ModelSettings(name="n", path=folder, provider="cuda")]
+    config = Config(models=tuple(entries))
+    catalog = Catalog(models(config), Finder([], config))
+    told: list[str] = []
+    catalog.watch(lambda: told.extend(model.runtime for model in catalog))
+    assert ((await catalog.find("m")).runtime, told) == ("llamacpp", [])
+    write(folder, MLX)
+    assert (await catalog.find("m")).runtime == "mlx"
+    assert (catalog.configured[0].bytes_disk, told) == (len(MLX["model.safetensors"]), ["mlx", "onnx"])
+    with pytest.raises(ConfigError, match="model 'n': provider 'cuda' is not supported by mlx"):
+        await catalog.find("n")
+    assert (await catalog.find("m")).runtime == "mlx"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pilotlight.core import Model
+from pilotlight.core import Loading, Model
 from pilotlight.registry.costs import Costs
 from pilotlight.registry.folders import CONTEXT, MOST_JSON_BYTES, FolderShape, estimate_folder
 from pilotlight.registry.ladder import Ladder
@@ -46,6 +46,7 @@ def folder(path: Path, **changes: Any) -> Path:
         ({"torch_dtype": "float32"}, 4 * 2 * 2 * 32 * 4),
         ({"quantization": {"bits": 4, "group_size": 64}}, 4 * 2 * 2 * 32 * 4),
         ({"num_key_value_heads": None}, 4 * 2 * 8 * 32 * 2),
+        ({"num_key_value_heads": [1, 2, 2, 1]}, 4 * 2 * 2 * 32 * 2),
     ],
 )
 def test_a_token_takes_keys_and_values(tmp_path: Path, changes: dict[str, Any], bytes_per_token: int) -> None:
@@ -53,6 +54,41 @@ def test_a_token_takes_keys_and_values(tmp_path: Path, changes: dict[str, Any], 
     shape = FolderShape.of(folder(tmp_path, **changes), "mlx")
     assert shape.values_per_token * shape.bytes_per_value == bytes_per_token
     assert shape.bytes_weights == 1000
+
+
+OTHER_NAMES: dict[str, tuple[dict[str, Any], int]] = {
+    "gpt2": ({"n_layer": 4, "n_embd": 256, "n_head": 8}, 8),
+    "gpt_bigcode": ({"n_layer": 4, "n_embd": 256, "n_head": 8, "multi_query": True}, 1),
+    "olmo": ({"n_layers": 4, "d_model": 256, "n_heads": 8}, 8),
+    "dbrx": ({"n_layers": 4, "d_model": 256, "n_heads": 8, "attn_config": {"kv_n_heads": 2}}, 2),
+    "exaone": ({"num_layers": 4, "hidden_size": 256, "num_attention_heads": 8}, 8),
+    "openelm": (
+        {
+            "num_transformer_layers": 4,
+            "model_dim": 256,
+            "head_dim": 32,
+            "num_query_heads": [4, 8, 8, 8],
+            "num_kv_heads": [1, 2, 2, 2],
+        },
+        2,
+    ),
+}
+"""The same sizes, as other architectures call them; and the heads of keys and values."""
+
+
+@pytest.mark.parametrize("kind", OTHER_NAMES)
+def test_sizes_are_known_by_other_names(tmp_path: Path, kind: str) -> None:
+    """Or a conversation would cost nothing."""
+    sizes, num_kv_heads = OTHER_NAMES[kind]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind, "vocab_size": 1000} | sizes))
+    shape = FolderShape.of(tmp_path, "mlx")
+    assert (shape.values_per_token, shape.width) == (4 * 2 * num_kv_heads * 32, 256)
+
+
+def test_of_sizes_that_each_layer_has_for_itself_the_largest_counts(tmp_path: Path) -> None:
+    """As Gemma 3n's layers have."""
+    path = folder(tmp_path, text_config=CONFIG | {"intermediate_size": [512, 1024, 512, 512]})
+    assert FolderShape.of(path, "mlx").feed_forward == 1024
 
 
 def test_rows_take_memory_when_they_are_written(tmp_path: Path) -> None:
@@ -78,6 +114,17 @@ def test_quantized_rows_take_less(tmp_path: Path) -> None:
         estimate_folder(shape, context=2048, parallel=3, kv_bits=bits).at_most.cells for bits in (None, 8)
     )
     assert in_8_bits == plain * (8 + 2 * 16 / 32) / 16
+
+
+@pytest.mark.parametrize("kind", ["q8_0", "q8_0/q8_0"])
+def test_both_words_for_one_type_cost_the_same(tmp_path: Path, kind: str) -> None:
+    """For `fit`, too."""
+    path = folder(tmp_path)
+    model = Model("m", path, runtime="mlx", context=2048, parallel=3, loading=Loading(kind))
+    shape = FolderShape.of(path, "mlx")
+    at_most = estimate_folder(shape, context=2048, parallel=3, kv_bits=8).at_most.total
+    assert Costs(tmp_path / "state", Ladder(tmp_path)).estimate(model).at_most.total == at_most
+    assert subject(model, "full").at(2048).at_most.total == at_most
 
 
 def test_the_context_it_was_trained_for_is_found_where_its_worker_finds_it(tmp_path: Path) -> None:
@@ -124,7 +171,7 @@ def test_a_giant_configuration_is_refused(tmp_path: Path) -> None:
         FolderShape.of(tmp_path, "mlx")
 
 
-@pytest.mark.parametrize("number", [-1, 2**31, 1.5, True])
+@pytest.mark.parametrize("number", [-1, 2**31, 1.5, True, [], [4, -1], [4, None]])
 def test_numbers_that_no_model_has_are_refused(tmp_path: Path, number: Any) -> None:
     """Whatever they would have been multiplied with."""
     with pytest.raises(HeaderError, match="num_hidden_layers is"):

@@ -43,7 +43,7 @@ async def fit(http: HttpRequest, service: Service) -> Response:
             done = await unless_gone(
                 http.receive,
                 lambda: anyio.run_process(
-                    command, stderr=subprocess.PIPE, check=False, env=service.config.environ()
+                    command, stderr=subprocess.PIPE, check=False, env=service.environ()
                 ),
             )
     except TimeoutError as exc:

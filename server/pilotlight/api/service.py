@@ -72,6 +72,9 @@ class Service(Protocol):
     def standing(self, request: Request) -> str | None:
         """Why a submitted request does not run now, in a line for a person; None if it does."""
 
+    def environ(self) -> dict[str, str]:
+        """For another process of ours: the settings as last read, and of those that need a restart ours."""
+
     async def refresh(self) -> None:
         """Serve what is in the store now: Raises `ConfigError`."""
 

@@ -1,9 +1,9 @@
 """How much slower answers are generated than this machine did when cold: heat noticed without any sensor.
 
 Pure arithmetic over what workers say; time comes with every call. Speeds are compared with those of the same
-model, threads, number of sequences side by side and length of context, with clocks that follow the same, and
-only where nothing but decoding happened: no prompt was computed, no sequence came or went, nobody paused, and
-no other program took the processors.
+model, loaded in the same way and mode, threads, number of sequences side by side and length of context, with
+clocks that follow the same, and only where nothing but decoding happened: no prompt was computed, no sequence
+came or went, nobody paused, and no other program took the processors.
 """
 
 from collections import OrderedDict, deque
@@ -13,6 +13,7 @@ from statistics import median
 
 from msgspec import Struct
 
+from pilotlight.core import Model
 from pilotlight.power.clocks import OTHERS, Clock
 from pilotlight.power.reading import ThermalLevel
 
@@ -73,6 +74,7 @@ class Kind(Struct, frozen=True):
     """Work whose speed can be compared."""
 
     model: str
+    mode: str
     threads: int
     num_sequences: int
     context: int
@@ -157,6 +159,8 @@ class _Work:
     contexts: dict[Sequence, int] = field(default_factory=dict)
     waiting: set[Sequence] = field(default_factory=set)
     window: _Window | None = None
+    model: Model | None = None
+    """As the worker has it that spoke last."""
 
 
 class _Measured(Struct, frozen=True):
@@ -200,11 +204,21 @@ class Slowdown:
         contexts = self._works[model].contexts
         contexts.update({sequence: prompt_tokens for sequence in contexts if sequence[0] == number})
 
-    def said(self, model: str, tokens: Mapping[Sequence, int], threads: tuple[int, int], now: float) -> None:
-        """One frame of a worker: the new tokens of each sequence. So many `threads` compute one sequence
-        alone, and so many several side by side."""
+    def said(
+        self,
+        model: Model,
+        mode: str,
+        tokens: Mapping[Sequence, int],
+        threads: tuple[int, int],
+        now: float,
+    ) -> None:
+        """One frame of a worker that has loaded the model in this mode: the new tokens of each sequence. So
+        many `threads` compute one sequence alone, and so many several side by side."""
         self._busy_at = now
-        work = self._works.setdefault(model, _Work())
+        work = self._works.setdefault(model.name, _Work())
+        if not (work.model is None or model is work.model or model.is_loaded_as(work.model)):
+            self._forget_speeds(model.name)
+        work.model = model
         # Who ended with this frame is told before what it said.
         tokens = {sequence: count for sequence, count in tokens.items() if sequence in work.contexts}
         if not tokens:
@@ -226,7 +240,7 @@ class Slowdown:
                 num_sequences = len(sequences)
                 alone, side_by_side = threads
                 computing = alone if num_sequences == 1 else side_by_side
-                kind = Kind(model, computing, num_sequences, _bucket(longest), self._clock)
+                kind = Kind(model.name, mode, computing, num_sequences, _bucket(longest), self._clock)
                 self._measure(_Measured(kind, speed, now))
             work.window = _Window(now, now)
 
@@ -246,7 +260,7 @@ class Slowdown:
     def forget(self, model: str) -> None:
         """It will not be asked again."""
         self._works.pop(model, None)
-        self._now.pop(model, None)
+        self._forget_speeds(model)
 
     def value(
         self, now: float, load: float | None, clock: Clock = Clock.MAINS, *, is_slowed: bool = False
@@ -271,6 +285,14 @@ class Slowdown:
         if is_slowed:
             return None
         return max((slower for at, slower in self._now.values() if now - at <= FORGET_S), default=None)
+
+    def _forget_speeds(self, model: str) -> None:
+        """They say nothing of another file, or of other settings, under its name."""
+        self._now.pop(model, None)
+        for kind in [kind for kind in self._speeds if kind.model == model]:
+            del self._speeds[kind]
+        for one in [one for one in self._measured if one.kind.model == model]:
+            self._measured.remove(one)
 
     def _start_anew(self) -> None:
         """The last speeds may have been measured with other clocks already: a machine changes them before it

@@ -1,6 +1,7 @@
 """The models the daemon can serve, by name. Knows what there is, not what is loaded."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Iterator
 
 import anyio
@@ -9,12 +10,19 @@ from pilotlight.core import Model
 from pilotlight.errors import ConfigError, ModelNotFound, NotPulled
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.stores.found import Skipped
+from pilotlight.registry.stores.weights import bytes_of
 
 MAX_SHOWN = 200
 """Characters of a name that nobody has."""
 
 MAX_LISTED = 20
 """Names in an error: `pilotlight ls` has them all."""
+
+AGAIN_S = 2.0
+"""A found model is served for so long before its store is looked at again."""
+
+ANSWER_S = 1.0
+"""For a disk to say whether anything has changed: what is known does not wait for one that hangs."""
 
 
 class Catalog:
@@ -27,12 +35,14 @@ class Catalog:
     def __init__(
         self, models: Iterable[Model], finder: Finder | None = None, unpulled: Iterable[str] = ()
     ) -> None:
-        self._configured = tuple(models)
+        self._configured = self._models = tuple(models)
         self._finder = finder or Finder()
-        self._by_name = _by_name(self._configured)
-        self._models = self._configured
+        self._own = self._by_name = _by_name(self._configured)
         self._unpulled = frozenset(unpulled)
         self._looking = anyio.Lock()
+        self._is_asking = False
+        """A thread is asking a disk for changes."""
+        self._asked_at = -math.inf
         self._tell: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Model]:
@@ -80,9 +90,14 @@ class Catalog:
         self._tell = tell
 
     async def find(self, name: str) -> Model:
-        """As `get`, after a look into the stores if the name is not known yet."""
-        if name not in self._by_name:
+        """As `get`, after a look at what may be others than they were: the stores if the name is not known
+        yet, or if something there has changed, and a configured model's files if they were not there."""
+        if (model := self._by_name.get(name)) is None:
             await self.refresh()
+        elif name not in self._own:
+            await self._look_again()
+        elif not model.bytes_disk:
+            await self._look_for(model)
         return self.get(name)
 
     async def refresh(self) -> None:
@@ -96,14 +111,47 @@ class Catalog:
         _by_name(configured)
         async with self._looking:
             await self._look(configured, finder)
-            self._configured, self._finder = configured, finder
             self._unpulled = frozenset(unpulled)
+
+    async def _look_again(self) -> None:
+        now = anyio.current_time()
+        if now - self._asked_at >= AGAIN_S:
+            self._asked_at = now
+            if await self._finds(lambda: not self._finder.is_current):
+                await self.refresh()
+
+    async def _look_for(self, model: Model) -> None:
+        """Whether its files have come. Raises `ConfigError` if they are none that its settings are for."""
+        if not await self._finds(lambda: bytes_of(model.path) > 0):
+            return
+        async with self._looking:
+            known = self._own.get(model.name)
+            if known is not None and not known.bytes_disk:
+                found = await anyio.to_thread.run_sync(self._finder.anew, known)
+                configured = tuple(found if one is known else one for one in self._configured)
+                await self._look(configured, self._finder)
+
+    async def _finds(self, look: Callable[[], bool]) -> bool:
+        """What a thread finds. False if the disk does not answer; while one waits for it no other is sent."""
+
+        def there() -> bool:
+            self._is_asking = True  # not sooner: a thread that is given up before it begins never runs
+            try:
+                return look()
+            finally:
+                self._is_asking = False
+
+        if not self._is_asking:
+            with anyio.move_on_after(ANSWER_S):
+                return await anyio.to_thread.run_sync(there, abandon_on_cancel=True)
+        return False
 
     async def _look(self, configured: tuple[Model, ...], finder: Finder) -> None:
         models = await anyio.to_thread.run_sync(finder.complete, configured)
         if models is not self._models:
             self._models, self._by_name = models, _by_name(models)
             self._tell()
+        self._configured, self._own, self._finder = configured, _by_name(configured), finder
 
 
 def _by_name(models: Iterable[Model]) -> dict[str, Model]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -25,8 +25,8 @@ from pilotlight.registry.records import Records
 from pilotlight.runtimes.limits import num_cores
 
 MOST_TRIES = 5
-"""Until the daemon starts again: some end because somebody asks meanwhile, and on a machine that is never
-quiet all come to nothing."""
+"""In vain, until the daemon starts again or something else has the name: some end because somebody asks
+meanwhile, and on a machine that is never quiet all come to nothing."""
 
 log = structlog.get_logger()
 
@@ -49,9 +49,11 @@ class Enough:
         self._clocks = clocks
         self._clock = clock
         self._lock = threading.Lock()
+        self._keys: dict[str, dict[Clock, str]] = {}
+        """At the last look."""
         self._known: dict[str, dict[Clock, int]] = {}
         self._asked: dict[str, Clock] = {}
-        self._tries: Counter[tuple[str, Clock]] = Counter()
+        self._tries: defaultdict[str, Counter[Clock]] = defaultdict(Counter)
 
     def look(self, model: Model, mode: str) -> None:
         """Read what is known of a model that is about to be loaded in this mode.
@@ -62,6 +64,8 @@ class Enough:
         keys = {clock: _key(model, mode, clock, digest) for clock in Clock}
         with self._lock:
             found = self._records.read()
+        if keys != self._keys.get(model.name):
+            self._keys[model.name], self._tries[model.name] = keys, Counter()
         self._known[model.name] = {clock: found[key].threads for clock, key in keys.items() if key in found}
 
     def known(self, model: str) -> int:
@@ -74,9 +78,9 @@ class Enough:
         clock = self._clocks.now
         if clock in self._known.get(model, ()) or not self._clocks.are_steady:
             return False
-        if self._tries[model, clock] >= MOST_TRIES:
+        if self._tries[model][clock] >= MOST_TRIES:
             return False
-        self._tries[model, clock] += 1
+        self._tries[model][clock] += 1
         self._asked[model] = clock
         return True
 
@@ -88,6 +92,7 @@ class Enough:
         log.info("threads measured", model=model, enough=threads, clock=clock, is_sound=is_sound)
         if clock is None or not is_sound:
             return None
+        del self._tries[model][clock]
         self._known.setdefault(model, {})[clock] = threads
         return clock
 

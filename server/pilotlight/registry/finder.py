@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pilotlight.config import Config, found_model
+from pilotlight.config import Config, found_model, model_at
 from pilotlight.core import Model
 from pilotlight.registry.formats import runtime_of
 from pilotlight.registry.stores.digests import digests_of
@@ -41,12 +41,21 @@ class Finder:
         self.skipped: tuple[Skipped, ...] = ()
         """What looks like a model and is not used."""
 
+    @property
+    def is_current(self) -> bool:
+        """Another look into the stores would show what the last one did. Any thread may ask."""
+        return self._scan is not None and self._scan.is_current
+
+    def anew(self, model: Model) -> Model:
+        """A configured model as it is now. Raises `ConfigError` if it cannot be what its settings say."""
+        return replace(model_at(self._config, model.name, model.path), aliases=model.aliases)
+
     def complete(self, configured: tuple[Model, ...]) -> tuple[Model, ...]:
         """All models: the configured ones, with the aliases that stores have for them, then the others.
 
         The same object as last time if nothing has changed.
         """
-        if self._scan is not None and self._scan.is_current and self._configured is configured:
+        if self.is_current and self._configured is configured:
             return self._models
         # Only now: a daemon that nobody asks for such models starts sooner.
         from pilotlight.registry.stores.scan import scan
@@ -119,7 +128,9 @@ class _Merge:
             self._skip(found, f"cannot be read: {exc.strerror}")
             return
         twin = self._known.get(identity.places) or self._known.get(identity.content)
-        name = next((name for name in found.names if name not in self._owner), None)
+        # One that was chosen by another name than its best is asked for by that.
+        free = (name for name in found.names if name not in self._owner)
+        name = min(free, key=lambda name: name not in self._config.preload, default=None)
         if name is None:
             if self._owner[found.names[-1]] != twin:
                 self._skip(found, f"another model is named {found.names[-1]!r}")

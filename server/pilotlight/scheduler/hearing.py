@@ -91,7 +91,8 @@ class Hearing:
                     tokens[sequence] = tokens.get(sequence, 0) + event.tokens
         if tokens:
             at = self._books[model.name]
-            self._slowdown.said(model.name, tokens, (at.threads, at.prompt_threads), now)
+            assert at.info is not None, "a worker that speaks has said what it is"
+            self._slowdown.said(model, at.info.mode, tokens, (at.threads, at.prompt_threads), now)
 
     def _on_event(self, dispatched: Dispatched, event: Event) -> None:
         answer = self._answers.get(dispatched.request.id)

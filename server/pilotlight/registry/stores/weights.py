@@ -9,11 +9,11 @@ import re
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 
 from pilotlight.registry.formats import MARKS, is_of_model
-from pilotlight.registry.stores.tree import Tree, is_plain
+from pilotlight.registry.stores.tree import MAX_ENTRIES, Tree, is_plain
 
 PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
 """The name of one of several parts, without its suffix, as llama.cpp's gguf-split writes it."""
@@ -54,20 +54,28 @@ def folder_weights(tree: Tree, files: Sequence[Path]) -> tuple[Path, ...]:
     if missing or TOKENIZER not in by_name:
         tree.skip(files[0].parent, f"is not whole: {missing or TOKENIZER} is missing")
         return ()
-    return tuple(file for file in files if _is_weights(file.name) and tree.stat(file))
+    # All of them, as what lies beside the weights is told by no other mark when it is written over.
+    return tuple(file for file in files if tree.stat(file) and _is_weights(file.name))
 
 
 def weights_of(path: Path) -> tuple[Path, ...]:
     """The files that a model's path stands for, whatever they hold; none if it leads nowhere we may look."""
-    try:
-        if path.is_dir():
-            return tuple(sorted(file for file in path.iterdir() if _is_weights(file.name) and file.is_file()))
-    except OSError:
-        return ()
+    if os.path.isdir(path):
+        inside = filter(os.path.isfile, _inside(path))
+        return tuple(sorted(file for file in inside if _is_weights(file.name)))
     stem, num_parts = _parts(path)
     names = (f"{stem}-{number:05}-of-{num_parts:05}{path.suffix}" for number in range(1, num_parts + 1))
     files = (path.parent / name for name in names) if num_parts > 1 else iter((path,))
     return tuple(takewhile(os.path.isfile, files))
+
+
+def changed(path: Path) -> int:
+    """When the newest of a model's files was, in Unix seconds; 0 if it is not there, or not for us to see.
+
+    A folder's own time tells of files that come and go, not of what is written into them.
+    """
+    files = _inside(path) if os.path.isdir(path) else weights_of(path)
+    return max(map(_changed, (path, *files)))
 
 
 def bytes_of(path: Path) -> int:
@@ -75,6 +83,23 @@ def bytes_of(path: Path) -> int:
     try:
         return sum(file.stat().st_size for file in weights_of(path))
     except OSError:
+        return 0
+
+
+def _inside(folder: Path) -> list[Path]:
+    """What lies in it, without hidden files: a system may leave some wherever somebody looks."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in islice(entries, MAX_ENTRIES)]
+    except OSError:
+        return []
+    return [folder / name for name in names if not name.startswith(".")]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return int(os.path.getmtime(path))
+    except (OSError, ValueError):
         return 0
 
 
