@@ -10,7 +10,7 @@ from fake_service import MODELS, FakeService
 from msgspec.structs import replace
 
 from pilotlight.core import Capabilities, Model
-from pilotlight.policy.settings import rules_of
+from pilotlight.policy.settings import RuleSettings, rules_of
 from pilotlight.power.reading import Reading, Supply, ThermalLevel
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.finder import Finder
@@ -174,9 +174,14 @@ async def test_an_override_has_an_end(client: httpx.AsyncClient, ttl: Any) -> No
 
 
 async def while_held(
-    service: FakeService, client: httpx.AsyncClient, body: dict[str, Any], models: Sequence[Model] = MODELS
+    service: FakeService,
+    client: httpx.AsyncClient,
+    body: dict[str, Any],
+    models: Sequence[Model] = MODELS,
+    free: Callable[[], None] | None = None,
 ) -> httpx.Response:
-    """A background request that waits on battery until somebody overrides that; these are the models then."""
+    """A background request that waits on battery until somebody overrides that, or as `free` ends it; these
+    are the models then."""
     service.readings.now = Reading(supply=Supply.BATTERY, percent=80.0)
     answers: list[httpx.Response] = []
 
@@ -188,7 +193,10 @@ async def while_held(
         await until(lambda: service.gate.held == 1)
         assert not service.requests
         await service.catalog.replace(models, Finder())
-        service.gate.override(60)
+        if free is None:
+            service.gate.override(60)
+        else:
+            free()
     return answers[0]
 
 
@@ -231,6 +239,58 @@ async def test_a_stream_whose_model_goes_while_it_waits_ends_with_an_error(
     answer = await while_held(service, client, STREAM, MODELS[:1])
     assert '"code":"model_not_found"' in answer.text and "[DONE]" not in answer.text
     assert f'endpoint="{PATH}",model="org/large",status="404"}} 1.0' in service.metrics.text().decode()
+
+
+NEW = Model("new", MODELS[1].path, aliases=("org/large",), small="tiny", sampling={"temperature": 0.75})
+
+
+@pytest.mark.parametrize("body", [BODY, STREAM])
+async def test_a_model_that_is_renamed_meanwhile_answers_by_its_new_name(
+    service: FakeService, client: httpx.AsyncClient, body: dict[str, Any]
+) -> None:
+    """The old one is an alias by now; with the values that it has now, and counted so."""
+    answer = await while_held(service, client, body, (MODELS[0], NEW))
+    assert '"model":"new"' in answer.text and "org/large" not in answer.text
+    (request,) = service.requests
+    assert (request.model, request.sampling.temperature, request.request_class) == ("new", 0.75, "background")
+    counted = service.metrics.text().decode()
+    assert f'endpoint="{PATH}",model="new",status="200"}} 1.0' in counted
+    assert 'pilotlight_tokens_total{kind="completion",model="new"} 2.0' in counted
+
+
+async def test_an_alias_goes_to_whom_it_belongs_by_then(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """It is what the client asked for, whatever the model behind it was called."""
+    service.catalog = Catalog([replace(MODELS[1], name="old", aliases=("org/large",))])
+    answer = await while_held(service, client, BODY, [NEW])
+    assert (answer.status_code, answer.json()["model"]) == (200, "new")
+
+
+@pytest.mark.parametrize(
+    ("models", "answers", "action"),
+    [
+        (MODELS[1:], "org/large", {}),
+        ((replace(MODELS[0], name="mini", aliases=("tiny",)), MODELS[1]), "mini", {"model": "mini"}),
+    ],
+)
+async def test_the_small_model_answers_if_it_is_still_there(
+    service: FakeService,
+    client: httpx.AsyncClient,
+    models: Sequence[Model],
+    answers: str,
+    action: dict[str, str],
+) -> None:
+    """By its name of now; else the one that was asked, and nothing else is said."""
+    rule = {"name": "spare", "when": {}, "background": {"model": "small", "max_tokens": 9}}
+    spare = Policy(rules_of("always", (RuleSettings.model_validate(rule),)))
+    answer = await while_held(service, client, BODY, models, lambda: service.gate.follow(spare))
+    assert (answer.status_code, answer.json()["model"]) == (200, answers)
+    policy = answer.json()["policy"]
+    assert policy["action"] == action | {"max_tokens": "9"}
+    assert ("mini answers instead of org/large" in policy["reason"]) == bool(action)
+    (request,) = service.requests
+    assert (request.model, request.max_tokens) == (answers, 9)
 
 
 async def test_admin_policy_shows_rules_and_what_they_do(

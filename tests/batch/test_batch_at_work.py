@@ -1,5 +1,6 @@
 """One batch at work: what is tried again, what is waited for, and that each line is answered once."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from fake_inference import CHAT, FakeInference, answers, write_lines
+from fake_inference import CHAT, FakeInference, answers, line, write_lines
 
 from pilotlight.batch import run as running
 from pilotlight.batch.journal import Journal
@@ -30,8 +31,7 @@ class Bench:
         self.desk = Desk(inference, Notices(), lambda outcome: self.counted.update([outcome]))
 
     async def run(self) -> None:
-        offsets = scan(self.path, CHAT, 4096).offsets
-        lines = Input(self.path, offsets, CHAT)
+        lines = Input(self.path, scan(self.path, CHAT, 4096), CHAT)
         with lines, Journal("batch_" + "0" * 24, self.num_lines, self.output, self.errors) as journal:
             await Run(self.desk, CHAT, lines, journal, lambda: True).run()
 
@@ -147,6 +147,37 @@ async def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mon
     assert "No space left" in str(seen[1])
     assert list(bench.desk.notices) == []
     assert (inference.asked, bench.statuses) == (["r0", "r1"], {"r0": 200, "r1": 200})
+
+
+class OneRoom(FakeInference):
+    """Has room for one model at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(places=4)
+        self.loads: list[str] = []
+
+    async def ask(self, endpoint: str, body: bytes, request_id: str) -> bytes:
+        model = json.loads(body)["model"]
+        if self.loads[-1:] != [model]:
+            self.loads.append(model)
+        return await super().ask(endpoint, body, request_id)
+
+
+async def test_a_model_is_done_with_before_another_is_loaded(tmp_path: Path) -> None:
+    """However they alternate in the file, and also when the batch is interrupted."""
+    inference = OneRoom()
+    bench = Bench(tmp_path, 40, inference)
+    ask = {"messages": [{"role": "user", "content": "?"}]}
+    bench.path.write_text("".join(line(f"r{n}", body=ask | {"model": "ab"[n % 2]}) for n in range(40)))
+    for num_asked in (10, 30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bench.run)
+            with anyio.fail_after(20):
+                await inference.until_asked(num_asked)
+            tasks.cancel_scope.cancel()
+    await bench.run()
+    assert inference.loads == ["a", "b"]
+    assert bench.statuses == {f"r{number}": 200 for number in range(40)}
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -25,10 +25,21 @@ def test_requests_are_found_where_they_begin(tmp_path: Path) -> None:
     content = "\ufeff" + line("a") + "\n  \r\n" + line("b").replace("\n", "\r\n") + line("c").strip()
     found = scanned(path, content.encode())
     assert found.faults == []
-    with Input(path, found.offsets, CHAT) as requests:
+    with Input(path, found, CHAT) as requests:
         assert [requests[number].custom_id for number in (2, 0, 1)] == ["c", "a", "b"]
         assert json.loads(bytes(requests[1].body))["messages"][0]["content"] == "b"
     assert found.models == {"echo": 1}
+
+
+def test_requests_are_told_by_model(tmp_path: Path) -> None:
+    """As far as they are asked for: each model in its turn, and its requests in theirs."""
+    path = tmp_path / "in"
+    content = "\n".join(line(f"r{number}", body={"model": model}) for number, model in enumerate("babcab"))
+    found = scanned(path, content.encode())
+    assert found.models == {"b": 1, "a": 3, "c": 7}
+    with Input(path, found, CHAT) as requests:
+        assert requests.by_model(range(6)) == [0, 2, 5, 1, 4, 3]
+        assert requests.by_model([1, 2, 3, 5]) == [2, 5, 1, 3]
 
 
 @pytest.mark.parametrize(

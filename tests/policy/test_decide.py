@@ -110,6 +110,14 @@ def test_only_critical_is_above_an_override() -> None:
     assert hot.reason == "the machine is too hot: requests are refused; let it cool down"
 
 
+def test_what_can_wait_is_refused_when_memory_is_critically_short() -> None:
+    """If it were paused instead, it would keep its model, and memory short."""
+    for request_class in (RequestClass.BACKGROUND, RequestClass.BATCH):
+        for preset in ("always", "balanced", "quiet", "battery", "server"):
+            decision = judged(Reading(memory=Level.CRITICAL), Facts(request_class), preset)
+            assert (decision.actions.admit, decision.cause) == (Admit.REJECT, Cause.MEMORY)
+
+
 def test_a_rule_of_ones_own_adds_to_the_preset() -> None:
     """The tightest value of each field counts."""
     own = {"when": {"supply": "battery"}, "interactive": {"max_tokens": 300, "context": 2048}}

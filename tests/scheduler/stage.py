@@ -94,6 +94,11 @@ def change(model: str) -> Event:
     return lambda stage: stage.scheduler.on_change(model)
 
 
+def hold(*classes: RequestClass) -> Event:
+    """The policy does, and no others."""
+    return lambda stage: stage.scheduler.on_held(classes)
+
+
 def press(level: Level) -> Event:
     return lambda stage: stage.scheduler.on_pressure(level)
 

@@ -300,6 +300,20 @@ async def test_a_busy_worker_of_a_changed_model_finishes_first(bench: Bench) -> 
     assert bench.loader.models[-1].context == 9
 
 
+async def test_who_waits_while_a_changed_model_loads_gets_the_new_one(bench: Bench) -> None:
+    """Also who came before the change: nobody is answered by what was replaced."""
+    bench.loader.may_end = anyio.Event()
+    answers = [bench.loop.submit(request("1"))]
+    await settle()
+    await bench.replace(replace(model("a"), context=9))
+    answers.append(bench.loop.submit(request("2")))
+    bench.loader.may_end.set()
+    await settle()
+    assert [loaded.context for loaded in bench.loader.models] == [0, 9]
+    bench.worker.say(*(done(generate.id) for generate in bench.worker.generates))
+    assert [len(await read(answer)) for answer in answers] == [1, 1]
+
+
 async def test_who_waits_for_a_changed_model_has_it_loaded_for_what_it_takes_now(bench: Bench) -> None:
     """It is looked at first, however long that takes, and stays as long as it says itself."""
     bench.loader.looks = iter((1, 20))

@@ -149,6 +149,19 @@ async def test_who_waits_behind_what_rests_is_told_why_and_no_time(bench: Bench)
     assert bench.loop.standing(waiting) == "waiting, position 1, about 0 s"
 
 
+async def test_nothing_is_loaded_for_what_rests(bench: Bench) -> None:
+    """Who waits is told why."""
+    bench.loop.obey(RESTING)
+    waiting = request("r1", request_class=RequestClass.BATCH)
+    bench.loop.submit(waiting)
+    await settle()
+    assert bench.loader.models == []
+    assert bench.loop.standing(waiting) == "waiting for the model to load, position 1; resting: on battery"
+    bench.loop.obey(Orders())
+    await settle()
+    assert bench.loader.models == [model("a")]
+
+
 async def test_what_a_worker_refuses_says_nothing_of_how_long_others_take(bench: Bench) -> None:
     """It ran for no time at all."""
     _, number = await bench.running("r1")

@@ -1,11 +1,12 @@
 """Who is loaded, who goes for whom, and when: the scheduler under a budget, by a clock the test moves."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
-from stage import TURN_S, Stage, ask, behind, done, gone, leave, load, press, ready, used, wait
+from stage import TURN_S, Stage, ask, batch, behind, done, gone, hold, leave, load, press, ready, used, wait
 
-from pilotlight.core import WorkerState
+from pilotlight.core import RequestClass, WorkerState
 from pilotlight.errors import DoesNotFit, NoMemory, WorkerFailed
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.residency import KEPT_S, LINGER_S, MAX_TURN_S, Needs
@@ -287,3 +288,90 @@ def test_what_its_own_cap_refuses_makes_nobody_go(stage: Stage) -> None:
     stage.play(ask("2", "b"))
     assert stage.effects.errors["2"] is own
     assert stage.scheduler.line("a").is_loaded
+
+
+# --- when nobody is free ---
+
+
+@pytest.fixture
+def busy() -> Iterator[Stage]:
+    """`a` answers somebody, `d` the background, and for `b` one of them has to go; `a` would cost less for
+    what it brings."""
+    stage = Stage(budget=12)
+    stage.needs("a", 7)
+    stage.needs("b", 5)
+    stage.needs("d", 5)
+    stage.play(ask("1", "a"), ready("a"), behind("2", "d"), ready("d"))
+    yield stage
+    stage.scheduler.check()
+
+
+def test_what_runs_nothing_interactive_makes_room_before_what_does(busy: Stage) -> None:
+    """However cheap the other's load is: else two that people ask would reload each other beside it."""
+    busy.play(wait(TURN_S), ask("before", "d"), done("before"), ask("3", "b"))
+    assert busy.play(ask("4", "a")) == "dispatch 4"
+    assert busy.play(behind("5", "d")) == ""
+    assert busy.play(done("2")) == "idle d, stop d room"
+    assert busy.play(gone("d")) == "start b"
+
+
+def test_those_who_can_wait_take_turns_beside_a_model_in_use(busy: Stage) -> None:
+    """They need not wait until nobody asks that any more."""
+    busy.play(wait(MAX_TURN_S), batch("3", "b"))
+    assert busy.play(ask("4", "a")) == "dispatch 4"
+    assert busy.play(behind("5", "d")) == ""
+    assert busy.play(done("2")) == "idle d, stop d room"
+
+
+def test_who_has_begun_to_make_room_goes_on_with_it(busy: Stage) -> None:
+    """Though what runs in another is not interactive for a moment: else nobody would ever be empty."""
+    busy.play(behind("3", "a"), ask("4", "b"))
+    assert busy.play(done("1"), wait(LINGER_S)) == ""
+    assert busy.play(behind("5", "d")) == ""
+    assert busy.play(ask("6", "a")) == "dispatch 6"
+    assert busy.play(done("2")) == "idle d, stop d room"
+
+
+def test_one_that_is_free_before_the_one_that_was_to_go_goes_instead(busy: Stage) -> None:
+    """Who waits need not wait for a long answer in the background."""
+    busy.play(done("1"), ask("3", "b"))
+    assert busy.play(behind("4", "d")) == ""
+    assert busy.scheduler.next_due == busy.now + LINGER_S
+    assert busy.play(wait(LINGER_S)) == "stop a room, dispatch 4"
+
+
+def test_nobody_stands_still_while_the_turn_of_another_goes_on(busy: Stage) -> None:
+    """It has no end while somebody chats; for who can wait, all get ready when it is over."""
+    busy.needs("b", 11)
+    busy.play(wait(MAX_TURN_S), batch("3", "b"), done("2"))
+    assert busy.play(behind("4", "d")) == "dispatch 4"
+    assert busy.play(done("1"), wait(KEPT_S - 1), behind("5", "d")) == "dispatch 5"
+    assert busy.play(wait(1), behind("6", "d")) == ""
+    assert busy.play(done("4"), done("5")) == "idle d, stop a room, stop d room"
+
+
+def test_for_somebody_the_background_gets_ready_while_another_has_its_turn(busy: Stage) -> None:
+    """That soon ends, and then its answers would be in the way."""
+    busy.needs("b", 11)
+    assert busy.play(ask("3", "b"), behind("4", "d")) == ""
+    assert busy.play(ask("5", "a")) == "dispatch 5"
+    assert busy.play(wait(TURN_S), ask("6", "a")) == ""
+
+
+# --- what the policy holds ---
+
+
+def test_no_model_goes_and_none_is_loaded_for_what_the_policy_holds(stage: Stage) -> None:
+    """It would only rest there, and be in the way of who asks the other next."""
+    stage.play(*used("a"), batch("1", "b"))
+    assert stage.play(hold(RequestClass.BATCH), wait(KEPT_S)) == ""
+    assert stage.play(batch("2", "c")) == ""
+    assert stage.play(hold()) == "stop a room"
+    assert stage.play(gone("a")) == "start b, start c"
+
+
+def test_what_may_go_on_does_not_wait_for_what_the_policy_holds(stage: Stage) -> None:
+    """Neither behind it, nor beside it for the same model."""
+    assert stage.play(hold(RequestClass.BATCH), batch("1", "a"), behind("2", "b")) == "start b"
+    assert stage.play(ready("b"), behind("3", "a"), done("2"), wait(MAX_TURN_S)) == "stop b room"
+    assert stage.play(gone("b")) == "start a"

@@ -5,6 +5,7 @@ import math
 from stage import Stage, ask, batch, behind, change, done, gone, leave, load, ready, unload, used, wait
 
 from pilotlight.core import RequestClass
+from pilotlight.errors import WorkerFailed
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import MAX_TURN_S
 
@@ -100,8 +101,8 @@ def test_a_busy_model_is_unloaded_when_its_requests_have_ended(stage: Stage) -> 
 def test_a_load_that_nobody_waits_for_is_broken_off(stage: Stage) -> None:
     """One that somebody waits for is not."""
     assert stage.play(ask("1", "a"), unload("a")) == ""
-    assert stage.play(leave("1"), unload("a")) == "stop a asked"
-    assert stage.play(ready("a")) == ""
+    assert stage.play(leave("1")) == "stop a asked"
+    assert stage.play(unload("a"), ready("a")) == ""
     assert stage.play(gone("a")) == ""
 
 
@@ -121,14 +122,16 @@ def test_a_model_whose_unloading_waits_serves_those_who_waited_for_its_load(stag
 
 
 def test_a_load_of_a_model_that_changes_begins_anew(stage: Stage) -> None:
-    """Who asked for it alone hears of no end; one that an answer waits for goes on to its end first."""
+    """Whoever waits hears of no end, and gets the new one."""
     assert stage.play(load("a"), change("a")) == "stop a asked"
     assert stage.play(change("a")) == ""
     assert stage.play(gone("a")) == "start a"
     assert stage.play(ready("a")) == "dispatch load a"
-    stage.play(done("load a"), ask("1", "c"), load("c"))
-    assert stage.play(change("c")) == ""
-    assert stage.play(ready("c")) == "dispatch 1, dispatch load c"
+    assert stage.play(done("load a"), ask("1", "c"), change("c")) == "stop c asked"
+    assert stage.play(ask("2", "c")) == ""
+    stage.scheduler.on_worker_gone("c", WorkerFailed("the old file is broken"))
+    assert stage.news() == "start c"
+    assert stage.play(ready("c")) == "dispatch 1, dispatch 2"
 
 
 def test_a_model_that_is_about_to_leave_is_pinned_no_more(stage: Stage) -> None:
@@ -194,6 +197,15 @@ def test_a_model_is_unloaded_during_the_shutdown_too(stage: Stage) -> None:
     stage.play(ask("1", "a"), ready("a"), unload("a"))
     stage.scheduler.on_shutdown()
     assert stage.play(done("1")) == "idle a, stop a asked"
+
+
+def test_what_the_shutdown_ends_keeps_no_model_from_its_unloading(stage: Stage) -> None:
+    """Neither who waits for a load, nor who runs for longer than there is time."""
+    stage.play(ask("1", "a"), unload("a"), ask("2", "c"), ready("c"), unload("c"))
+    stage.scheduler.on_shutdown()
+    assert stage.news() == "fail 1, stop a asked"
+    stage.scheduler.on_drain_limit()
+    assert stage.news() == "cancel 2, fail 2, stop c asked"
 
 
 def test_there_is_nothing_to_unload(stage: Stage) -> None:

@@ -47,12 +47,14 @@ class World(RuleBasedStateMachine):
         self.num_asked = 0
         self.last_dispatched: Counter[tuple[str, RequestClass, str]] = Counter()
         self.limits = Limits()
+        self.held: set[RequestClass] = set()
         self.is_stopping = False
 
     # --- effects ---
 
     def start(self, model: str) -> None:
         assert model not in self.loading | self.up | self.ending
+        assert any(request.request_class not in self.held for request in self.waiting(model))
         self.loading.add(model)
 
     def stop(self, model: str, reason: Reason) -> None:
@@ -162,6 +164,11 @@ class World(RuleBasedStateMachine):
     def limit(self, limits: Limits) -> None:
         self.limits = limits
         self.scheduler.on_limits(limits)
+
+    @rule(held=st.sets(st.sampled_from([one for one in RequestClass if one.yields])))
+    def hold(self, held: set[RequestClass]) -> None:
+        self.held = held
+        self.scheduler.on_held(held)
 
     @rule(request_class=st.sampled_from(RequestClass))
     def refuse(self, request_class: RequestClass) -> None:

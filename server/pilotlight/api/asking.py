@@ -4,6 +4,7 @@ Knows the dialects' bodies and writers; knows no connection.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -52,11 +53,12 @@ class Asking(Struct, frozen=True):
         return cls(asked, shape, model, small, request, facts, service, exchange.id, warnings)
 
     def decided(self, decision: Decision) -> tuple[Request, Writer]:
-        """What is really done, and who writes it down."""
-        model, request = self.model, self.request
-        if decision.actions.is_small and self.small is not None:
+        """What is really done, and who writes it down. Raises `ModelNotFound` if its model is gone meanwhile,
+        and `Unsupported`."""
+        model, decision = self._answering(decision)
+        request = self.request
+        if model is not self.model:
             # Built anew: what the request leaves open, each model has its own values for.
-            model = self.small
             request = replace(
                 self.asked.request(request.id, model),
                 request_class=request.request_class,
@@ -74,6 +76,18 @@ class Asking(Struct, frozen=True):
             policy=said.body(decision),
         )
         return restricted(request, decision.actions), writer
+
+    def _answering(self, decision: Decision) -> tuple[Model, Decision]:
+        """Who answers, and what is said of it: while the request was held, the models may have changed."""
+        catalog = self.service.catalog
+        model = catalog.get(self.asked.model)
+        small: Model | None = None
+        if decision.actions.is_small and self.small is not None:
+            with suppress(ModelNotFound):
+                small = catalog.get(self.small.name)
+        facts = replace(decision.facts, model=model.name, small=None if small is None else small.name)
+        actions = replace(decision.actions, is_small=small is not None)
+        return small or model, replace(decision, facts=facts, actions=actions)
 
 
 async def small_of(model: Model, service: Service) -> Model | None:

@@ -336,7 +336,7 @@ class Batches:
         if found.faults:
             await self._fail(batch, *found.faults)
             return
-        lines = Input(self._files.path(batch.input_file_id), found.offsets, batch.endpoint)
+        lines = Input(self._files.path(batch.input_file_id), found, batch.endpoint)
         with lines, await self._journal(batch, len(lines)) as journal:
             self._journals[batch.id] = journal
             run = Run(self._desk, batch.endpoint, lines, journal, lambda: self._is_first(batch))

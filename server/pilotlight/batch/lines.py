@@ -6,7 +6,7 @@ What a request asks for is checked when it runs, as one over HTTP is.
 
 import codecs
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
@@ -41,10 +41,11 @@ class Bad(Exception):
 
 @dataclass(slots=True)
 class Scan:
-    """What a file holds: where each request begins, its models with the line that first asks for each, and
-    all that is wrong with it."""
+    """What a file holds: where each request begins, the line that first asks for its model, the models with
+    these lines, and all that is wrong with it."""
 
     offsets: "array[int]" = field(default_factory=lambda: array("Q"))
+    first_lines: "array[int]" = field(default_factory=lambda: array("Q"))
     models: dict[str, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
 
@@ -58,7 +59,7 @@ def scan(path: Path, endpoint: str, max_bytes: int) -> Scan:
             line = parse(_whole(raw, max_bytes), endpoint)
             if (first := seen.setdefault(line.custom_id, number)) != number:
                 raise Bad("duplicate_custom_id", f"line {first} has the same custom_id", "custom_id")
-            found.models.setdefault(asked_model(line), number)
+            found.first_lines.append(found.models.setdefault(asked_model(line), number))
             found.offsets.append(offset)
         except Bad as bad:
             found.faults.append(Fault(bad.code, str(bad), number, bad.param))
@@ -106,9 +107,10 @@ def asked_model(line: Line) -> str:
 class Input:
     """The requests of a checked file, by number from 0. Blocking; one reader at a time."""
 
-    def __init__(self, path: Path, offsets: "array[int]", endpoint: str) -> None:
+    def __init__(self, path: Path, found: Scan, endpoint: str) -> None:
         self._file: BinaryIO = path.open("rb")
-        self._offsets = offsets
+        self._offsets = found.offsets
+        self._first_lines = found.first_lines
         self._endpoint = endpoint
 
     def __len__(self) -> int:
@@ -118,6 +120,10 @@ class Input:
         """Raises `Bad` if somebody changed the file."""
         self._file.seek(self._offsets[number])
         return parse(self._file.readline(), self._endpoint)
+
+    def by_model(self, numbers: Iterable[int]) -> list[int]:
+        """Those of one model after those of another, as the file first asks for them. Reads nothing."""
+        return sorted(numbers, key=self._first_lines.__getitem__)
 
     def __enter__(self) -> Self:
         return self

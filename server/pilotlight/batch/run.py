@@ -100,7 +100,8 @@ class Run:
     async def run(self) -> None:
         """Returns once every line has its answer, or, when the batch gives way, each that was begun."""
         async with anyio.create_task_group() as tasks:
-            for number in self._journal.pending:
+            # Models that do not fit together would be loaded in turns, line by line.
+            for number in self._lines.by_model(self._journal.pending):
                 line = await to_thread.run_sync(self._lines.__getitem__, number)
                 model = asked_model(line)
                 await self._turn(model)

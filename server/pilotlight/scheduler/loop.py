@@ -163,7 +163,13 @@ class Loop:
         """Why a request that was submitted does not run now, in a line for a person; None if it does."""
         standing = self._scheduler.standing(request.model, request.id, anyio.current_time())
         at = self._books[request.model]
-        is_paused = at.pauses.num_sequences if standing is None else at.is_held
+        if standing is None:
+            is_paused = at.pauses.num_sequences > 0
+        elif standing.is_loaded:
+            is_paused = at.is_held
+        else:
+            # No model is loaded for what rests.
+            is_paused = request.request_class in self._holds.orders.held
         said = [] if standing is None else [standing.text]
         if request.yields and is_paused:
             said.append(self._holds.reason(request.request_class, self._dispatches.urgent_models))
@@ -222,6 +228,8 @@ class Loop:
             self._post(partial(self._scheduler.on_refusals, orders.refusals))
         if orders.limits != self._holds.orders.limits:
             self._post(lambda: self._scheduler.on_limits(orders.limits))
+        if orders.held.keys() != self._holds.orders.held.keys():
+            self._post(partial(self._scheduler.on_held, frozenset(orders.held)))
         self._holds.orders = orders
         for request in self._dispatches.requests:
             refusal = orders.refusals.get(request.request_class)

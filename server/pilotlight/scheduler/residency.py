@@ -11,12 +11,16 @@ loss costs least, which is, in seconds of loading per byte:
     loss = load_s / (1 + idle_s) / bytes
 
 How long it takes to bring it back, weighed by how likely somebody will want it back soon (less, the longer
-nobody asked), over what its end brings.
+nobody asked), over what its end brings. If nobody is free, one is waited for: first one that runs nothing
+interactive, and of several the one whose turn ends first. What others do makes it no other one, so whoever
+has begun to make room goes on with it.
 
 Models that do not fit side by side take turns. One that was loaded keeps its place for a few times what its
 load took, unless nobody asks it for `LINGER_S`; then, if others wait, it gets no new requests, ends what it
-runs, and goes. Those who wait are served in order. So a model waits no longer than the turns of those before
-it: for each, `MAX_TURN_S` at most, its longest answer, and a load.
+runs, and goes. Where several have to go, all are served until the turns of all are over, unless it is for
+interactive requests: for those, each is through as soon as it can be. Those who wait are served in order. So
+a model waits no longer than the turns of those before it: for each, `MAX_TURN_S` at most, its longest answer,
+and a load.
 
 Interactive requests go first here, too. A model that they wait for is loaded before those that only others
 wait for, and what runs nothing interactive has no turn to finish before it. The other way round, a model that
@@ -280,9 +284,10 @@ class Residency:
         victims = self._cheapest(missing, now, is_urgent)
         if all(victim.is_free(now, is_urgent) for victim in victims):
             return Plan(stop=tuple(victim.model for victim in victims))
-        free_at = [victim.free_at(is_urgent) for victim in victims]
+        # Another than these may be free before them.
+        free_at = [one.free_at(is_urgent) for one in self._residents.values() if one.is_candidate]
         return Plan(
-            hold=frozenset(victim.model for victim in victims if victim.turn_ends_at(is_urgent) <= now),
+            hold=_held(victims, now, is_urgent),
             look_again_at=min((at for at in free_at if at > now), default=math.inf),
             is_urgent=is_urgent,
         )
@@ -316,12 +321,19 @@ class Residency:
 
 
 def _enough(residents: list[Resident], num_bytes: int, now: float, is_urgent: bool) -> list[Resident]:
-    """Those that hold so many bytes together, as far as they do: free ones first, then the cheapest to lose.
+    """Those that hold so many bytes together, as far as they do: free ones first, the cheapest to lose before
+    the others; then those whose turn ends first, but what is used interactively last.
 
     None of them could be left out.
     """
+
+    def order(one: Resident) -> tuple[bool, bool, float, float]:
+        if one.is_free(now, is_urgent):
+            return False, False, now, one.loss(now)
+        return True, one.is_urgent, one.turn_ends_at(is_urgent), one.loss(now)
+
     chosen: list[Resident] = []
-    for resident in sorted(residents, key=lambda one: (not one.is_free(now, is_urgent), one.loss(now))):
+    for resident in sorted(residents, key=order):
         if num_bytes <= sum(one.num_bytes for one in chosen):
             break
         chosen.append(resident)
@@ -329,3 +341,14 @@ def _enough(residents: list[Resident], num_bytes: int, now: float, is_urgent: bo
         if sum(one.num_bytes for one in chosen) - resident.num_bytes >= num_bytes:
             chosen.remove(resident)
     return chosen
+
+
+def _held(victims: list[Resident], now: float, is_urgent: bool) -> frozenset[str]:
+    """Those that get nothing new, as their turn is over.
+
+    All of them or nobody: a turn that goes on for as long as somebody chats may have no end. But for who is
+    urgent every turn soon has one, so each begins at its own.
+    """
+    are_all_over = all(victim.free_at(is_urgent) <= now for victim in victims)
+    held = [one for one in victims if are_all_over or (is_urgent and one.turn_ends_at(is_urgent) <= now)]
+    return frozenset(victim.model for victim in held)

@@ -37,6 +37,8 @@ class Scheduler:
         self._plan = Plan()
         """How room is being made for the first of the wanted."""
         self._limits = Limits()
+        self._held_classes: Collection[RequestClass] = ()
+        """Of which the policy wants nothing computed."""
         self._paused: Collection[str] = ()
         """Models whose workers compute nothing that yields."""
         self._now = 0.0
@@ -122,6 +124,12 @@ class Scheduler:
         self._residency.limit(limits)
         for model, line in self._lines.items():
             self._pump(model, line)
+
+    def on_held(self, classes: Collection[RequestClass]) -> None:
+        """The policy wants nothing of these computed until this says otherwise: a model that nobody else
+        waits for is not loaded, and none goes for it."""
+        self._held_classes = classes
+        self._settle()
 
     def on_paused(self, models: Collection[str]) -> None:
         """Of what yields, the workers of these compute nothing until this says otherwise; who waits for a
@@ -239,7 +247,13 @@ class Scheduler:
 
     def on_change(self, model: str) -> None:
         """It is to be loaded anew: it ends what it runs, and then its worker; who waits gets another one."""
-        self._leave(model, self.line(model), is_asked=False)
+        line = self.line(model)
+        if line.state is WorkerState.STARTING:
+            # Whoever waits is as well off with the next one, and may have asked for that.
+            self._stop([model], Reason.ASKED)
+            self._settle()
+        else:
+            self._leave(model, line, is_asked=False)
 
     def forget(self, model: str) -> bool:
         """Nobody will ask for it any more; False, and nothing is forgotten, while it is there or wanted."""
@@ -259,6 +273,7 @@ class Scheduler:
             for request in line.queue.clear():
                 self._effects.fail(request, ShuttingDown("the daemon is shutting down"))
         self._wanted.clear()
+        self._settle()
 
     def on_drain_limit(self) -> None:
         """Those who still run have had their time; their clients hear why they get no more."""
@@ -268,6 +283,7 @@ class Scheduler:
                 self._effects.cancel(request)
                 self._effects.fail(request, ShuttingDown(text))
             line.clear()
+        self._settle()
 
     def check(self) -> None:
         """Invariants: nobody both waits and runs, nobody runs
@@ -309,7 +325,13 @@ class Scheduler:
         return not line.is_urgent and any(not self._yields(self.line(model)) for model in self._wanted)
 
     def _wanted_in_turn(self) -> list[str]:
-        return sorted(self._wanted, key=lambda model: self._yields(self.line(model)))
+        """Without those that would be loaded only to rest."""
+        wanted = [model for model in self._wanted if not self._rests(self.line(model))]
+        return sorted(wanted, key=lambda model: self._yields(self.line(model)))
+
+    def _rests(self, line: Line) -> bool:
+        """All who wait in it are of classes that the policy holds."""
+        return all(request.request_class in self._held_classes for request in line.queue)
 
     def _yields(self, line: Line) -> bool:
         """Nothing interactive waits in it."""
@@ -404,6 +426,8 @@ class Scheduler:
             self._settle()
         elif line.is_loaded:
             self._note_urgency(model, line)
+            if model in self._leaving:
+                self._settle()
 
     def _after_gone(self, model: str, line: Line, state: WorkerState) -> None:
         line.state = state
