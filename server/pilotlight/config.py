@@ -27,7 +27,7 @@ from pilotlight.registry.description import EFFICIENT, written
 from pilotlight.registry.formats import DEFAULT, MARKS, runtime_of
 from pilotlight.registry.stores.found import Found
 from pilotlight.registry.stores.places import Place, places
-from pilotlight.registry.stores.weights import bytes_of, changed, weights_of
+from pilotlight.registry.stores.weights import bytes_of, changed, is_whole
 from pilotlight.runtimes.capabilities import CAPABILITIES, is_installed
 from pilotlight.runtimes.kv_types import AUTO
 from pilotlight.settings import (
@@ -315,10 +315,11 @@ def _bytes_of(cap: str) -> int | None:
     return None if cap == NO_CAP else Amount.parse(cap).of(memory.read().bytes_total)
 
 
-def _runtime(entry: ModelSettings, path: Path, *, is_there: bool) -> str:
-    """Of a folder that is away nobody knows it: until it comes, the first that can what its table wants."""
+def _runtime(entry: ModelSettings, path: Path) -> str:
+    """Of what is away. If it may be a folder nobody knows it: until it comes, the first that can what its
+    table wants."""
     runtime = entry.runtime or runtime_of(path)
-    if is_there or entry.runtime or runtime != DEFAULT or path.suffix.casefold() == ".gguf":
+    if entry.runtime or runtime != DEFAULT or path.suffix.casefold() == ".gguf":
         return runtime
     return next((one for one in (DEFAULT, *MARKS) if _suits(entry, one)), DEFAULT)
 
@@ -354,9 +355,10 @@ def _check(entry: ModelSettings, runtime: str) -> None:
 
 def _model(entry: ModelSettings, path: Path, config: Config, before: Model | None = None) -> Model:
     """`before` is the model that this entry was, if it was one."""
-    is_there = bool(weights_of(path))
-    if is_there or before is None or not before.bytes_disk:
-        runtime, created, bytes_disk = _runtime(entry, path, is_there=is_there), changed(path), bytes_of(path)
+    if is_whole(path):
+        runtime, created, bytes_disk = entry.runtime or runtime_of(path), changed(path), bytes_of(path)
+    elif before is None or not before.bytes_disk:
+        runtime, created, bytes_disk = _runtime(entry, path), 0, 0
     else:
         runtime, created, bytes_disk = entry.runtime or before.runtime, before.created, before.bytes_disk
     _check(entry, runtime)

@@ -31,6 +31,7 @@
     │   ├── MemoryPressure     503, memory is too short
     │   └── BackgroundBlocked  503, nothing runs in the background now
     ├── NoMemory               503, other programs hold the memory it needs
+    ├── Unreachable            503, the model's disk does not answer
     ├── ShuttingDown           503
     └── Internal               500, our own bug
 
@@ -263,6 +264,13 @@ class NoMemory(Error):
 
     status = 503
     code = "not_enough_memory"
+
+
+class Unreachable(Error):
+    """The disk that the model's files are on does not answer; try again once it does."""
+
+    status = 503
+    code = "model_unreachable"
 
 
 class Restricted(Error):

@@ -1,6 +1,5 @@
 """Found models beside configured ones: names, aliases, and looking again."""
 
-import math
 import shutil
 import threading
 from pathlib import Path
@@ -15,7 +14,6 @@ from pilotlight.registry import catalog as catalog_module
 from pilotlight.registry import finder as finder_module
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.finder import Finder
-from pilotlight.registry.stores import tree as tree_module
 from pilotlight.registry.stores.places import Place
 from pilotlight.settings import ModelSettings
 from store_factory import GGUF, MLX, ONNX, HuggingFace, Ollama, write
@@ -211,50 +209,41 @@ async def test_a_catalog_looks_only_when_it_must(machine: Machine, anyio_backend
         await catalog.find("ollama/m:latest")
 
 
-async def test_a_found_model_is_what_its_store_says_now(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
-) -> None:
-    """A tag that moved, another snapshot; but nobody is kept waiting for that at every request."""
-    monkeypatch.setattr(catalog_module, "AGAIN_S", 0)
-    machine.ollama.add(TAG)
-    machine.hub.add("mlx-community/m", MLX)
-    catalog = Catalog([], machine.finder)
-    await catalog.refresh()
-    machine.ollama.add(TAG, GGUF + b"new")
-    snapshot = machine.hub.add("mlx-community/m", MLX, revision="f" * 40)
-    assert (await catalog.find("ollama/m:latest")).bytes_disk == len(GGUF + b"new")
-    assert (await catalog.find("mlx-community/m")).path == snapshot
-    monkeypatch.setattr(catalog_module, "AGAIN_S", math.inf)
-    shutil.rmtree(machine.ollama.root)
-    assert await catalog.find("ollama/m:latest")
-
-
 async def test_a_disk_that_hangs_keeps_nobody_from_what_is_known(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, anyio_backend: str
 ) -> None:
-    """One thread waits for it, whoever asks meanwhile."""
-    monkeypatch.setattr(catalog_module, "AGAIN_S", 0)
+    """A configured model may have come, or not. One thread waits for it, whoever asks meanwhile."""
     monkeypatch.setattr(catalog_module, "ANSWER_S", 0.01)
-    machine.ollama.add(TAG)
-    catalog = Catalog([], machine.finder)
-    await catalog.refresh()
-    asked: list[str] = []
+    asked: list[Path] = []
     answer = threading.Event()
 
-    def hang(path: str) -> None:
+    def hang(path: Path) -> bool:
         asked.append(path)
         answer.wait()
+        return False
 
-    monkeypatch.setattr(tree_module, "_mark_at", hang)
+    monkeypatch.setattr(catalog_module, "is_whole", hang)
+    catalog = Catalog([Model("away", machine.own / "away", bytes_disk=0)])
     try:
         while not asked:
-            assert await catalog.find("ollama/m:latest")
-        num_asked = len(asked)
+            assert await catalog.find("away")
         for _ in range(3):
-            assert await catalog.find("ollama/m:latest")
-        assert len(asked) == num_asked
+            assert await catalog.find("away")
+        assert len(asked) == 1
     finally:
         answer.set()
+
+
+async def test_a_folder_that_is_being_copied_has_not_come_yet(machine: Machine, anyio_backend: str) -> None:
+    """Its weights may be there before what says whose they are."""
+    folder = machine.own / "m"
+    config = Config(models=(ModelSettings(name="m", path=folder),))
+    catalog = Catalog(models(config), Finder([], config))
+    write(folder, {name: content for name, content in MLX.items() if name != "config.json"})
+    assert (await catalog.find("m")).bytes_disk == 0
+    assert models(config)[0].bytes_disk == 0, "nor for a daemon that starts just now"
+    write(folder, MLX)
+    assert (await catalog.find("m")).runtime == "mlx"
 
 
 async def test_a_configured_model_that_was_away_is_looked_at_once_it_is_there(

@@ -70,6 +70,8 @@ def test_a_folder_changes_with_what_is_written_over_in_it(tmp_path: Path, name: 
     assert (changed(folder), found.is_current) == (1000, True)
     os.utime(folder / name, (2000, 2000))
     assert (changed(folder), found.is_current) == (2000, False)
+    (folder / ".lock").touch()
+    assert changed(folder) == 2000, "so the folder's own time is no change"
 
 
 def test_a_model_in_parts_changes_with_each_of_them(tmp_path: Path) -> None:

@@ -17,7 +17,14 @@ from msgspec.structs import replace
 from pilotlight.core import Accepted, Chunk, Finished, FinishReason, Model, Prompt, Severity, WorkerState
 from pilotlight.energy.meters import Method
 from pilotlight.energy.totals import OTHERS
-from pilotlight.errors import BadRequest, ContextOverflow, ModelNotFound, ShuttingDown, WorkerFailed
+from pilotlight.errors import (
+    BadRequest,
+    ContextOverflow,
+    ModelNotFound,
+    ShuttingDown,
+    Unreachable,
+    WorkerFailed,
+)
 from pilotlight.scheduler import loop
 from pilotlight.worker.protocol import Admitted, Computed, Delta, FirstDelta, Refused, State
 
@@ -341,7 +348,7 @@ async def test_a_look_that_never_ends_charges_nobody(bench: Bench, monkeypatch: 
     await settle()
     bench.worker.say(done(number))
     await read(first)
-    with pytest.raises(WorkerFailed, match="could not be looked at within"):
+    with pytest.raises(Unreachable, match="could not be looked at within"):
         await read(second)
     assert bench.loop.memory().charged == 0
 
@@ -400,6 +407,15 @@ async def test_a_removed_model_saves_no_conversations(bench: Bench) -> None:
     await bench.replace(model("b"))
     await settle()
     assert (bench.worker.is_finishing, bench.worker.is_stopped) == (False, True)
+
+
+async def test_a_renamed_model_saves_its_conversations(bench: Bench) -> None:
+    """They are its files', whatever the name."""
+    await bench.loop.load("a")
+    bench.worker.can_save = True
+    await bench.replace(replace(model("a"), name="b"))
+    await settle()
+    assert bench.worker.is_finishing
 
 
 async def test_the_notices_of_a_removed_model_go_with_it(bench: Bench) -> None:

@@ -370,6 +370,16 @@ def test_no_model_goes_and_none_is_loaded_for_what_the_policy_holds(stage: Stage
     assert stage.play(gone("a")) == "start b, start c"
 
 
+def test_what_the_policy_holds_goes_to_no_worker_that_others_have_loaded(stage: Stage) -> None:
+    """It would only rest there, and once the room is wanted all of it would be computed first."""
+    stage.play(behind("1", "a"), hold(RequestClass.BACKGROUND), ask("2", "a"))
+    assert stage.play(ready("a")) == "dispatch 2"
+    assert stage.play(batch("3", "a")) == "dispatch 3"
+    assert stage.play(behind("4", "a")) == ""
+    assert stage.play(done("2"), done("3")) == "idle a"
+    assert stage.play(hold()) == "dispatch 1, dispatch 4"
+
+
 def test_what_may_go_on_does_not_wait_for_what_the_policy_holds(stage: Stage) -> None:
     """Neither behind it, nor beside it for the same model."""
     assert stage.play(hold(RequestClass.BATCH), batch("1", "a"), behind("2", "b")) == "start b"

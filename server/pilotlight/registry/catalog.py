@@ -1,8 +1,8 @@
 """The models the daemon can serve, by name. Knows what there is, not what is loaded."""
 
 import difflib
-import math
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import anyio
 
@@ -10,7 +10,7 @@ from pilotlight.core import Model
 from pilotlight.errors import ConfigError, ModelNotFound, NotPulled
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.stores.found import Skipped
-from pilotlight.registry.stores.weights import bytes_of
+from pilotlight.registry.stores.weights import bytes_of, is_whole
 
 MAX_SHOWN = 200
 """Characters of a name that nobody has."""
@@ -18,11 +18,8 @@ MAX_SHOWN = 200
 MAX_LISTED = 20
 """Names in an error: `pilotlight ls` has them all."""
 
-AGAIN_S = 2.0
-"""A found model is served for so long before its store is looked at again."""
-
 ANSWER_S = 1.0
-"""For a disk to say whether anything has changed: what is known does not wait for one that hangs."""
+"""For a disk to say whether a model has come."""
 
 
 class Catalog:
@@ -37,12 +34,11 @@ class Catalog:
     ) -> None:
         self._configured = self._models = tuple(models)
         self._finder = finder or Finder()
-        self._own = self._by_name = _by_name(self._configured)
+        self._by_name = _by_name(self._configured)
         self._unpulled = frozenset(unpulled)
         self._looking = anyio.Lock()
-        self._is_asking = False
-        """A thread is asking a disk for changes."""
-        self._asked_at = -math.inf
+        self._asked: set[Path] = set()
+        """Paths that threads are asking a disk for."""
         self._tell: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[Model]:
@@ -90,12 +86,10 @@ class Catalog:
         self._tell = tell
 
     async def find(self, name: str) -> Model:
-        """As `get`, after a look at what may be others than they were: the stores if the name is not known
-        yet, or if something there has changed, and a configured model's files if they were not there."""
+        """As `get`, after a look into the stores if the name is not known yet, and at the model's files if
+        they were not there."""
         if (model := self._by_name.get(name)) is None:
             await self.refresh()
-        elif name not in self._own:
-            await self._look_again()
         elif not model.bytes_disk:
             await self._look_for(model)
         return self.get(name)
@@ -113,37 +107,30 @@ class Catalog:
             await self._look(configured, finder)
             self._unpulled = frozenset(unpulled)
 
-    async def _look_again(self) -> None:
-        now = anyio.current_time()
-        if now - self._asked_at >= AGAIN_S:
-            self._asked_at = now
-            if await self._finds(lambda: not self._finder.is_current):
-                await self.refresh()
-
     async def _look_for(self, model: Model) -> None:
         """Whether its files have come. Raises `ConfigError` if they are none that its settings are for."""
-        if not await self._finds(lambda: bytes_of(model.path) > 0):
+        if not await self._has_come(model.path):
             return
         async with self._looking:
-            known = self._own.get(model.name)
+            known = next((one for one in self._configured if one.name == model.name), None)
             if known is not None and not known.bytes_disk:
                 found = await anyio.to_thread.run_sync(self._finder.anew, known)
                 configured = tuple(found if one is known else one for one in self._configured)
                 await self._look(configured, self._finder)
 
-    async def _finds(self, look: Callable[[], bool]) -> bool:
-        """What a thread finds. False if the disk does not answer; while one waits for it no other is sent."""
+    async def _has_come(self, path: Path) -> bool:
+        """False if the disk does not answer; while one thread waits for it no other is sent."""
 
-        def there() -> bool:
-            self._is_asking = True  # not sooner: a thread that is given up before it begins never runs
+        def look() -> bool:
+            self._asked.add(path)  # not sooner: a thread that is given up before it begins never runs
             try:
-                return look()
+                return is_whole(path) and bytes_of(path) > 0
             finally:
-                self._is_asking = False
+                self._asked.discard(path)
 
-        if not self._is_asking:
+        if path not in self._asked:
             with anyio.move_on_after(ANSWER_S):
-                return await anyio.to_thread.run_sync(there, abandon_on_cancel=True)
+                return await anyio.to_thread.run_sync(look, abandon_on_cancel=True)
         return False
 
     async def _look(self, configured: tuple[Model, ...], finder: Finder) -> None:
@@ -151,7 +138,7 @@ class Catalog:
         if models is not self._models:
             self._models, self._by_name = models, _by_name(models)
             self._tell()
-        self._configured, self._own, self._finder = configured, _by_name(configured), finder
+        self._configured, self._finder = configured, finder
 
 
 def _by_name(models: Iterable[Model]) -> dict[str, Model]:

@@ -224,8 +224,9 @@ def _key(model: Model, mode: str) -> str:
 
 
 def _identity(path: Path) -> str:
-    """Changes when the file does, or any in the folder. Raises `OSError`."""
+    """Changes when the file does, or any in the folder that is not hidden. Raises `OSError`."""
     path = Path(os.path.realpath(path))  # `resolve` would raise something else for links in a circle
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    inside = (file for file in path.iterdir() if not file.name.startswith(".")) if path.is_dir() else (path,)
+    files = sorted(inside)
     found = [(file.name, file.stat()) for file in files]
     return json.dumps([str(path), [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]])

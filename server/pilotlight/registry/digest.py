@@ -29,8 +29,11 @@ def digest_of(model: Model) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """Of a folder all, as tokenizers and templates lie beside the weights."""
-    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [*weights_of(path)]
+    """Of a folder all, as tokenizers and templates lie beside the weights; but not what systems and editors
+    leave there, hidden."""
+    if not path.is_dir():
+        return [*weights_of(path)]
+    return sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
 
 
 def _samples(file: Path, size: int) -> bytes:

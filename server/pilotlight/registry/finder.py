@@ -128,20 +128,22 @@ class _Merge:
             self._skip(found, f"cannot be read: {exc.strerror}")
             return
         twin = self._known.get(identity.places) or self._known.get(identity.content)
-        # One that was chosen by another name than its best is asked for by that.
-        free = (name for name in found.names if name not in self._owner)
-        name = min(free, key=lambda name: name not in self._config.preload, default=None)
-        if name is None:
+        free = [name for name in found.names if name not in self._owner]
+        # One that was chosen by another name than its best has both.
+        names = [name for name in free if name in self._config.preload or name == free[0]]
+        if not names:
             if self._owner[found.names[-1]] != twin:
                 self._skip(found, f"another model is named {found.names[-1]!r}")
         elif twin is not None:
             model = self._by_name[twin]
-            self._owner[name] = twin
-            self._by_name[twin] = replace(model, aliases=(*model.aliases, name))
+            self._owner.update(dict.fromkeys(names, twin))
+            self._by_name[twin] = replace(model, aliases=(*model.aliases, *names))
         elif not is_installed(runtime := runtime_of(found.path)):
             self._skip(found, f"needs {runtime}, which is not installed")
         else:
-            self._register(found_model(found, name, self._config), identity)
+            name = min(names, key=lambda name: name not in self._config.preload)
+            others = tuple(other for other in names if other != name)
+            self._register(replace(found_model(found, name, self._config), aliases=others), identity)
 
     def _register(self, model: Model, identity: _Identity) -> None:
         self._by_name[model.name] = model

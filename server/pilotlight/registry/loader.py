@@ -12,7 +12,7 @@ import structlog
 from msgspec.structs import replace
 
 from pilotlight.core import Archive, Cost, Loading, Model, Severity, WorkerInfo
-from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, WorkerFailed
+from pilotlight.errors import DoesNotFit, Error, RuntimeMissing, Unreachable, WorkerFailed
 from pilotlight.notices import Notices
 from pilotlight.registry import oom
 from pilotlight.registry.costs import Costs
@@ -24,8 +24,12 @@ from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
 from pilotlight.worker.protocol import FrameError, Progress
 from pilotlight.worker.size import size_of
 
-LOOK_S = 30.0
-"""A disk that sleeps needs up to 20 s to turn again. One that has not answered by then may never do so."""
+LOOK_S = 90.0
+"""A disk that sleeps needs up to 20 s to turn again, and a GPU's driver, which is asked in the same go, a
+minute (`gpu.LOOK_S`). What has not answered by then may never do so."""
+
+AGAIN_S = 1.0
+"""Those who come after that look so often whether it has."""
 
 T = TypeVar("T")
 
@@ -64,7 +68,7 @@ class Loader:
     ) -> Worker:
         """A worker with the model loaded, and how many threads are enough measured if that `measures_threads`
         and it is not known. `spawned` hears the pid of each process that tries. Raises `WorkerFailed`,
-        `RuntimeMissing` or `DoesNotFit`; leaves no process then.
+        `Unreachable`, `RuntimeMissing` or `DoesNotFit`; leaves no process then.
         """
         if (cost := await self._in_time(model, partial(self._refuse_hostile, model))) is not None:
             if cost.refusal:
@@ -114,7 +118,7 @@ class Loader:
         """Keep what it found out."""
         assert self._enough is not None, "nobody has asked"
         if (clock := self._enough.answer(model.name, info.enough_threads)) is not None:
-            with suppress(OSError, WorkerFailed):  # the file has changed since, or its disk has gone
+            with suppress(OSError, Unreachable):  # the file has changed since, or its disk has gone
                 await self._in_time(model, partial(self._enough.record, model, info.mode, clock))
 
     async def look_at(self, model: Model) -> None:
@@ -130,7 +134,7 @@ class Loader:
         self._costs.forget(model)
 
     async def _in_time(self, model: Model, work: Callable[[], T]) -> T:
-        """As `_at_files`. Raises `WorkerFailed` if they do not answer."""
+        """As `_at_files`. Raises `Unreachable` if they do not answer."""
         try:
             with anyio.fail_after(LOOK_S):
                 return await self._at_files(model, work)
@@ -140,10 +144,12 @@ class Loader:
     async def _at_files(self, model: Model, work: Callable[[], T]) -> T:
         """What a thread finds at the model's files. Who is cancelled does not wait for it; while one hangs no
         other one is sent there."""
-        now = anyio.current_time()
-        if any(path == model.path and now - since >= LOOK_S for path, since in list(self._looking.values())):
-            await anyio.sleep_forever()
+        while self._hangs(model.path, now := anyio.current_time()):  # noqa: ASYNC110  # a thread cannot tell
+            await anyio.sleep(AGAIN_S)
         return await anyio.to_thread.run_sync(self._there, model.path, now, work, abandon_on_cancel=True)
+
+    def _hangs(self, path: Path, now: float) -> bool:
+        return any(at == path and now - since >= LOOK_S for at, since in list(self._looking.values()))
 
     def _there(self, path: Path, now: float, work: Callable[[], T]) -> T:
         # Said here, not by who sends the thread: one that is given up before it begins never runs.
@@ -198,7 +204,7 @@ class Loader:
             info = await worker.load(mode, progress, self._load_s, archive, measures)
             if measures:
                 await self.measured(model, info)
-            with suppress(WorkerFailed):  # its file is not needed any more
+            with suppress(Unreachable):  # its file is not needed any more
                 await self._in_time(model, partial(self._measure, model, mode, worker.pid))
         except BaseException as exc:
             worker.kill()
@@ -215,7 +221,7 @@ class Loader:
 
     async def _look_at_threads(self, model: Model, mode: str) -> None:
         if self._enough is not None and model.capabilities.live_threads:
-            with suppress(OSError):  # its load says it better
+            with suppress(OSError, Unreachable):  # its load says it better
                 await self._in_time(model, partial(self._enough.look, model, mode))
 
     async def _archive_of(self, model: Model) -> Archive | None:
@@ -224,7 +230,7 @@ class Loader:
             return None
         try:
             digest = await self._in_time(model, partial(digest_of, model))
-        except OSError:
+        except (OSError, Unreachable):
             return None
         return replace(self._archive, digest=digest)
 
@@ -242,9 +248,9 @@ class Loader:
         self._notices.raise_(code, Severity.WARNING, text)
 
 
-def unanswered(model: Model) -> WorkerFailed:
+def unanswered(model: Model) -> Unreachable:
     """Why nothing is known of what it costs."""
-    return WorkerFailed(f"{model.name}: its file could not be looked at within {LOOK_S:.0f} s")
+    return Unreachable(f"{model.name}: its file could not be looked at within {LOOK_S:.0f} s", param="model")
 
 
 def _refused(model: Model, refusal: LoadRefusedError) -> Error:

@@ -30,12 +30,12 @@ from pilotlight.core import (
     WorkerInfo,
 )
 from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import BackgroundBlocked, Error, WorkerFailed
+from pilotlight.errors import BackgroundBlocked, Error
 from pilotlight.notices import Notices
 from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.catalog import Catalog
-from pilotlight.registry.loader import LOOK_S, Loader
+from pilotlight.registry.loader import LOOK_S, Loader, unanswered
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
@@ -348,9 +348,10 @@ class Loop:
         assert at.life is not None, f"{model} is stopped without a life"
         log.info("unloading model", model=model, reason=reason.value, bytes=at.bytes_resident)
         at.evictions[reason.value] += 1
-        # When memory is that short, nothing may delay its return; and what is no model any more, nobody asks.
-        saves = not self._is_critical and self._catalog.known(model) is not None
-        at.life.end(at.worker, saves=saves)
+        # When memory is that short, nothing may delay its return. And nobody goes on with conversations of
+        # files that no model has any more.
+        is_there = at.loaded is not None and any(one.path == at.loaded.path for one in self._catalog)
+        at.life.end(at.worker, saves=is_there and not self._is_critical)
 
     def dispatch(self, request: Request) -> None:
         if not request.n:
@@ -439,6 +440,15 @@ class Loop:
             with anyio.move_on_after(LOOK_S) as scope:
                 await self._loader.look_at(now)
         self._post(lambda: self._on_gone(now, error, is_known=not scope.cancelled_caught))
+        if error is not None and self._catalog.known(model.name) not in (None, *self._catalog.configured):
+            await self._find_anew()
+
+    async def _find_anew(self) -> None:
+        """The store of a found model may have another version by now, in another place."""
+        try:
+            await self._catalog.refresh()
+        except (Error, OSError) as exc:
+            log.warning("models cannot be looked for", error=str(exc))
 
     def _on_gone(self, model: Model, error: Error | None, *, is_known: bool) -> None:
         at = self._books[model.name]
@@ -449,8 +459,7 @@ class Loop:
         if is_known:
             self._survey(model)
         else:
-            text = f"{model.name} has changed, and its file could not be looked at within {LOOK_S:.0f} s"
-            self._scheduler.on_needs(model.name, Needs(refusal=WorkerFailed(text)))
+            self._scheduler.on_needs(model.name, Needs(refusal=unanswered(model)))
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
         life.gone.set()

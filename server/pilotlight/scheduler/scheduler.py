@@ -126,9 +126,11 @@ class Scheduler:
             self._pump(model, line)
 
     def on_held(self, classes: Collection[RequestClass]) -> None:
-        """The policy wants nothing of these computed until this says otherwise: a model that nobody else
-        waits for is not loaded, and none goes for it."""
+        """The policy wants nothing of these computed until this says otherwise: who waits goes on waiting, a
+        model that nobody else waits for is not loaded, and none goes for it."""
         self._held_classes = classes
+        for model, line in self._lines.items():
+            self._pump(model, line)
         self._settle()
 
     def on_paused(self, models: Collection[str]) -> None:
@@ -293,7 +295,7 @@ class Scheduler:
             waiting = {request.id for request in line.queue}
             assert not waiting & set(line.running), f"{model}: a request waits and runs"
             assert not line.running or line.state is WorkerState.READY, f"{model}: runs while {line.state}"
-            if line.state is WorkerState.READY and (first := line.next) is not None:
+            if line.state is WorkerState.READY and (first := self._next(line)) is not None:
                 has_cause = self._is_held(model) or not line.has_room(first, self._limits)
                 assert has_cause, f"{model}: a request waits though there is room"
             assert not line.queue or line.is_loaded or model in self._wanted, f"{model}: stuck"
@@ -330,8 +332,14 @@ class Scheduler:
         return sorted(wanted, key=lambda model: self._yields(self.line(model)))
 
     def _rests(self, line: Line) -> bool:
-        """All who wait in it are of classes that the policy holds."""
-        return all(request.request_class in self._held_classes for request in line.queue)
+        """The policy holds all who wait in it."""
+        return self._next(line) is None
+
+    def _next(self, line: Line) -> Request | None:
+        """Whose turn it is of those that the policy does not hold."""
+        held = self._held_classes
+        waiting = line.queue.order(line.running.values())
+        return next((one for one in waiting if one.is_overridden or one.request_class not in held), None)
 
     def _yields(self, line: Line) -> bool:
         """Nothing interactive waits in it."""
@@ -445,7 +453,7 @@ class Scheduler:
             self._fill(line)
 
     def _fill(self, line: Line) -> None:
-        while (request := line.next) is not None and line.has_room(request, self._limits):
+        while (request := self._next(line)) is not None and line.has_room(request, self._limits):
             line.queue.take(request)
             line.running[request.id] = request
             if request.n:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from itertools import islice, takewhile
 from pathlib import Path
 
-from pilotlight.registry.formats import MARKS, is_of_model
+from pilotlight.registry.formats import DEFAULT, MARKS, is_of_model, runtime_of
 from pilotlight.registry.stores.tree import MAX_ENTRIES, Tree, is_plain
 
 PART = re.compile(r"(?P<stem>.+)-(?P<number>[0-9]{5})-of-(?P<total>[0-9]{5})")
@@ -72,10 +72,15 @@ def weights_of(path: Path) -> tuple[Path, ...]:
 def changed(path: Path) -> int:
     """When the newest of a model's files was, in Unix seconds; 0 if it is not there, or not for us to see.
 
-    A folder's own time tells of files that come and go, not of what is written into them.
+    Of a folder's own time nothing follows: also files that come and go without being the model's change it.
     """
-    files = _inside(path) if os.path.isdir(path) else weights_of(path)
-    return max(map(_changed, (path, *files)))
+    files = filter(os.path.isfile, _inside(path)) if os.path.isdir(path) else iter(weights_of(path))
+    return max(map(_changed, files), default=0)
+
+
+def is_whole(path: Path) -> bool:
+    """The weights are there, and in a folder what says whose they are: a copy brings one after the other."""
+    return bool(weights_of(path)) and (runtime_of(path) != DEFAULT or not os.path.isdir(path))
 
 
 def bytes_of(path: Path) -> int:
