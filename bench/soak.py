@@ -147,6 +147,9 @@ class Client:
 
     def _judge(self, body: Body, events: list[str]) -> None:
         """All of a stream."""
+        if not events:
+            self.met.expect("a stream", False, body)
+            return
         if "error" in json.loads(events[-1] if events[-1] != "[DONE]" else "{}"):
             self.met.expect("an error in a stream", self.met.is_excused, events[-1])
             return
@@ -297,7 +300,7 @@ async def _rest(http: httpx.AsyncClient, met: Met) -> None:
     while busy and time.monotonic() < deadline_s:
         await asyncio.sleep(0.5)
         models = (await http.get("/v1/models")).json()["data"]
-        batches = (await http.get("/v1/batches")).json()["data"]
+        batches = (await http.get("/v1/batches", params={"limit": 100})).json()["data"]
         busy = [model["id"] for model in models if model["active"] or model["queued"]]
         busy += [
             batch["id"] for batch in batches if batch["status"] in ("in_progress", "cancelling", "validating")

@@ -7,8 +7,10 @@ A part that fails takes everything down with exit code 1; a service manager star
 
 import dataclasses
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from enum import IntEnum
@@ -129,6 +131,7 @@ class Daemon:
 
     def __init__(self, config: Config, sock: socket.socket, admin_key: str) -> None:
         self.config = config
+        self._is_private = PRIVATE in os.environ
         self.keys = Keys(admin_key, config.state_dir, config.server.api_keys)
         self.catalog = Catalog(models(config), Finder(config.places, config), unpulled(config))
         self.notices = Notices()
@@ -279,7 +282,9 @@ class Daemon:
             tasks.start_soon(self._loop.run)
             tasks.start_soon(self.pulls.run)
             tasks.start_soon(keep_tidy, self.config.state_dir, self._archive)
-            if (self.config.state_dir / "batches").exists():
+            if self._is_private:
+                threading.Thread(target=_end_with_stdin, daemon=True).start()
+            elif (self.config.state_dir / "batches").exists():
                 self._start_batches()
             tasks.start_soon(pressure.listen, self._press)
             for name in self.config.preload:
@@ -321,7 +326,7 @@ class Daemon:
         """Say where we are. The socket listens already: who connects now is served in a moment."""
         url = url_of(self._sock)
         try:
-            if PRIVATE not in os.environ:
+            if not self._is_private:
                 self._discovery.write(url)
         except OSError as exc:
             text = f"this daemon cannot be found by its state directory: {exc.strerror or exc}"
@@ -391,6 +396,12 @@ def _say(line: str) -> None:
         # The line stays in the buffer: tried again at the end, it would make the exit code Python's own.
         with suppress(OSError), open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
+
+
+def _end_with_stdin() -> None:
+    """Whoever has started us may end without a word."""
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _policy(config: Config) -> Policy:

@@ -271,6 +271,32 @@ def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str
     assert not daemon.is_running()
 
 
+def test_its_own_daemon_ends_when_it_is_killed(echo: Path, environ: dict[str, str]) -> None:
+    """It could tell nobody, and nobody could find its daemon."""
+    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
+    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two", "--config", str(echo)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == "one"
+        (daemon,) = psutil.Process(process.pid).children()
+        process.kill()
+    daemon.wait(20)
+
+
+def test_its_own_daemon_leaves_batches_alone(
+    run: Run, echo: Path, environ: dict[str, str], tmp_path: Path
+) -> None:
+    """They are another one's to go on with, which people can find."""
+    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
+    (tmp_path / "state" / "batches").mkdir(parents=True)
+    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two", "--config", str(echo)]
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(3) == "one"
+        assert not list((tmp_path / "state" / "batches").iterdir())
+        process.terminate()
+
+
 def test_its_own_daemon_is_nobody_else_s(
     run: Run, echo: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:

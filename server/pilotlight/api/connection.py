@@ -99,7 +99,7 @@ class Connection(HttpToolsProtocol):
         self._is_open = True
         if len(self.pipeline) == 1:
             # The one that runs hears of its client's leaving only while we read. When two wait we don't, lest
-            # any number does.
+            # any number does, nor (uvicorn) when more than 64 KiB of a body do.
             self.flow.resume_reading()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:

@@ -39,6 +39,9 @@ CLOCK_S = 30.0
 MAX_UNFINISHED = 1000
 """Batches that are not over: more would be refused."""
 
+MAX_CLAIMS = 10
+"""Of folders that another daemon has: after that it is for requests to try."""
+
 log = structlog.get_logger()
 
 
@@ -134,6 +137,7 @@ class Batches:
             try:
                 if self._folder.exists():
                     await self._open_or_tell()
+                    self._tasks.start_soon(self._open_later)
                 while True:
                     self._wake = anyio.Event()
                     if (batch := self._next()) is not None:
@@ -160,6 +164,14 @@ class Batches:
             await self._open()
         except Error as error:
             self._desk.notices.raise_(NOT_OURS, Severity.WARNING, error.message)
+
+    async def _open_later(self) -> None:
+        """The daemon that has them may be ending, and lets go of them at its end."""
+        for _ in range(MAX_CLAIMS):
+            if self._lock is not None:
+                return
+            await anyio.sleep(DISK_PAUSE_S)
+            await self._open_or_tell()
 
     async def _open(self) -> None:
         """Own the folders, and go on with what was not over."""

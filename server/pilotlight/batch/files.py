@@ -14,10 +14,14 @@ from typing import BinaryIO, Self
 from anyio import to_thread
 
 from pilotlight.batch.records import File, Records, deleting, new_id
-from pilotlight.errors import Conflict, DiskFull, NotFound
+from pilotlight.errors import Busy, Conflict, DiskFull, NotFound
 
 KEEP_S = 30 * 86400
 """How long a file is kept that says nothing else; OpenAI's, for batches."""
+
+
+MAX_UPLOADS = 32
+"""At the same time: each has a descriptor besides its connection's for as long as its client likes."""
 
 
 class Files:
@@ -27,6 +31,7 @@ class Files:
         self._folder = folder
         self._records = Records(folder, File)
         self._in_use = in_use
+        self._num_uploads = 0
 
     def load(self) -> None:
         """Blocking."""
@@ -57,9 +62,19 @@ class Files:
         """Where the content is, of an id that is ours."""
         return self._folder / file_id
 
-    def incoming(self) -> "Incoming":
-        """Room for an upload. Raises `DiskFull`."""
-        return Incoming(self._folder)
+    @contextmanager
+    def incoming(self) -> "Iterator[Incoming]":
+        """Room for an upload. Raises `DiskFull`, and `Busy` where there are too many already."""
+        if self._num_uploads >= MAX_UPLOADS:
+            raise Busy(
+                f"{MAX_UPLOADS} files are being uploaded, and no more at the same time; try again later"
+            )
+        self._num_uploads += 1
+        try:
+            with Incoming(self._folder) as incoming:
+                yield incoming
+        finally:
+            self._num_uploads -= 1
 
     async def keep(self, upload: "Incoming", name: str, purpose: str, keep_s: int) -> File:
         """Make a file of what was uploaded. Raises `DiskFull`."""

@@ -57,7 +57,7 @@ def _start(config: Config, file: str | None) -> subprocess.Popen[str]:
     # A process group of its own: Ctrl-C is for the answer on the screen, not for the daemon.
     return subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE,  # it ends with that, however we end
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {PRIVATE: "1"},

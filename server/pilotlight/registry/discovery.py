@@ -22,7 +22,8 @@ _STARTTIME = 22 - 3
 
 
 PRIVATE = "_PILOTLIGHT_PRIVATE"
-"""In the environment of a daemon that ends with who started it, and so is nobody else's to find."""
+"""In the environment of a daemon that ends with who started it, when its stdin does, and so is nobody else's
+to find."""
 
 
 class Running(Struct, frozen=True, omit_defaults=True):
