@@ -85,6 +85,44 @@ def test_sizes_are_known_by_other_names(tmp_path: Path, kind: str) -> None:
     assert (shape.values_per_token, shape.width) == (4 * 2 * num_kv_heads * 32, 256)
 
 
+LATENT_SIZES = {
+    "num_key_value_heads": 8,
+    "kv_lora_rank": 128,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 48,
+    "v_head_dim": 40,
+}
+
+KEPT: dict[str, tuple[dict[str, Any], int]] = {
+    "deepseek_v3": (LATENT_SIZES, 4 * (128 + 16)),
+    "mistral4": (LATENT_SIZES, 4 * (128 + 16)),
+    "kimi_k2": ({}, 4 * (512 + 64)),
+    "deepseek_v2": (LATENT_SIZES, 4 * 8 * (48 + 16 + 40)),
+    "youtu_llm": ({}, 4 * 8 * (128 + 64 + 128)),
+    "minicpm3": (LATENT_SIZES, 4 * 8 * (48 + 16 + 32)),
+    "llama": (LATENT_SIZES, 4 * 2 * 8 * 32),
+    "step3p5": ({"num_key_value_heads": None, "num_attention_groups": 2, "head_dim": 64}, 4 * 2 * 2 * 64),
+    "iquestloopcoder": ({}, 2 * 4 * 2 * 2 * 32),
+    "nanbeige": ({"num_loops": 3}, 3 * 4 * 2 * 2 * 32),
+}
+"""What a token takes where layers keep something else, or more than once."""
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_a_kind_keeps_is_charged(tmp_path: Path, kind: str) -> None:
+    """As mlx-lm's module keeps it."""
+    sizes, num_values = KEPT[kind]
+    shape = FolderShape.of(folder(tmp_path, model_type=kind, **sizes), "mlx")
+    assert shape.values_per_token == num_values
+
+
+def test_loops_with_weights_are_one_fewer_than_there_are(tmp_path: Path) -> None:
+    """The last one has none; whatever else is said of their number."""
+    loops = {"num_loops": 2, "loop_loss_weights": [0.1, 0.2, 0.3]}
+    shape = FolderShape.of(folder(tmp_path, model_type="nanbeige", **loops), "mlx")
+    assert shape.values_per_token == 4 * 4 * 2 * 2 * 32
+
+
 def test_of_sizes_that_each_layer_has_for_itself_the_largest_counts(tmp_path: Path) -> None:
     """As Gemma 3n's layers have."""
     path = folder(tmp_path, text_config=CONFIG | {"intermediate_size": [512, 1024, 512, 512]})

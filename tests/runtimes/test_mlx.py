@@ -20,6 +20,7 @@ from speaking import BUILTIN, Bench, builtin, generate
 
 from mlx_factory import SMALL, write_random
 from pilotlight.core import Loading, Model, Prompt
+from pilotlight.registry.folders import FolderShape
 from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.mlx.architecture import SAME_AS
 from pilotlight.runtimes.mlx.cells import STEP
@@ -261,6 +262,16 @@ GEMMA_3N = {
 }
 """Its last layers look at the keys and values of others."""
 
+AFM_7 = {
+    "model_type": "afm7",
+    "hidden_dim": 32,
+    "num_layers": 4,
+    "num_kv_reuse_layers": 2,
+    "num_heads": 2,
+    "num_kv_heads": 1,
+}
+"""They do here, too, and take the number of keys for the position of every row."""
+
 
 @pytest.mark.parametrize(
     "config",
@@ -269,18 +280,21 @@ GEMMA_3N = {
         {"model_type": "gemma3_text", "sliding_window": 16, "sliding_window_pattern": 2},
         {"model_type": "mistral", "sliding_window": 16},
         GEMMA_3N,
+        AFM_7,
     ],
     ids=lambda config: config["model_type"],
 )
 def test_rows_are_computed_as_the_library_computes_one(
     library: Any, tmp_path: Path, config: dict[str, Any]
 ) -> None:
-    """Beyond the window of layers that have one, too."""
+    """Beyond the window of layers that have one, too; side by side where the library can."""
     import mlx.core as mx
     from mlx_lm.models.cache import make_prompt_cache
 
     write_random(tmp_path, **config)
     network = load_network(Checkpoint.read(tmp_path), lambda _: None)
+    network.open(num_rows=2, context=64)
+    assert network._is_one_by_one is (config is AFM_7)
     model, _ = library.load_model(tmp_path)
     prompts = [[token % 60 for token in range(start, start + length)] for start, length in ((3, 50), (9, 7))]
     for row, prompt in enumerate(prompts):
@@ -308,6 +322,43 @@ def test_rows_that_cannot_be_computed_together_are_computed_one_by_one(
     alone = [network.compute(row, [prompt], [0])[0] for row, prompt in enumerate(prompts)]
     together = network.compute(0, [prompt[-1:] for prompt in prompts], [29, 4])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+LATENT: dict[str, Any] = {
+    "head_dim": None,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 24,
+    "q_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 16,
+    "v_head_dim": 12,
+}
+
+YARN = {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 64, "mscale_all_dim": 1.0}
+
+LONG_ROPE = {"short_factor": [1.0] * 4, "long_factor": [1.0] * 4, "original_max_position_embeddings": 64}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "deepseek_v3": LATENT,
+    "glm4_moe_lite": LATENT | {"moe_intermediate_size": 32, "n_routed_experts": 4, "num_experts_per_tok": 2},
+    "deepseek_v2": LATENT | {"rope_scaling": YARN},
+    "youtu_llm": LATENT,
+    "minicpm3": LATENT | {"dim_model_base": 32, "scale_depth": 1, "scale_emb": 1, "rope_scaling": LONG_ROPE},
+    "step3p5": {"num_key_value_heads": None, "num_attention_groups": 1, "moe_num_experts": 4, "moe_top_k": 2},
+    "iquestloopcoder": {},
+    "nanbeige": {"num_loops": 3},
+}
+"""Whose layers keep something else than keys and values of each head, by other names, or more than once."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_token_takes_what_the_daemon_charges_for_it(tmp_path: Path, kind: str) -> None:
+    """Which imports no library to find out."""
+    write_random(tmp_path, model_type=kind, **KINDS[kind])
+    network = load_network(Checkpoint.read(tmp_path), lambda _: None)
+    kept = sum(heads * features for layer in network._forms for heads, features, _ in layer)
+    assert kept == FolderShape.of(tmp_path, "mlx").values_per_token
 
 
 def test_state_that_cannot_be_cut_is_refused(library: Any, tmp_path: Path) -> None:

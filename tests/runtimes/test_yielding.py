@@ -250,6 +250,20 @@ def test_a_token_may_take_long_where_prompts_are_brief(bench: Bench, monkeypatch
     assert bench.runtime._decode_s != 0.02
 
 
+def test_text_waits_for_tokens_that_come_soon(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though their step is not brief; not for those of large models, nor for prompts."""
+    monkeypatch.setattr(stepping, "BRIEF_S", 0.003)
+    begin(bench, behind([6] * 40))
+    found = []
+    for prompt_s, decode_s in ((0.01, 0.002), (0.01, 0.006), (0.01, 0.02), (1.0, 0.002)):
+        for _ in range(NUM_COSTS):
+            bench.runtime._pace.observe(100, prompt_s)
+        bench.runtime._decode_s = decode_s
+        found.append((bench.runtime.is_brief, bench.runtime.is_fluent))
+    assert found == [(True, True), (False, True), (False, False), (False, False)]
+    bench.finish()
+
+
 def test_breaking_off_is_no_error(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """llama.cpp says it is, in four lines that would be in the log for every request."""
     monkeypatch.setattr(stepping, "BRIEF_S", 0.0)

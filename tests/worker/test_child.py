@@ -8,8 +8,9 @@ import pytest
 
 from pilotlight.core import FinishReason
 from pilotlight.runtimes.computing import Computing
+from pilotlight.runtimes.limits import BUNDLE_S
 from pilotlight.worker import child
-from pilotlight.worker.child import BUNDLE_S, TELL_S, Outbox, serve
+from pilotlight.worker.child import TELL_S, Outbox, serve
 from pilotlight.worker.intake import Task
 from pilotlight.worker.protocol import (
     Admitted,
@@ -34,7 +35,7 @@ class Script:
         self.running: list[int] = []
         self.tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self.steps_left = 3
-        self.is_brief = False
+        self.is_brief = self.is_fluent = False
         self.ahead: list[Task] = []
         """Each is put while the runtime works ahead."""
         self.spare: list[Task] = []
@@ -134,12 +135,12 @@ def test_what_a_step_brought_is_sent_before_what_ended_is_put_away() -> None:
     assert did[2:5] == ["step", "send Delta", "settle"]
 
 
-def test_text_is_held_while_steps_are_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long one, for the prompt of another, must not hold it back."""
+def test_text_is_held_while_more_comes_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brief steps or not; a long one, for the prompt of another, must not hold it back."""
     monkeypatch.setattr(child, "BUNDLE_S", 3600)
     monkeypatch.setattr(child, "TELL_S", 3600)
     script = Script()
-    script.is_brief = True
+    script.is_fluent = True
     did = script.serve(lambda _: script.start(1))
     assert did[3:] == ["send Delta", "settle", "step", "settle", "step"]
     script = Script()

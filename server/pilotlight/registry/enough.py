@@ -56,7 +56,8 @@ class Enough:
         self._tries: defaultdict[str, Counter[Clock]] = defaultdict(Counter)
 
     def look(self, model: Model, mode: str) -> None:
-        """Read what is known of a model that is about to be loaded in this mode.
+        """Read what is known of a model that is about to be loaded in this mode; what could not be written
+        is known until something else has the name.
 
         Raises `OSError` if it has no files.
         """
@@ -64,9 +65,12 @@ class Enough:
         keys = {clock: _key(model, mode, clock, digest) for clock in Clock}
         with self._lock:
             found = self._records.read()
-        if keys != self._keys.get(model.name):
+        known = {clock: found[key].threads for clock, key in keys.items() if key in found}
+        if keys == self._keys.get(model.name):
+            known = self._known[model.name] | known
+        else:
             self._keys[model.name], self._tries[model.name] = keys, Counter()
-        self._known[model.name] = {clock: found[key].threads for clock, key in keys.items() if key in found}
+        self._known[model.name] = known
 
     def known(self, model: str) -> int:
         """With the clocks of now; else the most that ever were needed, as fewer cost speed. 0: not known."""
@@ -92,7 +96,6 @@ class Enough:
         log.info("threads measured", model=model, enough=threads, clock=clock, is_sound=is_sound)
         if clock is None or not is_sound:
             return None
-        del self._tries[model][clock]
         self._known.setdefault(model, {})[clock] = threads
         return clock
 

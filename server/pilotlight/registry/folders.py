@@ -37,9 +37,15 @@ which the daemon does not import: a test holds them together."""
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "num_transformer_layers")
 WIDTH = ("hidden_size", "n_embd", "d_model", "model_dim", "hidden_dim")
 HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "num_query_heads")
-KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "kv_n_heads")
+KV_HEADS = ("num_key_value_heads", "n_kv_heads", "num_kv_heads", "kv_n_heads", "num_attention_groups")
 FEED_FORWARD = ("intermediate_size", "n_inner", "mlp_hidden_size")
 """What mlx-lm's architectures call their sizes; the first that is there counts."""
+
+LATENT = ("deepseek_v3", "kimi_k2", "joyai_llm_flash", "glm4_moe_lite", "mistral4")
+"""Kinds of which mlx-lm keeps what keys and values of all heads are made of."""
+
+UNFOLDED = ("deepseek_v2", "youtu_llm", "minicpm3")
+"""Kinds of which it keeps what is made of that: keys have a part with a position and one without."""
 
 WEIGHTS = {"onnx": ONNX, "mlx": ("model*.safetensors",)}
 
@@ -69,16 +75,12 @@ class FolderShape(Struct, frozen=True):
             raise HeaderError(f"{folder} describes no text generation model")
         attention = model.get("attn_config")
         facts = _Facts(folder, {**(attention if isinstance(attention, dict) else {}), **model, **inner})
-        heads = facts.number(*HEADS, default=1)
         width = facts.number(*WIDTH, default=1)
-        head = facts.number("head_size", "head_dim", default=0) or width // max(1, heads)
-        shared_by_all = model.get("multi_query") is True
-        pair = 2 * facts.number(*KV_HEADS, default=1 if shared_by_all else heads) * head
         return cls(
             runtime=runtime,
             bytes_weights=sum(file.stat().st_size for name in WEIGHTS[runtime] for file in folder.glob(name)),
             bytes_tokenizer=_size(folder / "tokenizer.json"),
-            values_per_token=facts.number(*LAYERS, default=1) * pair,
+            values_per_token=_num_loops(facts) * facts.number(*LAYERS, default=1) * _pair(facts),
             bytes_per_value=_width_of(runtime, config),
             width=width,
             feed_forward=facts.number(*FEED_FORWARD, default=4 * width),
@@ -127,6 +129,31 @@ def _parts(shape: FolderShape, *, cells: int = 0, compute: int = 0, later: int =
     )
 
 
+def _pair(facts: "_Facts") -> int:
+    """Values that one layer keeps of a token; where nobody says, sizes are what mlx-lm takes them for."""
+    heads = facts.number(*HEADS, default=1)
+    part = facts.number(*WIDTH, default=1) // max(1, heads)
+    if facts.kind in LATENT:
+        return facts.number("kv_lora_rank", default=512) + facts.number("qk_rope_head_dim", default=64)
+    if facts.kind in UNFOLDED:
+        keys = facts.number("qk_nope_head_dim", default=128) + facts.number("qk_rope_head_dim", default=64)
+        values = part if facts.kind == "minicpm3" else facts.number("v_head_dim", default=128)
+        return heads * (keys + values)
+    shared_by_all = facts.values.get("multi_query") is True
+    head = facts.number("head_size", "head_dim", default=0) or part
+    return 2 * facts.number(*KV_HEADS, default=1 if shared_by_all else heads) * head
+
+
+def _num_loops(facts: "_Facts") -> int:
+    """How often a token goes through the layers, which keep it each time."""
+    if facts.kind == "iquestloopcoder":
+        return facts.number("loop_num", default=2)
+    if facts.kind != "nanbeige":
+        return 1
+    weights = facts.values.get("loop_loss_weights")
+    return len(weights) + 1 if isinstance(weights, list) and weights else facts.number("num_loops", default=1)
+
+
 def _width_of(runtime: str, config: dict[str, Any]) -> int:
     """Bytes of one number in a row; what is quantized is computed in 32 bits, see `runtimes.mlx`."""
     is_half = config.get("torch_dtype", config.get("dtype")) in ("float16", "bfloat16")
@@ -154,6 +181,10 @@ class _Facts(Struct, frozen=True):
 
     folder: Path
     values: dict[str, Any]
+
+    @property
+    def kind(self) -> object:
+        return self.values.get("model_type")
 
     def number(self, *keys: str, default: int) -> int:
         """By the first of these names that is there; where each layer has its own, the largest."""

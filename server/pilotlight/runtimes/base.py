@@ -57,6 +57,10 @@ class Runtime(Protocol):
     def is_brief(self) -> bool:
         """The next step is over before anybody could notice."""
 
+    @property
+    def is_fluent(self) -> bool:
+        """The next step brings more text so soon that what is held may wait for it."""
+
     def settle(self) -> None:
         """Put away what the step ended: after every step, once what it brought is sent."""
 

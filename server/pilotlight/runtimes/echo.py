@@ -22,7 +22,7 @@ from pilotlight.runtimes.base import LoadError
 from pilotlight.runtimes.batching import on_shift
 from pilotlight.runtimes.capabilities import CAPABILITIES
 from pilotlight.runtimes.computing import Computing
-from pilotlight.runtimes.limits import BRIEF_S
+from pilotlight.runtimes.limits import BRIEF_S, BUNDLE_S
 from pilotlight.worker.protocol import (
     Admitted,
     Computed,
@@ -186,6 +186,10 @@ class Echo:
     @property
     def is_brief(self) -> bool:
         return not self._knobs.tokens_per_s or 1 / self._knobs.tokens_per_s <= BRIEF_S
+
+    @property
+    def is_fluent(self) -> bool:
+        return not self._knobs.tokens_per_s or 1 / self._knobs.tokens_per_s <= BUNDLE_S
 
     def settle(self) -> None:
         """It keeps nothing of what ended."""

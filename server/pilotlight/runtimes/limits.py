@@ -31,6 +31,9 @@ YIELDING_STEP_S = 0.2
 BRIEF_S = 0.003
 """A step of so many seconds is brief: what is said with it might as well have been said before it."""
 
+BUNDLE_S = 0.008
+"""Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
+
 HEADROOM = 64
 """Tokens of answer that must fit beside the running sequences before one more starts."""
 

@@ -1,8 +1,8 @@
 """Prefixes moved out of the runtime's memory: cells of a sequence that rests slow down those that run.
 
 Holds computed state as opaque values, at most `max_tokens` tokens of them; the least recently used goes
-first. Only the newest may be longer by itself, until it was of use. Pure bookkeeping: the caller copies in
-and out.
+first, of those that don't outlive the worker as long as there are any. Only the newest may be longer by
+itself, until it was of use. Pure bookkeeping: the caller copies in and out.
 """
 
 from collections.abc import Callable, Iterator
@@ -94,4 +94,5 @@ class Parking:
 
     def _trim(self) -> None:
         while self.num_tokens > self.max_tokens and len(self._parked) > 1:
-            del self._parked[0]
+            older = self._parked[:-1]
+            self.drop(next((one for one in older if not one.outlives), older[0]))

@@ -22,6 +22,7 @@ from pilotlight.runtimes.computing import Computing
 from pilotlight.runtimes.efficient import Efficiency
 from pilotlight.runtimes.limits import (
     BRIEF_S,
+    BUNDLE_S,
     BUSY_STEP_S,
     CROWD_STEP_S,
     DEFAULT_PARALLEL,
@@ -244,8 +245,15 @@ class RowRuntime:
     @property
     def is_brief(self) -> bool:
         # A token by itself waits for all weights: it may take as long as ten of a prompt.
-        prompts_s = self._pace.seconds(sum(sequence.num_pending for sequence in self._shift))
-        return max(prompts_s, self._decode_s) <= BRIEF_S
+        return self._has_brief_prompts and self._decode_s <= BRIEF_S
+
+    @property
+    def is_fluent(self) -> bool:
+        return self._has_brief_prompts and self._decode_s <= BUNDLE_S
+
+    @property
+    def _has_brief_prompts(self) -> bool:
+        return self._pace.seconds(sum(sequence.num_pending for sequence in self._shift)) <= BRIEF_S
 
     def settle(self) -> None:
         # What they computed and said may be of use. Copying it takes milliseconds for each hundred tokens.

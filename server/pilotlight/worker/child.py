@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from pilotlight.core import LULL_S
 from pilotlight.runtimes import create
 from pilotlight.runtimes.base import LoadError, MissingLibraryError, Runtime
+from pilotlight.runtimes.limits import BUNDLE_S
 from pilotlight.worker import heap
 from pilotlight.worker.intake import Intake, Task
 from pilotlight.worker.protocol import (
@@ -47,9 +48,6 @@ INTAKE_STACK_BYTES = 256 * 2**20
 before it is used; enough for `prompts.LONGEST`."""
 
 PROGRESS_STEP = 0.01
-
-BUNDLE_S = 0.008
-"""Text may wait this long for more of it; half of what one frame of a 60 Hz screen takes."""
 
 REST_S = 60.0
 """Without a request for so long, memory is worth more than the moment that a crowd waits until it is made."""
@@ -121,7 +119,7 @@ def serve(runtime: Runtime, intake: Intake, send: Callable[[ToDaemon], None]) ->
         if runtime.has_work:
             outbox.add(runtime.step(intake.is_urgent))
             runtime.settle()
-            if not runtime.is_brief:
+            if not runtime.is_fluent:
                 outbox.release()
 
 

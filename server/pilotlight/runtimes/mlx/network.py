@@ -20,9 +20,12 @@ from pilotlight.runtimes.rows import DecodeError, Floats
 
 LARGEST_RUN = 512
 
-PROBE_TOKENS = 8
+PROBE_TOKENS = 32
 
-PROBE_TOLERANCE = 0.1
+PROBE_SHORT_TOKENS = 8
+"""Of the shorter row: who sees but one token sees the same from whatever position."""
+
+PROBE_TOLERANCE = 0.05
 """Of the logits' spread; far more than what 16 bits round."""
 
 CACHE_BYTES = 256 * 2**20
@@ -74,12 +77,14 @@ class Network:
         """Two rows of different lengths come to the same together and each by itself.
 
         Not every architecture of mlx-lm can apply a mask to each row: gemma2 fails, or sees what it must not.
-        Raises `DecodeError` if it computes no prompt at all.
+        afm7 takes the longest row's position for that of all. Raises `DecodeError` if it computes no prompt
+        at all.
         """
         tokens = [number % self.num_vocab for number in range(PROBE_TOKENS)]
-        alone = np.concatenate([self.compute(0, [tokens[:1]], [0]), self.compute(1, [tokens], [0])])
+        rows = tokens[:PROBE_SHORT_TOKENS], tokens
+        alone = np.concatenate([self.compute(row, [own], [0]) for row, own in enumerate(rows)])
         try:
-            together = self.compute(0, [tokens[:1], tokens[-1:]], [0, len(tokens) - 1])
+            together = self.compute(0, [own[-1:] for own in rows], [len(own) - 1 for own in rows])
         except DecodeError:
             return False
         finally:
