@@ -132,6 +132,7 @@ class Daemon:
     def __init__(self, config: Config, sock: socket.socket, admin_key: str) -> None:
         self.config = config
         self._is_private = PRIVATE in os.environ
+        self._is_draining = False
         self.keys = Keys(admin_key, config.state_dir, config.server.api_keys)
         self.catalog = Catalog(models(config), Finder(config.places, config), unpulled(config))
         self.notices = Notices()
@@ -283,7 +284,7 @@ class Daemon:
             tasks.start_soon(self.pulls.run)
             tasks.start_soon(keep_tidy, self.config.state_dir, self._archive)
             if self._is_private:
-                threading.Thread(target=_end_with_stdin, daemon=True).start()
+                threading.Thread(target=self._end_with_stdin, daemon=True).start()
             elif (self.config.state_dir / "batches").exists():
                 self._start_batches()
             tasks.start_soon(pressure.listen, self._press)
@@ -334,8 +335,13 @@ class Daemon:
         self.is_ready = True
         _say(f"pilotlight {__version__} ready at {url}")
 
+    def _end_with_stdin(self) -> None:
+        """Whoever has started us may end without a word. A second signal would force us."""
+        os.read(sys.stdin.fileno(), 1)
+        if not self._is_draining:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     async def _receive_signals(self, tasks: TaskGroup, *, task_status: TaskStatus[None]) -> None:
-        is_draining = False
         with hearing(*ENDING, *RELOADING) as signals:
             task_status.started()
             async for number in signals:
@@ -343,11 +349,11 @@ class Daemon:
                 if number not in ENDING and not self._terminal.is_gone:
                     tasks.start_soon(self._reload_or_tell)
                     continue
-                if number not in ENDING and is_draining:
+                if number not in ENDING and self._is_draining:
                     continue  # the end of a terminal is told by its shell and by the system
                 if not self.is_ready:
                     self._force()
-                self.is_ready, is_draining = False, True
+                self.is_ready, self._is_draining = False, True
                 tasks.start_soon(self._drain)
 
     async def _reload_or_tell(self) -> None:
@@ -396,12 +402,6 @@ def _say(line: str) -> None:
         # The line stays in the buffer: tried again at the end, it would make the exit code Python's own.
         with suppress(OSError), open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), sys.stdout.fileno())
-
-
-def _end_with_stdin() -> None:
-    """Whoever has started us may end without a word."""
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _policy(config: Config) -> Policy:

@@ -103,16 +103,6 @@ async def test_what_rests_keeps_no_place_from_what_may_go_on(
     assert len(held(bench)) == 4
 
 
-async def test_what_overrides_the_policy_is_computed(bench: Bench) -> None:
-    """Its class rests, and it was let in all the same; but for heat, which nobody overrides."""
-    bench.loop.obey(RESTING)
-    await bench.running("r1", request_class=RequestClass.BATCH, is_overridden=True)
-    assert held(bench) == []
-    bench.loop.rest(True)
-    await settle()
-    assert held(bench) == [True]
-
-
 async def test_a_removed_model_that_nobody_waits_for_rests_on(bench: Bench) -> None:
     """It ends what it runs when that may go on: it is in nobody's way."""
     await bench.running("r1", request_class=RequestClass.BATCH)

@@ -30,18 +30,16 @@ class Holds:
         awaited_by: Collection[RequestClass] = (),
     ) -> bool:
         """Its worker, which has these requests, is to compute nothing that yields: in a rest none does; if
-        the policy holds all classes there are of it, and nobody has overridden it; and while another has
-        interactive requests, that has the machine for itself.
+        the policy holds all classes there are of it; and while another has interactive requests, that has the
+        machine for itself.
 
         It is `awaited_by` those who wait for it to end what it runs: as long as it is held it is in their
         way. So their classes count for the policy as well, and where people wait it is not held at all.
         """
         if RequestClass.INTERACTIVE in awaited_by:
             return False
-        yielding = [request for request in requests if request.yields]
-        classes = {request.request_class for request in yielding} | set(awaited_by)
-        is_overridden = any(request.is_overridden for request in yielding)
-        is_held = self.is_resting or (not is_overridden and (classes or YIELDING) <= self.orders.held.keys())
+        classes = {request.request_class for request in requests if request.yields} | set(awaited_by)
+        is_held = self.is_resting or (classes or YIELDING) <= self.orders.held.keys()
         return is_held or bool(urgent_models - {model})
 
     def threads(self, requests: Sequence[Request], model: Model, own: int, enough: int) -> SetThreads | None:

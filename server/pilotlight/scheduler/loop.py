@@ -25,12 +25,13 @@ from pilotlight.core import (
     ModelStatus,
     Prompt,
     Request,
+    RequestClass,
     Sampling,
     Severity,
     WorkerInfo,
 )
 from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import BackgroundBlocked, Error
+from pilotlight.errors import BackgroundBlocked, Error, Unreachable
 from pilotlight.notices import Notices
 from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
@@ -165,11 +166,8 @@ class Loop:
         at = self._books[request.model]
         if standing is None:
             is_paused = at.pauses.num_sequences > 0
-        elif standing.is_loaded:
-            is_paused = at.is_held
         else:
-            # No model is loaded for what rests.
-            is_paused = request.request_class in self._holds.orders.held
+            is_paused = at.is_held or request.request_class in self._holds.orders.held
         said = [] if standing is None else [standing.text]
         if request.yields and is_paused:
             said.append(self._holds.reason(request.request_class, self._dispatches.urgent_models))
@@ -229,7 +227,7 @@ class Loop:
         if orders.limits != self._holds.orders.limits:
             self._post(lambda: self._scheduler.on_limits(orders.limits))
         if orders.held.keys() != self._holds.orders.held.keys():
-            self._post(partial(self._scheduler.on_held, frozenset(orders.held)))
+            self._post(partial(self._on_held, frozenset(orders.held)))
         self._holds.orders = orders
         for request in self._dispatches.requests:
             refusal = orders.refusals.get(request.request_class)
@@ -237,6 +235,11 @@ class Loop:
                 self._end(request.id, refusal)
                 self._post(partial(self._scheduler.on_cancel, request.id))
         self._alarm.ring()
+
+    def _on_held(self, classes: frozenset[RequestClass]) -> None:
+        # Who rested may have done so for hours: other programs have come and gone.
+        self._scheduler.on_budget(*self._books.budget())
+        self._scheduler.on_held(classes)
 
     def _concerns(self, refusal: Error, request: Request) -> bool:
         """What is critical ends all of a class; that it was paused for too long, only what is paused: beside
@@ -440,7 +443,8 @@ class Loop:
             with anyio.move_on_after(LOOK_S) as scope:
                 await self._loader.look_at(now)
         self._post(lambda: self._on_gone(now, error, is_known=not scope.cancelled_caught))
-        if error is not None and self._catalog.known(model.name) not in (None, *self._catalog.configured):
+        is_there = error is not None and not isinstance(error, Unreachable)
+        if is_there and self._catalog.known(model.name) not in (None, *self._catalog.configured):
             await self._find_anew()
 
     async def _find_anew(self) -> None:

@@ -314,8 +314,10 @@ class Scheduler:
 
     def _still(self, model: str) -> set[RequestClass]:
         """Classes of which nobody begins in its worker, however much time passes."""
-        is_paused = model in self._paused
-        return {one for one in RequestClass if self._is_held(model) or (one.yields and is_paused)}
+        if self._is_held(model):
+            return set(RequestClass)
+        paused = {one for one in RequestClass if one.yields} if model in self._paused else set()
+        return paused | set(self._held_classes)
 
     def _note_urgency(self, model: str, line: Line) -> None:
         """When a model becomes urgent, or is so no longer, others may have to wait for it, or need not."""
@@ -339,7 +341,7 @@ class Scheduler:
         """Whose turn it is of those that the policy does not hold."""
         held = self._held_classes
         waiting = line.queue.order(line.running.values())
-        return next((one for one in waiting if one.is_overridden or one.request_class not in held), None)
+        return next((one for one in waiting if one.request_class not in held), None)
 
     def _yields(self, line: Line) -> bool:
         """Nothing interactive waits in it."""
