@@ -32,6 +32,7 @@ def generating(num_generated: int = 1) -> Sequence:
     sequence = waiting(5)
     sequence.tokens += [2] * num_generated
     sequence.num_computed = len(sequence.tokens) - 1
+    sequence.has_said = True
     return sequence
 
 
@@ -163,6 +164,8 @@ def test_a_crowd_begins_together() -> None:
     assert pace.chunk(old(), some(1)) < pace.chunk([just_begun], some(1)) < pace.chunk([just_begun], some(2))
     assert abs(pace.chunk([just_begun], some(7)) - 320) <= ROWS / 2
     assert pace.chunk([just_begun, *old()], some(2)) == pace.chunk(old(2), some(2))
+    just_begun.has_said = False
+    assert pace.chunk([just_begun], some(2)) == pace.chunk(old(), some(2)), "its client has nothing yet"
 
 
 def test_a_crowd_is_not_parted_for_the_last_prompts() -> None:

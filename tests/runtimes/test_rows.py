@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from speaking import Bench, builtin, generate
+from speaking import GREEDY, Bench, builtin, generate
 
+from pilotlight.core import Sampling
 from pilotlight.runtimes.batching import JUST_BEGUN, NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
 from pilotlight.worker.protocol import Done, Event, FirstDelta, Threads
@@ -99,6 +100,19 @@ def test_the_first_of_a_crowd_waits_for_the_others(bench: Bench, runs: list[tupl
         bench.start(generate([token] * 40, max_tokens=5, ignore_eos=True))
     bench.finish()
     assert runs == [(1, 40)] * 4 + [(4, 1)] * 4
+
+
+def test_who_has_said_nothing_yet_does_not_wait_for_others(bench: Bench, runs: list[tuple[int, int]]) -> None:
+    """An answer may begin with a mark, or with half a character: its client knows of no token so far."""
+    piece = bench.runtime._vocabulary.piece
+    half = next(token for token in range(bench.runtime._vocabulary.num_vocab) if piece(token) == b"\xc3")
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 1.0)
+    silent = Sampling(temperature=0.0, logit_bias=((half, 100.0),))
+    for token, sampling in ((5, silent), (6, GREEDY), (7, GREEDY)):
+        bench.start(generate([token] * 40, sampling, max_tokens=3, ignore_eos=True))
+    bench.finish()
+    assert runs[:3] == [(1, 40), (1, 1), (1, 40)]
 
 
 def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: list[tuple[int, int]]) -> None:

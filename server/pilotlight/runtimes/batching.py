@@ -47,7 +47,16 @@ its pieces costs a pass over all weights. And so are all prompts of a crowd."""
 class Sequence:
     """The tokens of one generation, and how many of them the runtime's memory holds."""
 
-    __slots__ = ("arrival", "cached_tokens", "num_computed", "num_prompt", "row", "tokens", "yields")
+    __slots__ = (
+        "arrival",
+        "cached_tokens",
+        "has_said",
+        "num_computed",
+        "num_prompt",
+        "row",
+        "tokens",
+        "yields",
+    )
 
     def __init__(self, prompt: list[int], arrival: int, *, yields: bool = False) -> None:
         self.tokens = list(prompt)
@@ -62,6 +71,8 @@ class Sequence:
         """Prompt tokens the worker had processed when this came: a clock that counts work, not seconds."""
         self.yields = yields
         """It is paused while others run that do not."""
+        self.has_said = False
+        """Some of its answer is text: its first tokens may be marks, or half a character."""
 
     @property
     def num_pending(self) -> int:
@@ -160,7 +171,8 @@ class Pace:
         more prompts there are, the longer streams wait for them, and the sooner that's over; longest those
         who came with them. No step takes longer than `longest_s`.
         """
-        is_crowd = bool(running and prompts) and all(sequence.has_just_begun for sequence in running)
+        have_begun = all(sequence.has_just_begun and sequence.has_said for sequence in running)
+        is_crowd = bool(running and prompts) and have_begun
         room = self._fit(self._wanted_s(running, len(prompts), is_crowd))
         if is_crowd and room < (left := sum(sequence.num_pending for sequence in prompts)) <= WHOLE * room:
             # A token now for those who have begun would be one that they are ahead of the others, to the end.

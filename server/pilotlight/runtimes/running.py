@@ -96,4 +96,5 @@ class Running(Sequence, Generic[S]):
         else:
             events.append(FirstDelta(self.id, self.index, text, num_tokens, self.cached_tokens or 0))
         self.said.append(text)
+        self.has_said = True
         self.sent_tokens = self.num_generated

@@ -318,6 +318,9 @@ class RowRuntime:
         sequence.num_computed += count
         if is_last:
             self._take(sequence, sequence.sampler.pick(logits[0]), events)
+            if not sequence.has_said:
+                # Its client has nothing yet: its next token is due before other prompts.
+                self._room, self._is_due = 0, True
 
     def _take(self, sequence: RowSequence, token: int, events: list[Event]) -> None:
         if sequence.take(token, self._vocabulary, events):
