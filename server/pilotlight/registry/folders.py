@@ -64,6 +64,8 @@ class FolderShape(Struct, frozen=True):
     num_vocab: int
     context_trained: int
     """0: it does not say."""
+    values_per_seen: int = 0
+    """That one layer makes of a token that is kept, while a piece of a prompt looks at it."""
 
     @classmethod
     def of(cls, folder: Path, runtime: str) -> "FolderShape":
@@ -86,6 +88,7 @@ class FolderShape(Struct, frozen=True):
             feed_forward=facts.number(*FEED_FORWARD, default=4 * width),
             num_vocab=facts.number("vocab_size", default=0),
             context_trained=next(filter(None, (facts.number(key, default=0) for key in CONTEXT[runtime])), 0),
+            values_per_seen=_seen(facts),
         )
 
 
@@ -101,6 +104,7 @@ def estimate_folder(
         shape.values_per_token * _value_bytes(shape, kv_bits) * (context * longest_rows + context // 2)
     )
     run = 4 * LARGEST_RUN * (4 * shape.feed_forward + 8 * shape.width) + 4 * shape.num_vocab * parallel
+    run += int(shape.values_per_seen * shape.bytes_per_value * context)
     return Estimate(_parts(shape), _parts(shape, cells=rows, compute=run, later=LATER_BYTES))
 
 
@@ -127,6 +131,14 @@ def _parts(shape: FolderShape, *, cells: int = 0, compute: int = 0, later: int =
         process=PROCESS_BYTES[shape.runtime] + tokenizer + later,
         libraries=LIBRARY_BYTES[shape.runtime],
     )
+
+
+def _seen(facts: "_Facts") -> int:
+    """Of what is kept as latents mlx-lm makes keys and values of all heads, and scores (deepseek_v3.py)."""
+    if facts.kind not in LATENT:
+        return 0
+    made = facts.number("qk_nope_head_dim", default=128) + facts.number("v_head_dim", default=128)
+    return facts.number(*HEADS, default=1) * (LARGEST_RUN + made)
 
 
 def _pair(facts: "_Facts") -> int:

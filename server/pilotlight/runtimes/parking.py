@@ -94,5 +94,4 @@ class Parking:
 
     def _trim(self) -> None:
         while self.num_tokens > self.max_tokens and len(self._parked) > 1:
-            older = self._parked[:-1]
-            self.drop(next((one for one in older if not one.outlives), older[0]))
+            self.drop(next((one for one in self._parked if not one.outlives), self._parked[0]))
