@@ -103,6 +103,18 @@ async def test_what_rests_keeps_no_place_from_what_may_go_on(
     assert len(held(bench)) == 4
 
 
+async def test_what_has_rested_is_judged_by_the_memory_of_now(bench: Bench) -> None:
+    """Other programs may have come and gone, and nobody has looked since."""
+    bench.loop.obey(RESTING)
+    bench.loop.submit(request("r1", request_class=RequestClass.BATCH))
+    await settle()
+    told = []
+    bench.loop._scheduler.on_budget = lambda *budget: told.append(budget)  # type: ignore[method-assign]
+    bench.loop.obey(Orders())
+    await settle()
+    assert told == [bench.loop._books.budget()] * 2, "before it is loaded, and once it is"
+
+
 async def test_a_removed_model_that_nobody_waits_for_rests_on(bench: Bench) -> None:
     """It ends what it runs when that may go on: it is in nobody's way."""
     await bench.running("r1", request_class=RequestClass.BATCH)

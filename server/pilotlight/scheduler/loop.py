@@ -443,8 +443,9 @@ class Loop:
             with anyio.move_on_after(LOOK_S) as scope:
                 await self._loader.look_at(now)
         self._post(lambda: self._on_gone(now, error, is_known=not scope.cancelled_caught))
-        is_there = error is not None and not isinstance(error, Unreachable)
-        if is_there and self._catalog.known(model.name) not in (None, *self._catalog.configured):
+        is_found = self._catalog.known(model.name) not in (None, *self._catalog.configured)
+        # Where the disk does not answer, a look at all stores would wait for it, too.
+        if is_found and error is not None and not isinstance(error, Unreachable):
             await self._find_anew()
 
     async def _find_anew(self) -> None:
