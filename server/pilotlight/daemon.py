@@ -12,7 +12,6 @@ import socket
 import sys
 import threading
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,7 @@ from pilotlight.power.reading import Reading
 from pilotlight.power.sampling import Sampler
 from pilotlight.power.saver import Saver
 from pilotlight.power.slowdown import Slowdown
-from pilotlight.process import dump_no_core, leave_within, raise_descriptors
+from pilotlight.process import dump_no_core, leave_within, raise_descriptors, say
 from pilotlight.registry import pressure
 from pilotlight.registry.archive import archive_of, keep_tidy
 from pilotlight.registry.budget import Budget
@@ -333,7 +332,7 @@ class Daemon:
             text = f"this daemon cannot be found by its state directory: {exc.strerror or exc}"
             self.notices.raise_("not_announced", Severity.WARNING, text)
         self.is_ready = True
-        _say(f"pilotlight {__version__} ready at {url}")
+        say(f"pilotlight {__version__} ready at {url}")
 
     def _end_with_stdin(self) -> None:
         """Whoever has started us may end without a word. A second signal would force us."""
@@ -391,17 +390,6 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
         await main
 
     anyio.run(run, backend_options={"use_uvloop": sys.platform != "win32"})
-
-
-def _say(line: str) -> None:
-    """On stdout, if that can be written to: not to a disk that is full, nor a pipe that nobody reads any
-    more."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        # The line stays in the buffer: tried again at the end, it would make the exit code Python's own.
-        with suppress(OSError), open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def _policy(config: Config) -> Policy:

@@ -1,5 +1,5 @@
-"""This process, as the system has it: how much it may open, what it leaves behind when it crashes, and that
-it ends."""
+"""This process, as the system has it: its stdout, how much it may open, what it leaves behind when it
+crashes, and that it ends."""
 
 import os
 import sys
@@ -31,6 +31,17 @@ def _leave(code: int) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def say(line: str) -> None:
+    """On stdout, if that can be written to: not to a disk that is full, nor a pipe that nobody reads any
+    more."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        # The line stays in the buffer: tried again at the end, it would make the exit code Python's own.
+        with suppress(OSError), open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def raise_descriptors() -> None:

@@ -25,7 +25,7 @@ from pilotlight.errors import (
     Unreachable,
     WorkerFailed,
 )
-from pilotlight.scheduler import loop
+from pilotlight.scheduler import loop, surveys
 from pilotlight.worker.protocol import Admitted, Computed, Delta, FirstDelta, Refused, State
 
 LULL_S = 3600.0
@@ -340,7 +340,7 @@ async def test_who_waits_for_a_changed_model_has_it_loaded_for_what_it_takes_now
 
 async def test_a_look_that_never_ends_charges_nobody(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a drive that is gone: what has ended gives its memory back, and who waits hears why."""
-    monkeypatch.setattr(loop, "LOOK_S", 0.05)
+    monkeypatch.setattr(surveys, "LOOK_S", 0.05)
     bench.loader.looks = iter((1, 10**9))
     first, number = await bench.running("1")
     await bench.replace(replace(model("a"), context=9))

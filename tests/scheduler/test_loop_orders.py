@@ -103,13 +103,15 @@ async def test_what_rests_keeps_no_place_from_what_may_go_on(
     assert len(held(bench)) == 4
 
 
-async def test_what_has_rested_is_judged_by_the_memory_of_now(bench: Bench) -> None:
+async def test_what_has_rested_is_judged_by_the_memory_of_now(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Other programs may have come and gone, and nobody has looked since."""
     bench.loop.obey(RESTING)
     bench.loop.submit(request("r1", request_class=RequestClass.BATCH))
     await settle()
-    told = []
-    bench.loop._scheduler.on_budget = lambda *budget: told.append(budget)  # type: ignore[method-assign]
+    told: list[tuple[int, ...]] = []
+    monkeypatch.setattr(bench.loop._scheduler, "on_budget", lambda *budget: told.append(budget))
     bench.loop.obey(Orders())
     await settle()
     assert told == [bench.loop._books.budget()] * 2, "before it is loaded, and once it is"
@@ -159,6 +161,23 @@ async def test_who_waits_behind_what_rests_is_told_why_and_no_time(bench: Bench)
     bench.loop.obey(Orders())
     await settle()
     assert bench.loop.standing(waiting) == "waiting, position 1, about 0 s"
+
+
+async def test_who_rests_is_passed_by_who_may_go_on(bench: Bench) -> None:
+    """In the same worker, which computes: each hears its own."""
+    _, number = await bench.running("r1", request_class=RequestClass.BATCH)
+    await bench.running("r2", request_class=RequestClass.BATCH)
+    bench.loop.obey(Orders(held={RequestClass.BACKGROUND: "on battery"}))
+    resting = request("r3", request_class=RequestClass.BACKGROUND)
+    passing = request("r4", request_class=RequestClass.BATCH)
+    for waiting in (resting, passing):
+        bench.loop.submit(waiting)
+    await settle()
+    assert bench.loop.standing(resting) == "waiting, position 1; resting: on battery"
+    assert bench.loop.standing(passing) == "waiting, position 1"
+    bench.worker.say(done(number))
+    await settle()
+    assert bench.worker.generates[-1].request_class is RequestClass.BATCH
 
 
 async def test_nothing_is_loaded_for_what_rests(bench: Bench) -> None:

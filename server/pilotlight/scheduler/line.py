@@ -47,10 +47,10 @@ class Line:
         """Interactive requests run or wait in it."""
         return any(not request.yields for request in (*self.running.values(), *self.queue))
 
-    @property
-    def next(self) -> Request | None:
-        """Whose turn it is."""
-        return next(self.queue.order(self.running.values()), None)
+    def next(self, still: Collection[RequestClass]) -> Request | None:
+        """Whose turn it is, but for classes that stand `still`."""
+        waiting = self.queue.order(self.running.values())
+        return next((request for request in waiting if request.request_class not in still), None)
 
     def clear(self) -> None:
         """What it ran runs no more."""
@@ -75,18 +75,22 @@ class Line:
 
     def standing(self, request_id: str, now: float, still: Collection[RequestClass]) -> Standing | None:
         """Where the request is among those who wait, if it does; of classes that stand `still` nobody knows
-        how long."""
+        how long, and others pass them."""
         is_loaded = self.state is WorkerState.READY
-        for position, request in enumerate(self.queue.order(self.running.values()), start=1):
+        ahead: list[Request] = []
+        for request in self.queue.order(self.running.values()):
             if request.id == request_id:
+                stands_still = request.request_class in still
+                position = 1 + sum(stands_still or one.request_class not in still for one in ahead)
                 ready_s = None if position > 1 else self.turnover.load_left_s(now)
-                turn_s = None if request.request_class in still else self._turn_s(position)
+                turn_s = None if stands_still else self._turn_s(position)
                 return Standing(position, turn_s if is_loaded else ready_s, is_loaded)
+            ahead.append(request)
         return None
 
-    def place_in_s(self, request_class: RequestClass) -> float | None:
+    def place_in_s(self, request_class: RequestClass, still: Collection[RequestClass]) -> float | None:
         """How long until one of the class that waits here begins, as far as that is known."""
-        is_next = (first := self.next) is not None and first.request_class is request_class
+        is_next = (first := self.next(still)) is not None and first.request_class is request_class
         return self._turn_s(1) if is_next and self.running else None
 
     def _turn_s(self, position: int) -> float | None:

@@ -25,18 +25,17 @@ from pilotlight.core import (
     ModelStatus,
     Prompt,
     Request,
-    RequestClass,
     Sampling,
     Severity,
     WorkerInfo,
 )
 from pilotlight.energy.ledger import Ledger
-from pilotlight.errors import BackgroundBlocked, Error, Unreachable
+from pilotlight.errors import BackgroundBlocked, Error
 from pilotlight.notices import Notices
 from pilotlight.power.saver import Wish
 from pilotlight.power.slowdown import Slowdown
 from pilotlight.registry.catalog import Catalog
-from pilotlight.registry.loader import LOOK_S, Loader, unanswered
+from pilotlight.registry.loader import Loader
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.alarm import Alarm
 from pilotlight.scheduler.answer import Answer
@@ -46,11 +45,12 @@ from pilotlight.scheduler.dispatches import Dispatched, Dispatches
 from pilotlight.scheduler.gate import Orders
 from pilotlight.scheduler.hearing import Hearing
 from pilotlight.scheduler.holds import Holds
-from pilotlight.scheduler.residency import Needs, Reason
+from pilotlight.scheduler.residency import Reason
 from pilotlight.scheduler.scheduler import Scheduler
 from pilotlight.scheduler.serving import Serving
 from pilotlight.scheduler.snapshot import status_of
 from pilotlight.scheduler.steering import Steering
+from pilotlight.scheduler.surveys import Surveys
 from pilotlight.worker.handle import Said
 from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import Cancel, FrameError, Inspect, Measured, Trim
@@ -111,6 +111,7 @@ class Loop:
             ask=lambda model, request: self._post(partial(self._ask, model, request)),
             fail=self.fail,
         )
+        self._surveys = Surveys(self._scheduler, books, catalog, loader, self._post)
         self._dispatches = Dispatches()
         self._holds = Holds()
         self._steering = Steering(self._holds, self._dispatches, books, catalog, loader)
@@ -227,7 +228,9 @@ class Loop:
         if orders.limits != self._holds.orders.limits:
             self._post(lambda: self._scheduler.on_limits(orders.limits))
         if orders.held.keys() != self._holds.orders.held.keys():
-            self._post(partial(self._on_held, frozenset(orders.held)))
+            # Who rested may have done so for hours.
+            self._post(self._surveys.take_budget)
+            self._post(partial(self._scheduler.on_held, frozenset(orders.held)))
         self._holds.orders = orders
         for request in self._dispatches.requests:
             refusal = orders.refusals.get(request.request_class)
@@ -235,11 +238,6 @@ class Loop:
                 self._end(request.id, refusal)
                 self._post(partial(self._scheduler.on_cancel, request.id))
         self._alarm.ring()
-
-    def _on_held(self, classes: frozenset[RequestClass]) -> None:
-        # Who rested may have done so for hours: other programs have come and gone.
-        self._scheduler.on_budget(*self._books.budget())
-        self._scheduler.on_held(classes)
 
     def _concerns(self, refusal: Error, request: Request) -> bool:
         """What is critical ends all of a class; that it was paused for too long, only what is paused: beside
@@ -306,24 +304,13 @@ class Loop:
             model = self._catalog.known(name)
             if model is not None:
                 at.model = model
-                self._renew(model, at)
+                self._surveys.renew(model, self._tasks)
             else:
                 self._serving.clear_notices(name)
             if at.loaded is not None and model is None:
                 self._unload(name, is_asked=False)
             elif at.loaded is not None and model is not None and not model.is_loaded_as(at.loaded):
                 self._post(partial(self._scheduler.on_change, name))
-
-    def _renew(self, model: Model, at: Residence) -> None:
-        """Who waits until there is room for it waits for as much as it takes now."""
-        is_waited_for = at.life is None and self._scheduler.line(model.name).queue
-        if is_waited_for and at.surveyed is not None and not model.is_loaded_as(at.surveyed):
-            assert self._tasks is not None, "the loop runs before the first request comes in"
-            self._tasks.start_soon(self._look_again, model)
-
-    async def _look_again(self, model: Model) -> None:
-        await self._loader.look_at(model)
-        self._post(lambda: self._survey(model))
 
     def _unload(self, model: str, *, is_asked: bool = True) -> None:
         self._post(lambda: self._scheduler.on_unload(model, is_asked=is_asked))
@@ -422,7 +409,7 @@ class Loop:
 
     def _on_ready(self, model: Model, info: WorkerInfo) -> None:
         # A load is long enough for other programs to come and go.
-        self._scheduler.on_budget(*self._books.budget())
+        self._surveys.take_budget()
         self._scheduler.on_worker_ready(model.name, info.parallel)
 
     def on_message(self, model: Model, message: Said) -> None:
@@ -437,23 +424,12 @@ class Loop:
         self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
     async def on_gone(self, model: Model, error: Error | None) -> None:
-        now, scope = self._books[model.name].model or model, anyio.CancelScope()
-        if not now.is_loaded_as(model):
-            # Who waits has it started as it is now, with what that costs. What has ended is charged so long.
-            with anyio.move_on_after(LOOK_S) as scope:
-                await self._loader.look_at(now)
-        self._post(lambda: self._on_gone(now, error, is_known=not scope.cancelled_caught))
-        is_found = self._catalog.known(model.name) not in (None, *self._catalog.configured)
-        # Where the disk does not answer, a look at all stores would wait for it, too.
-        if is_found and error is not None and not isinstance(error, Unreachable):
-            await self._find_anew()
-
-    async def _find_anew(self) -> None:
-        """The store of a found model may have another version by now, in another place."""
-        try:
-            await self._catalog.refresh()
-        except (Error, OSError) as exc:
-            log.warning("models cannot be looked for", error=str(exc))
+        now = self._books[model.name].model or model
+        # Who waits has it started as it is now, with what that costs. What has ended is charged so long.
+        is_known = now.is_loaded_as(model) or await self._surveys.look_at(now)
+        self._post(lambda: self._on_gone(now, error, is_known=is_known))
+        if error is not None:
+            await self._surveys.find_anew(model, error)
 
     def _on_gone(self, model: Model, error: Error | None, *, is_known: bool) -> None:
         at = self._books[model.name]
@@ -462,9 +438,9 @@ class Loop:
         at.is_held, at.priority, at.progress = False, Priority.NORMAL, NOT_BEGUN
         at.pauses.note(0, anyio.current_time())
         if is_known:
-            self._survey(model)
+            self._surveys.take(model)
         else:
-            self._scheduler.on_needs(model.name, Needs(refusal=unanswered(model)))
+            self._surveys.give_up(model)
         self._scheduler.on_worker_gone(model.name, error)
         assert life is not None, f"{model.name} ended without having begun"
         life.gone.set()
@@ -482,14 +458,8 @@ class Loop:
             # It was forgotten while its file was looked at.
             self._books[model.name].model = model
         if not self._scheduler.line(model.name).is_loaded:
-            self._survey(model)
+            self._surveys.take(model)
         self._scheduler.on_request(request)
-
-    def _survey(self, model: Model) -> None:
-        """What it takes to load it, and what there is."""
-        self._books[model.name].surveyed = model
-        self._scheduler.on_budget(*self._books.budget())
-        self._scheduler.on_needs(model.name, self._books.needs(model))
 
     def _measure(self, model: Model) -> None:
         num_bytes = self._books.measure(model)

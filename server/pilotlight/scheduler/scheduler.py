@@ -295,7 +295,7 @@ class Scheduler:
             waiting = {request.id for request in line.queue}
             assert not waiting & set(line.running), f"{model}: a request waits and runs"
             assert not line.running or line.state is WorkerState.READY, f"{model}: runs while {line.state}"
-            if line.state is WorkerState.READY and (first := self._next(line)) is not None:
+            if line.state is WorkerState.READY and (first := line.next(self._held_classes)) is not None:
                 has_cause = self._is_held(model) or not line.has_room(first, self._limits)
                 assert has_cause, f"{model}: a request waits though there is room"
             assert not line.queue or line.is_loaded or model in self._wanted, f"{model}: stuck"
@@ -308,8 +308,7 @@ class Scheduler:
 
     def _place_in_s(self, request_class: RequestClass) -> float | None:
         """Seconds until one of the class that waits begins; None if that is not known."""
-        moving = [line for model, line in self._lines.items() if request_class not in self._still(model)]
-        places = [line.place_in_s(request_class) for line in moving]
+        places = [line.place_in_s(request_class, self._still(model)) for model, line in self._lines.items()]
         return min((place for place in places if place is not None), default=None)
 
     def _still(self, model: str) -> set[RequestClass]:
@@ -335,13 +334,7 @@ class Scheduler:
 
     def _rests(self, line: Line) -> bool:
         """The policy holds all who wait in it."""
-        return self._next(line) is None
-
-    def _next(self, line: Line) -> Request | None:
-        """Whose turn it is of those that the policy does not hold."""
-        held = self._held_classes
-        waiting = line.queue.order(line.running.values())
-        return next((one for one in waiting if one.request_class not in held), None)
+        return line.next(self._held_classes) is None
 
     def _yields(self, line: Line) -> bool:
         """Nothing interactive waits in it."""
@@ -455,7 +448,7 @@ class Scheduler:
             self._fill(line)
 
     def _fill(self, line: Line) -> None:
-        while (request := self._next(line)) is not None and line.has_room(request, self._limits):
+        while (request := line.next(self._held_classes)) is not None and line.has_room(request, self._limits):
             line.queue.take(request)
             line.running[request.id] = request
             if request.n:
