@@ -258,13 +258,20 @@ def test_its_own_daemon_needs_no_signal_that_windows_lacks(
     assert (result.returncode, result.stdout.strip()) == (0, "Are you there?"), result.stderr
 
 
-def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:
-    """Closing the terminal window sends SIGHUP, a service manager SIGTERM."""
+@contextmanager
+def talking(echo: Path, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """A session in the middle of an answer, with a daemon of its own."""
     echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
     command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two three four", "--config", str(echo)]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == "one"
+        yield process
+
+
+def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:
+    """Closing the terminal window sends SIGHUP, a service manager SIGTERM."""
+    with talking(echo, environ) as process:
         (daemon,) = psutil.Process(process.pid).children()
         process.terminate()
         assert process.wait(20) == 128 + 15
@@ -273,11 +280,7 @@ def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str
 
 def test_its_own_daemon_ends_when_it_is_killed(echo: Path, environ: dict[str, str]) -> None:
     """It could tell nobody, and nobody could find its daemon."""
-    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
-    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two", "--config", str(echo)]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(3) == "one"
+    with talking(echo, environ) as process:
         (daemon,) = psutil.Process(process.pid).children()
         process.kill()
     daemon.wait(20)
@@ -301,11 +304,7 @@ def test_its_own_daemon_is_nobody_else_s(
     run: Run, echo: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
     """It would end in the middle of their answer."""
-    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
-    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two three four", "--config", str(echo)]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(3) == "one"
+    with talking(echo, environ) as process:
         result = run("ps", "--config", str(echo))
         process.terminate()
     assert (result.returncode, Discovery(tmp_path / "state").read()) == (1, None)
