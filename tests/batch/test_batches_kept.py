@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
@@ -12,9 +13,10 @@ from filelock import FileLock
 from owner import Start, change, eventually, left, requests
 
 from pilotlight.batch import batches as owning
+from pilotlight.batch.files import MAX_UPLOADS
 from pilotlight.batch.records import State, new_id
 from pilotlight.batch.states import outputs
-from pilotlight.errors import BadRequest, Conflict, NotFound
+from pilotlight.errors import BadRequest, Busy, Conflict, NotFound
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +199,38 @@ async def test_one_owner_at_a_time(start: Start, tmp_path: Path) -> None:
     async with start() as other:
         assert (await other.batches.get(batch.id)).status is State.COMPLETED
         assert list(other.notices) == []
+
+
+async def test_who_comes_while_another_daemon_ends_goes_on_once_it_has(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody asks for any batch."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    monkeypatch.setattr(owning, "MAX_CLAIMS", 10_000)
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(2))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    inference = FakeInference()
+    with FileLock(tmp_path / "batches" / "lock") as ending:
+        async with start(inference) as other:
+            assert [notice.code for notice in other.notices] == [owning.NOT_OURS]
+            ending.release()
+            with anyio.fail_after(20):
+                await inference.until_asked(2)
+            assert list(other.notices) == []
+
+
+async def test_uploads_at_the_same_time_are_bounded(start: Start) -> None:
+    """Each has a descriptor for as long as its client likes; one that ends makes room for another."""
+    async with start() as owner:
+        files = await owner.batches.files()
+        with ExitStack() as uploads:
+            for _ in range(MAX_UPLOADS):
+                uploads.enter_context(files.incoming())
+            with pytest.raises(Busy, match="32 files"):
+                uploads.enter_context(files.incoming())
+        with files.incoming():
+            pass
 
 
 async def test_what_is_uploaded_while_the_daemon_stops_is_no_leftover(start: Start) -> None:

@@ -116,6 +116,15 @@ def test_what_a_kind_keeps_is_charged(tmp_path: Path, kind: str) -> None:
     assert shape.values_per_token == num_values
 
 
+@pytest.mark.parametrize(("kind", "num_values"), [("deepseek_v3", 8 * (512 + 48 + 40)), ("deepseek_v2", 0)])
+def test_what_is_made_of_latents_is_charged(tmp_path: Path, kind: str, num_values: int) -> None:
+    """Keys, values and scores of all heads, of one layer and the whole context, while a prompt is read."""
+    shape = FolderShape.of(folder(tmp_path, model_type=kind, **LATENT_SIZES), "mlx")
+    long, short = (estimate_folder(shape, context=size, parallel=1) for size in (2048, 1024))
+    made = long.at_most.compute - short.at_most.compute
+    assert made == 1024 * num_values * shape.bytes_per_value
+
+
 def test_loops_with_weights_are_one_fewer_than_there_are(tmp_path: Path) -> None:
     """The last one has none; whatever else is said of their number."""
     loops = {"num_loops": 2, "loop_loss_weights": [0.1, 0.2, 0.3]}
