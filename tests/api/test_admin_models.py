@@ -93,3 +93,11 @@ async def test_the_list_of_models_says_what_there_is_for_them(client: httpx.Asyn
         "charged": 2**20,
         "archived": 0,
     }
+
+
+async def test_a_model_is_judged_by_the_budget_of_the_daemon(
+    service: FakeService, client: httpx.AsyncClient
+) -> None:
+    """Not as by the command alone, to which its workers are programs like any other."""
+    answer = await client.post("/admin/models/fit", json={"model": "pilot"})
+    assert answer.json()["machine"]["bytes_available"] == service.memory().budget

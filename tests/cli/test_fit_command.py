@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_daemon import FakeDaemon
 
 import pilotlight
 from gguf_header import PUBLISHED
+from pilotlight.registry.discovery import Discovery
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -90,6 +92,22 @@ def test_what_the_budget_leaves_free_is_not_there(run: Run, tmp_path: Path) -> N
     given = machine(run(*asked, "--within", "100%", PILOTLIGHT_MEMORY_RESERVE="99%"))
     assert given["bytes_available"] == given["bytes_total"]
     assert (given["is_limited"], given["bytes_reserved"]) == (True, 0)
+
+
+def test_a_running_daemon_says_what_there_is(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
+    """It tells its own workers from other programs. A limit that somebody has set is asked of nobody, and
+    one that does not answer is none."""
+    (tmp_path / "state").mkdir(mode=0o700)
+    Discovery(tmp_path / "state").write(daemon.url)
+    daemon.memory["budget"] = 12_345_678
+    (tmp_path / "qwen.gguf").write_bytes(PUBLISHED["Qwen3 0.6B"].header())
+    asked = ("fit", "qwen.gguf", "--json")
+    told = machine(run(*asked))
+    assert (told["bytes_available"], told["is_limited"]) == (12_345_678, False)
+    assert machine(run(*asked, "--within", "1GB"))["bytes_available"] == 10**9
+    assert machine(run(*asked, PILOTLIGHT_MEMORY_BUDGET="2GB"))["bytes_available"] == 2 * 10**9
+    daemon.refused = "/v1/models"
+    assert machine(run(*asked))["bytes_available"] != 12_345_678
 
 
 def test_a_model_is_judged_with_the_context_of_its_table(run: Run, tmp_path: Path) -> None:

@@ -113,6 +113,44 @@ def test_a_recurrent_state_is_as_large_for_every_length() -> None:
     assert cell_bytes(found, layout, 1024) - cell_bytes(found, layout, 512) == 512 * 2 * 2 * 2 * 16
 
 
+@pytest.mark.parametrize("arch", ["kimi-linear", "bailingmoe3"])
+def test_a_state_of_matrices_is_one_for_each_head(arch: str) -> None:
+    """Kimi's delta attention: no inner size is written down. Its convolutions look back to queries, keys and
+    values."""
+    facts: dict[str, Any] = {
+        "general.architecture": arch,
+        f"{arch}.block_count": 2,
+        f"{arch}.embedding_length": 64,
+        f"{arch}.attention.head_count": 4,
+        f"{arch}.attention.head_count_kv": [0, 1],
+        f"{arch}.attention.key_length": 576,
+        f"{arch}.attention.key_length_mla": 192,
+        f"{arch}.ssm.conv_kernel": 4,
+        f"{arch}.kda.head_dim": 32,
+    }
+    state = 4 * (3 * 3 * 4 * 32 + 32 * 32 * 4)
+    assert [layer.state_bytes for layer in shape_of(facts).layers] == [state, 0]
+    assert cell_bytes(shape_of(facts), Layout(parallel=2), 256) == 2 * state + 256 * 576 * 2
+    del facts[f"{arch}.ssm.conv_kernel"]
+    assert shape_of(facts).layers[0].state_bytes == state
+
+
+def test_layers_that_a_token_goes_through_again_keep_it_again() -> None:
+    """Nanbeige's have one set of weights for all rounds. More than llama.cpp has room for would end it."""
+    once = Published("nanbeige", 3, 64, 2, 1, 32, 128, vocab=1000, context=512, merges=0, kind="Q8_0")
+    facts = once.metadata() | {"nanbeige.num_loops": 2}
+    found = Shape.of(read_header(io.BytesIO(header(facts, list(once.tensors())))))
+    plain = Shape.of(read_header(io.BytesIO(once.header())))
+    assert found.layers == 2 * plain.layers
+    assert found.bytes_weights == plain.bytes_weights == sum(found.bytes_by_place)
+    here, there = found.divided(4)
+    assert (len(here.layers), len(there.layers)) == (4, 2)
+    for wrong in (0, 171):
+        facts["nanbeige.num_loops"] = wrong
+        with pytest.raises(HeaderError, match=f"num_loops is {wrong}; it must be 1 to 170"):
+            Shape.of(read_header(io.BytesIO(header(facts, list(once.tensors())))))
+
+
 def test_latent_attention_keeps_one_vector_for_both() -> None:
     """DeepSeek's: no values of their own."""
     facts: dict[str, Any] = {

@@ -19,7 +19,7 @@ from pilotlight.registry.shape import Shape
 from pilotlight.runtimes.llamacpp import native
 from pilotlight.runtimes.offload import Device
 from pilotlight.worker.handle import Worker
-from pilotlight.worker.size import size_of
+from pilotlight.worker.size import in_rollup, size_of
 
 MEASURED = Size(private=123_000_000, shared=45_000_000)
 
@@ -243,6 +243,15 @@ async def measured(model: Model) -> Size:
 def test_a_process_that_is_gone_has_no_size() -> None:
     """Nor one that never was."""
     assert size_of(2**22 + 1) is None
+
+
+def test_what_is_out_on_swap_is_the_process_s_own() -> None:
+    """It comes back with use. Pages of a file in a tmpfs may be out there, too: those are no process's."""
+    rollup = {"Rss": 900, "Pss": 500, "Anonymous": 600, "Swap": 75, "SwapPss": 50}
+    text = "0-1 ---p 00000000 00:00 0  [rollup]\n" + "".join(
+        f"{key}: {value} kB\n" for key, value in rollup.items()
+    )
+    assert in_rollup(text) == Size(private=650 * 1024, shared=300 * 1024)
 
 
 @pytest.mark.parametrize(("is_integrated", "has_own"), [(False, True), (True, False)])

@@ -52,6 +52,16 @@ def test_the_tightest_cgroup_above_us_counts(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("high", "most"),
+    [(f"{900 * MIB}\n", "max\n"), (f"{900 * MIB}\n", f"{1000 * MIB}\n"), ("max\n", f"{900 * MIB}\n")],
+)
+def test_what_slows_a_cgroup_down_is_a_limit_too(tmp_path: Path, high: str, most: str) -> None:
+    """As systemd's MemoryHigh, with or without a MemoryMax; of the two, the tighter one."""
+    files = v2(most, 700 * MIB) | {"sys:fs:cgroup:memory.high": high, "proc:self:cgroup": "0::/\n"}
+    assert read(tree(tmp_path, **files)) == Memory(900 * MIB, 200 * MIB)
+
+
 def test_a_container_sees_its_limit_at_the_root(tmp_path: Path) -> None:
     """The path it is told does not exist there."""
     files = v2(f"{500 * MIB}\n", 600 * MIB) | {"proc:self:cgroup": "0::/docker/1234\n"}

@@ -177,3 +177,18 @@ def test_the_machine_and_our_cgroup_are_both_listened_to(tmp_path: Path) -> None
         assert [source.heard() for source in sources[:2]] == [Level.NONE, Level.NONE]
         assert [source.heard() for source in sources[2:4]] == [Level.WARN, Level.CRITICAL]
     assert (group / "memory.pressure").read_bytes() == b"full 200000 2000000\0"  # the last that was asked for
+
+
+def test_limits_count_where_only_the_machine_tells_of_stalls(tmp_path: Path) -> None:
+    """In a container that may only read of its cgroup: at its limit, the machine has plenty."""
+    group = tmp_path / "sys/fs/cgroup"
+    for folder in (group, tmp_path / "proc/pressure", tmp_path / "proc/self"):
+        folder.mkdir(parents=True)
+    (tmp_path / "proc/pressure/memory").touch()
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    (events := group / "memory.events").write_text("high 0\nmax 7\n")
+    with ExitStack() as files:
+        *_, counters = pressure.open_sources(files, tmp_path)
+        assert counters.heard() is Level.NONE
+        events.write_text("high 0\nmax 8\n")
+        assert counters.heard() is Level.WARN

@@ -90,6 +90,45 @@ def test_a_long_and_short_ones_share_what_there_is(bench: Bench) -> None:
     assert not layout(bench).is_shared, "when they are gone, each has its own again"
 
 
+def speak(bench: Bench, asked: Generate) -> None:
+    """Until its answer has begun."""
+    bench.start(asked)
+    while not bench.speech(asked).pieces:
+        bench.step()
+
+
+@pytest.mark.parametrize(("units", "is_kept"), [(10, True), (15, False)])
+def test_what_is_parked_makes_way_for_what_is_carried(bench: Bench, units: int, is_kept: bool) -> None:
+    """As memory for all of the context is made for a long and a short one, what there is besides would be
+    more than the context."""
+    bench.answer(generate(tokens(units * UNIT, seed=1), max_tokens=5))
+    speak(bench, generate(tokens(20 * UNIT), max_tokens=60, ignore_eos=True))
+    parking = bench.runtime._memory._parking
+    assert parking.num_tokens == units * UNIT + 4
+    speak(bench, generate(tokens(50, seed=2), max_tokens=5))
+    assert layout(bench) == Layout(4, CONTEXT, is_shared=True)
+    assert bool(parking) == is_kept
+    bench.finish()
+
+
+def test_who_moves_in_shared_cells_is_not_copied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be no memory for that. What it says is what it would have said alone."""
+    short, long = (
+        generate(tokens(length), max_tokens=count, cache_prompt=False, ignore_eos=True)
+        for length, count in ((50, 40), (20 * UNIT, 80))
+    )
+    alone = bench.answer(long).text
+    bench.speeches.clear()
+    bench.start(short)
+    bench.start(long)
+    while not bench.speech(long).pieces:
+        bench.step()
+    assert not bench.speech(short).done
+    monkeypatch.delattr(Llama, "save")
+    bench.finish()
+    assert bench.speech(long).text == alone
+
+
 @pytest.mark.parametrize("bench", ["plain"], indirect=True)
 def test_what_runs_goes_on_when_memory_grows(bench: Bench) -> None:
     """With the text it would have had alone, to the letter where the same kernels go on."""

@@ -149,3 +149,17 @@ def test_what_says_the_same_as_one_that_outlives_does_so_too() -> None:
     found = parking([1, 1])
     found.put(Parked([1, 1], used_at=1, outlives=False, state=1))
     assert [(one.state, one.outlives) for one in found.newest_first()] == [(1, True)]
+
+
+def test_what_is_parked_makes_way_for_what_runs() -> None:
+    """The oldest first, and all if need be; but not the one that somebody goes on from."""
+    found = parking([1, 1], [2, 2], [3, 3])
+    oldest, _ = found.match([1], any_part)
+    found.shrink(6, oldest)
+    assert states(found) == [0, 1, 2]
+    found.shrink(5, oldest)
+    assert states(found) == [0, 2]
+    found.shrink(0, oldest)
+    assert states(found) == [0]
+    found.shrink(0)
+    assert states(found) == []

@@ -37,7 +37,7 @@ FIT = Dialect(FitBody, {})
 async def fit(http: HttpRequest, service: Service) -> Response:
     """Whether a model fits this machine, at which context, what would make it fit, and how fast it may be."""
     asked, _ = await read(http, FIT, service.config.server)
-    command = [sys.executable, "-P", "-m", "pilotlight", "fit", *_arguments(asked)]
+    command = [sys.executable, "-P", "-m", "pilotlight", "fit", *_arguments(asked, service)]
     try:
         with anyio.fail_after(FIT_S):
             done = await unless_gone(
@@ -54,8 +54,10 @@ async def fit(http: HttpRequest, service: Service) -> Response:
     return Response(done.stdout, media_type="application/json")
 
 
-def _arguments(asked: FitBody) -> Iterator[str]:
+def _arguments(asked: FitBody, service: Service) -> Iterator[str]:
     yield "--json"
+    # Nobody else can tell our workers from other programs.
+    yield f"--budget={service.memory().budget}"
     if asked.context is not None:
         yield f"--context={asked.context}"
     if asked.within is not None:

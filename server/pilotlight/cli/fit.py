@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ class Memory(click.ParamType["Amount"]):
 @click.argument("model", metavar="MODEL|OWNER/NAME", shell_complete=model_names)
 @click.option("--context", type=click.IntRange(256, 2**24), metavar="N", help="Tokens it is to hold.")
 @click.option("--within", type=Memory(), metavar="SIZE", help="Memory it may take.  [default: the budget]")
+@click.option("--budget", type=click.IntRange(0), hidden=True, help="Bytes that the daemon has, which asks.")
 @click.option("--config", metavar="FILE", type=click.Path(path_type=Path), help="The models.toml to read.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @click.pass_context
@@ -81,7 +83,7 @@ def command(ctx: click.Context, /, model: str, config: Path | None, as_json: boo
 
 
 def _verdicts(
-    name: str, config: "Config", context: int | None, within: "Amount | None"
+    name: str, config: "Config", context: int | None, within: "Amount | None", budget: int | None
 ) -> Iterator["Verdict"]:
     """Of the model, or of each file of the repository."""
     from pilotlight.cli.bandwidth import bytes_per_s
@@ -91,16 +93,31 @@ def _verdicts(
 
     subjects = _subjects(name, config)
     found, speed = memory.read(), bytes_per_s()
-    budget = Budget.parse(config.memory.budget, config.memory.reserve)
+    asked = Budget.parse(config.memory.budget, config.memory.reserve)
     if within:
-        budget = replace(budget, amount=within)
-    available = budget.now(found, 0)
-    is_set = budget.amount is not None
-    reserved = 0 if is_set else budget.reserve.of(found.bytes_total)
+        asked = replace(asked, amount=within)
+    is_set = asked.amount is not None
+    if not is_set and budget is None:
+        budget = _budget_of_daemon(config)
+    available = asked.now(found, 0) if is_set or budget is None else budget
+    reserved = 0 if is_set else asked.reserve.of(found.bytes_total)
     for subject in subjects:
         most = available if within else min(available, subject.memory or available)
         machine = Machine(found.bytes_total, most, speed, is_set or most < available, reserved)
         yield judge(subject, machine, context or 0)
+
+
+def _budget_of_daemon(config: "Config") -> int | None:
+    """What a daemon that runs with our state directory has: it knows which programs are its own workers. None
+    where none answers."""
+    from pilotlight.registry.discovery import Discovery
+
+    if (running := Discovery(config.state_dir).read()) is not None:
+        from pilotlight.cli.client import Client, key_for
+
+        with suppress(Error):
+            return Client(running.url, key_for(running.url, config)).memory()["budget"]
+    return None
 
 
 def _subjects(name: str, config: "Config") -> list["Subject"]:

@@ -60,7 +60,8 @@ class Layout(Struct, frozen=True):
     gpu_layers: int = 0
     """That a GPU holds in memory of its own; the output counts as one. -1 for all."""
     outside: float = 1.0
-    """Tokens outside the cells at most, in contexts: half of one parked, half of one carried to new cells."""
+    """Tokens outside the cells at most, in contexts: what is parked, half of one by itself, makes way for
+    what is carried to new cells."""
 
     @property
     def first_cells(self) -> int:

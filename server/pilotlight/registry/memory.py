@@ -6,27 +6,31 @@ nothing.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 from msgspec import Struct
 
 from pilotlight.registry.budget import Memory
+from pilotlight.runtimes import cgroups
 
 
 class _Files(Struct, frozen=True):
     """What one version of memory cgroups calls its files, and pages of files in `memory.stat`."""
 
-    mount: str
-    limit: str
+    limits: tuple[str, ...]
     usage: str
     cache: tuple[str, ...]
 
 
-_V2 = _Files("sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file"))
+_V2 = _Files(
+    # Beyond the first the kernel slows a group down, and beyond the second it ends somebody.
+    ("memory.high", "memory.max"),
+    "memory.current",
+    ("inactive_file", "active_file"),
+)
 _V1 = _Files(
-    "sys/fs/cgroup/memory",
-    "memory.limit_in_bytes",
+    ("memory.limit_in_bytes",),
     "memory.usage_in_bytes",
     ("total_inactive_file", "total_active_file"),
 )
@@ -51,8 +55,8 @@ def _read(root: Path) -> Memory:
     memory = _machine(root)
     total, available = memory.bytes_total, memory.bytes_available
     for files, folder in groups(root):
-        with suppress(OSError, ValueError):  # no such file, or "max": no limit here
-            limit = int((folder / files.limit).read_text())
+        with suppress(OSError, ValueError):  # no limit here
+            limit = min(_limits(folder, files))
             used = int((folder / files.usage).read_text()) - _cache(folder, files)
             total, available = min(total, limit), min(available, max(0, limit - used))
     return Memory(total, available)
@@ -69,14 +73,8 @@ def free_share(root: Path = Path("/")) -> float:
 
 def groups(root: Path = Path("/")) -> Iterator[tuple[_Files, Path]]:
     """The memory cgroups we are in, innermost first; a container may see only the outermost as its root."""
-    with suppress(OSError):
-        for line in (root / "proc/self/cgroup").read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            files = _V2 if not controllers else _V1 if "memory" in controllers.split(",") else None
-            if files is not None:
-                inner = PurePosixPath(path)
-                for group in (inner, *inner.parents):
-                    yield files, root / files.mount / group.relative_to("/")
+    for version, folder in cgroups.folders("memory", root):
+        yield _V1 if version == 1 else _V2, folder
 
 
 def _machine(root: Path) -> Memory:
@@ -91,6 +89,13 @@ def _machine(root: Path) -> Memory:
 def _meminfo(root: Path) -> dict[str, int]:
     lines = (root / "proc/meminfo").read_text().splitlines()
     return {name: int(value.split()[0]) for name, _, value in (line.partition(":") for line in lines)}
+
+
+def _limits(folder: Path, files: _Files) -> Iterator[int]:
+    """Those that the group has."""
+    for name in files.limits:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            yield int((folder / name).read_text())
 
 
 def _cache(folder: Path, files: _Files) -> int:

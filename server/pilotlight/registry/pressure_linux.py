@@ -131,8 +131,9 @@ def open_sources(files: ExitStack, root: Path = Path("/")) -> list[Source]:
     triggers = list(_triggers(machine, files, lambda: memory.free_share(root) > PLENTY))
     if group is None:
         return triggers
-    triggers += _triggers(group / "memory.pressure", files, lambda: False)
-    return [*triggers, *_counters(group / "memory.events", files, bool(triggers))]
+    # Whether the group stalls, the machine's triggers do not say while much of it is free.
+    own = list(_triggers(group / "memory.pressure", files, lambda: False))
+    return [*triggers, *own, *_counters(group / "memory.events", files, bool(own))]
 
 
 def _triggers(place: Path, files: ExitStack, is_plenty: Callable[[], bool]) -> Iterator[Source]:

@@ -38,6 +38,12 @@ BLOCK = re.compile(r"blk\.([0-9]{1,4})\.")
 
 DEFAULT_ATTENTION_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 
+LOOPED = ("nanbeige",)
+"""Architectures of which a token may go through all layers more than once: they keep it each time."""
+
+MOST_LOOPED = 512
+"""Layers that llama.cpp has room for, each of them counted as often as a token goes through it."""
+
 
 class Layer(Struct, frozen=True):
     """What one layer remembers: widths of a token's key and value, or bytes of state per sequence."""
@@ -116,9 +122,10 @@ class Shape(Struct, frozen=True):
         tensors = {tensor.name: tensor for tensor in loaded}
         embedding = tensors.get("token_embd.weight")
         num_vocab = embedding.shape[-1] if embedding else header.count("tokenizer.ggml.tokens")
+        layers = facts.num_loops * tuple(facts.layer(number) for number in range(facts.num_layers))
         return cls(
             architecture=arch,
-            layers=tuple(facts.layer(number) for number in range(facts.num_layers)),
+            layers=layers,
             width=facts.width,
             num_heads=facts.num_heads,
             head_width=facts.head_width,
@@ -129,7 +136,7 @@ class Shape(Struct, frozen=True):
             bytes_weights=sum(tensor.num_bytes for tensor in loaded),
             bytes_active=_bytes_active(loaded, facts),
             matrices=_matrices(loaded),
-            bytes_by_place=_bytes_by_place(loaded, facts.num_layers),
+            bytes_by_place=_bytes_by_place(loaded, len(layers)),
             tied=None if "output.weight" in tensors else embedding,
         )
 
@@ -174,6 +181,9 @@ class _Facts:
         self._header = header
         self._arch = arch
         self.num_layers = self._bounded("block_count", 1, 4096)
+        self.num_loops = 1
+        if arch in LOOPED:
+            self.num_loops = self._bounded("num_loops", 1, max(1, MOST_LOOPED // self.num_layers), default=1)
         self.width = self._bounded("embedding_length", 1, 2**20)
         self.num_heads = max(self._by_layer("attention.head_count", 1)) or 1
         self.num_experts = self._number("expert_count", 0)
@@ -242,8 +252,12 @@ class _Facts:
             return 4 * self.width * (self._number("token_shift_count", 2) + head)
         if back := self._number("shortconv.l_cache", 0):
             return 4 * self.width * (back - 1)
+        kernel = self._number("ssm.conv_kernel", 0)
+        if head := self._number("kda.head_dim", 0):
+            # Of queries, keys and values each; as llama.cpp has it, which counts 3 where the file says none.
+            return 4 * head * self.num_heads * (3 * (kernel - 1 if kernel else 3) + head)
         inner, state = self._number("ssm.inner_size", 0), self._number("ssm.state_size", 0)
-        groups, kernel = self._number("ssm.group_count", 0), self._number("ssm.conv_kernel", 1)
+        groups = self._number("ssm.group_count", 0)
         return 4 * ((max(1, kernel) - 1) * (inner + 2 * groups * state) + state * inner)
 
     def _number(self, key: str, default: int) -> int:
@@ -252,8 +266,8 @@ class _Facts:
             raise HeaderError(f"{self._arch}.{key} is {value}, which no model has")
         return default if value is None else value
 
-    def _bounded(self, key: str, least: int, most: int) -> int:
-        value = self._number(key, 0)
+    def _bounded(self, key: str, least: int, most: int, *, default: int = 0) -> int:
+        value = self._number(key, default)
         if not least <= value <= most:
             raise HeaderError(f"{self._arch}.{key} is {value}; it must be {least} to {most}")
         return value

@@ -73,6 +73,11 @@ class Parking:
         """Forget it, if it is still there."""
         self._parked = [one for one in self._parked if one is not parked]
 
+    def shrink(self, max_tokens: int, wanted: Parked | None = None) -> None:
+        """Forget the oldest, for as long as there are more tokens; not the one that is `wanted` now."""
+        while self.num_tokens > max_tokens and (others := [one for one in self._parked if one is not wanted]):
+            self._drop_oldest(others)
+
     def newest_first(self) -> Iterator[Parked]:
         """All of them, the most recently used first."""
         return reversed(self._parked)
@@ -94,4 +99,8 @@ class Parking:
 
     def _trim(self) -> None:
         while self.num_tokens > self.max_tokens and len(self._parked) > 1:
-            self.drop(next((one for one in self._parked if not one.outlives), self._parked[0]))
+            self._drop_oldest(self._parked)
+
+    def _drop_oldest(self, parked: list[Parked]) -> None:
+        """Of these, of those that don't outlive the worker as long as there are any."""
+        self.drop(next((one for one in parked if not one.outlives), parked[0]))

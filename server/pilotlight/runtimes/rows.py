@@ -62,6 +62,9 @@ class Decoder(Protocol):
         False if there is no memory. Raises `DecodeError`.
         """
 
+    def num_carried(self, lengths: Sequence[int]) -> int:
+        """Tokens that `reserve` would copy while there is memory for all of the context besides."""
+
     def read(
         self, row: int, tokens: Sequence[int], start: int, is_wanted: Callable[[], bool] | None = None
     ) -> bool:
@@ -197,7 +200,7 @@ class Memory(Generic[S]):
         self._disturb(source.shared if goes_on else 0, outlives=outlives)
         row = len(self._rows)
         room = min(len(sequence.tokens) + HEADROOM, self._context - sum(lengths))
-        if not self._decoder.reserve([*lengths, room]):
+        if not self._reserve([*lengths, room], source.parked):
             if not row:
                 # What rested there. Behind others there may be no such row.
                 self._decoder.clear(row)
@@ -255,7 +258,14 @@ class Memory(Generic[S]):
     def hold(self) -> bool:
         """Have room for all tokens of those that run; False if the memory has none."""
         lengths = [len(sequence.tokens) for sequence in self._rows]
-        return sum(lengths) <= self._context and self._decoder.reserve(lengths)
+        return sum(lengths) <= self._context and self._reserve(lengths)
+
+    def _reserve(self, lengths: Sequence[int], wanted: Parked | None = None) -> bool:
+        """By the decoder. What is parked makes way for what it copies, but none that is `wanted` in a moment:
+        together they never are more than a context."""
+        if num_carried := self._decoder.num_carried(lengths):
+            self._parking.shrink(self._context - num_carried, wanted)
+        return self._decoder.reserve(lengths)
 
     def leave(self, sequence: S, *, keeps: bool, outlives: bool = True) -> None:
         """What it computed rests or is parked if it `keeps`; its row goes to the last one."""

@@ -1,5 +1,7 @@
 """How much memory a process holds, split into what is its own and what are pages of files."""
 
+from pathlib import Path
+
 import psutil
 
 from pilotlight.core import Size
@@ -8,14 +10,22 @@ from pilotlight.core import Size
 def size_of(pid: int) -> Size | None:
     """The process's bytes; None if it is gone or the system does not tell."""
     try:
-        with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
-            facts = {key: value.split() for key, _, value in (line.partition(":") for line in file)}
-        resident, private = (int(facts[key][0]) * 1024 for key in ("Rss", "Anonymous"))
+        return in_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii"))
     except FileNotFoundError:
         return _elsewhere(pid)
     except (OSError, KeyError, IndexError, ValueError):
         return None
-    return Size(private, resident - private)
+
+
+def in_rollup(text: str) -> Size:
+    """What Linux says of all that a process has mapped. Its own is also what is out on swap: it comes back.
+
+    Raises `KeyError`, `IndexError` or `ValueError` for a text that does not say it.
+    """
+    facts = {key: value.split() for key, _, value in (line.partition(":") for line in text.splitlines())}
+    # "Swap" has pages of files in a tmpfs, too.
+    resident, anonymous, swapped = (int(facts[key][0]) * 1024 for key in ("Rss", "Anonymous", "SwapPss"))
+    return Size(anonymous + swapped, resident - anonymous)
 
 
 def _elsewhere(pid: int) -> Size | None:

@@ -144,16 +144,24 @@ class LlamaDecoder:
     # --- memory ---
 
     def reserve(self, lengths: Sequence[int]) -> bool:
-        is_more = len(lengths) > len(self._reserved)
+        wanted = self._wanted(lengths)
         self._reserved = tuple(lengths)
+        return self._layout.holds(lengths) if wanted is None else self._divide(wanted, len(lengths))
+
+    def num_carried(self, lengths: Sequence[int]) -> int:
+        if self._wanted(lengths) is None:
+            return 0
+        return sum(self._llama.num_held(row) for row in self._carried(len(lengths)))
+
+    def _wanted(self, lengths: Sequence[int]) -> Layout | None:
+        """What is to be made for them; None if they have to do with what there is."""
         holds = self._layout.holds(lengths)
         # What would be better for several is worth making only once they begin.
-        if holds and not (is_more and len(lengths) > 1):
-            return True
+        if holds and not len(self._reserved) < len(lengths) > 1:
+            return None
         wanted = self._choose(lengths)
-        if wanted is None or (holds and not self._is_better(wanted, len(lengths))):
-            return holds
-        return self._divide(wanted, len(lengths))
+        is_useful = wanted is not None and (not holds or self._is_better(wanted, len(lengths)))
+        return wanted if is_useful else None
 
     def _is_better(self, wanted: Layout, num_rows: int) -> bool:
         """Than the layout there is, by more than making it costs, and another when a long prompt comes."""
@@ -164,8 +172,7 @@ class LlamaDecoder:
 
     def _divide(self, wanted: Layout, num_rows: int) -> bool:
         """Make the memory anew and carry over what the first rows hold; False if the old one has to stay."""
-        rows = [row for row in range(min(num_rows, self._layout.num_rows)) if self._llama.num_held(row)]
-        saved = [(row, self._llama.num_held(row), self._save(row)) for row in rows]
+        saved = [(row, self._llama.num_held(row), self._save(row)) for row in self._carried(num_rows)]
         old = self._layout
         is_done = self._llama.resize(wanted)
         if not (is_done or self._llama.resize(old)):
@@ -174,6 +181,10 @@ class LlamaDecoder:
         for row, num_tokens, state in saved:
             self._put_back(row, state, num_tokens)
         return is_done
+
+    def _carried(self, num_rows: int) -> list[int]:
+        """Of the first rows, those that hold something."""
+        return [row for row in range(min(num_rows, self._layout.num_rows)) if self._llama.num_held(row)]
 
     def _choose(self, lengths: Sequence[int]) -> Layout | None:
         return choose(lengths, self._num_rows, self._context, is_divisible=self._llama.has_plain_memory)
@@ -204,6 +215,10 @@ class LlamaDecoder:
             self._put_back(target, self._save(source), num_tokens)
 
     def move(self, source: int, target: int, num_tokens: int) -> None:
+        if self._layout.is_shared and self._llama.has_plain_memory:
+            self._llama.share(source, target, num_tokens)
+            self._llama.clear(source)
+            return
         # Shared cells may have no room for both.
         state = self._save(source)
         self._llama.clear(source)

@@ -95,6 +95,9 @@ class Network:
         """`Cells` grow when they are written to."""
         return True
 
+    def num_carried(self, lengths: Sequence[int]) -> int:
+        return 0
+
     def read(
         self, row: int, tokens: Sequence[int], start: int, is_wanted: Callable[[], bool] | None = None
     ) -> bool:

@@ -139,6 +139,9 @@ class Graph:
         """The system gives memory when it is written to."""
         return True
 
+    def num_carried(self, lengths: Sequence[int]) -> int:
+        return 0
+
     def read(
         self, row: int, tokens: Sequence[int], start: int, is_wanted: Callable[[], bool] | None = None
     ) -> bool:
