@@ -2,7 +2,7 @@
 
 import pytest
 
-from pilotlight.registry.budget import Amount, Budget, Memory, written
+from pilotlight.registry.budget import Amount, Budget, Memory, Room, written, written_up
 
 GIB = 2**30
 MACHINE = Memory(bytes_total=16 * GIB, bytes_available=6 * GIB)
@@ -61,6 +61,18 @@ def test_of_little_auto_takes_half() -> None:
     assert budget.now(Memory(16 * GIB, 0), bytes_held=0) == 0
 
 
+def test_what_is_loaded_may_use_half_of_the_reserve() -> None:
+    """Others that take a little more make nothing go; of little, as much of what is to stay free."""
+    assert Budget.parse("auto", "2GiB").room(MACHINE, 0) == Room(4 * GIB, kept=5 * GIB, most=14 * GIB)
+    full = Memory(16 * GIB, GIB)
+    assert Budget.parse("auto", "50%").room(full, 0) == Room(GIB // 2, kept=3 * GIB // 4, most=8 * GIB)
+
+
+def test_what_is_set_is_all_that_is_loaded_may_use() -> None:
+    """It may be set to as much as there is."""
+    assert Budget.parse("2GiB").room(MACHINE, 0) == Room(2 * GIB, 2 * GIB, 2 * GIB, settable=16 * GIB)
+
+
 def test_auto_is_never_above_the_machine() -> None:
     """Whatever the reading says."""
     budget = Budget.parse("auto", "50%")
@@ -70,3 +82,9 @@ def test_auto_is_never_above_the_machine() -> None:
 def test_bytes_are_written_for_a_person() -> None:
     """With as many digits as anybody needs."""
     assert (written(3 * GIB + GIB // 8), written(5 * 2**20)) == ("3.1 GiB", "5 MiB")
+
+
+@pytest.mark.parametrize("num_bytes", [3 * GIB, 3 * GIB + 1, 3 * GIB - 1, 5 * 2**20 + 1, GIB - 1])
+def test_what_a_person_is_to_set_is_not_less(num_bytes: int) -> None:
+    least = Amount.parse(written_up(num_bytes)).bytes
+    assert least is not None and num_bytes <= least <= num_bytes + GIB // 10

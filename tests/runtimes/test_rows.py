@@ -1,4 +1,4 @@
-"""Rows side by side, in every runtime that computes them so, on the built-in model."""
+"""Rows side by side, in every runtime that computes them so."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from speaking import GREEDY, Bench, builtin, generate
 
+from mlx_factory import write_random
 from pilotlight.core import Sampling
 from pilotlight.runtimes.batching import JUST_BEGUN, NUM_COSTS
 from pilotlight.runtimes.rows import Decoder
@@ -16,9 +17,12 @@ LONG = [5, 6, 7, 8] * 60
 
 
 @pytest.fixture(scope="session", params=["llamacpp", "onnx", "mlx"])
-def loaded(request: pytest.FixtureRequest) -> Bench:
-    """Once per runtime."""
-    return builtin(request.param)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Once per runtime; of random weights with MLX, which takes its time on a CPU."""
+    if request.param != "mlx":
+        return builtin(request.param)
+    small = {"num_hidden_layers": 2, "max_position_embeddings": 2048}
+    return Bench("mlx", write_random(tmp_path_factory.mktemp("mlx"), **small))
 
 
 @pytest.fixture
@@ -113,6 +117,20 @@ def test_who_has_said_nothing_yet_does_not_wait_for_others(bench: Bench, runs: l
         bench.start(generate([token] * 40, sampling, max_tokens=3, ignore_eos=True))
     bench.finish()
     assert runs[:3] == [(1, 40), (1, 1), (1, 40)]
+
+
+def test_an_answer_that_ends_with_its_first_token_keeps_no_prompt_waiting(
+    bench: Bench, runs: list[tuple[int, int]]
+) -> None:
+    """It has said nothing, and has nothing more to say."""
+    end = next(iter(bench.runtime._vocabulary.end_tokens))
+    for _ in range(NUM_COSTS):
+        bench.runtime._pace.observe(100, 1.0)
+    silent = Sampling(temperature=0.0, logit_bias=((end, 100.0),))
+    for token, sampling in ((5, GREEDY), (6, silent), (7, GREEDY)):
+        bench.start(generate([token] * 40, sampling, max_tokens=3, ignore_eos=sampling is GREEDY))
+    bench.finish()
+    assert runs[:3] == [(1, 40)] * 3
 
 
 def test_a_prompt_is_computed_between_the_tokens_of_others(bench: Bench, runs: list[tuple[int, int]]) -> None:

@@ -144,6 +144,8 @@ class FakeLoader:
         self.forgotten: list[str] = []
         self.looks: Iterator[int] = iter(())
         """How many turns of the event loop each look at a model takes, if not one."""
+        self.dead: set[Path] = set()
+        """Whose disk never answers."""
 
     async def load(
         self,
@@ -174,6 +176,8 @@ class FakeLoader:
         await checkpoint()
 
     async def look_at(self, model: Model) -> None:
+        if model.path in self.dead:
+            await anyio.sleep_forever()
         for _ in range(next(self.looks, 1)):
             await checkpoint()
         self.looked_at.append(model)

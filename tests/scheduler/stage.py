@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fake_effects import Recorder, background, request
 
 from pilotlight.core import RequestClass
+from pilotlight.registry.budget import Room
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.residency import TURN_LOADS, Needs
 from pilotlight.scheduler.scheduler import Scheduler
@@ -21,7 +22,7 @@ class Stage:
     def __init__(self, budget: int = 10) -> None:
         self.effects = Recorder()
         self.scheduler = Scheduler(self.effects, max_queued=9)
-        self.scheduler.on_budget(budget, budget)
+        self.scheduler.on_budget(Room(budget, kept=budget, most=budget))
         self.now = 100.0
         self.scheduler.on_time(self.now)
         for model, num_bytes in {"a": 6, "b": 6, "c": 4, "d": 11}.items():

@@ -1,9 +1,12 @@
 """Requests on their way to the scheduler."""
 
+from pathlib import Path
+
 import anyio
 from anyio import wait_all_tasks_blocked as settle
 from fake_effects import request
 from fake_worker import model
+from msgspec.structs import replace
 
 from pilotlight.core import Model, Request
 from pilotlight.errors import Error
@@ -19,11 +22,15 @@ class Desk:
         self.failed: dict[str, str] = {}
         self.looked: list[str] = []
         self.may_end = anyio.Event()
+        self.dead: set[Path] = set()
+        """Whose disk never answers."""
         self.loading: set[str] = set()
         self.arrivals = Arrivals(self.loading.__contains__, self.look_at, self.ask, self.fail)
 
     async def look_at(self, model: Model) -> None:
         self.looked.append(model.name)
+        if model.path in self.dead:
+            await anyio.sleep_forever()
         await self.may_end.wait()
 
     def ask(self, model: Model, request: Request) -> None:
@@ -77,6 +84,23 @@ def test_a_look_that_never_ends_fails_who_waits() -> None:
         async with anyio.create_task_group() as tasks:
             desk.arrivals.add(model("a"), request("3"), tasks)
         assert (desk.looked, desk.asked) == (["a", "a"], ["3"])
+
+    run_virtual(main)
+
+
+def test_a_look_that_never_ends_fails_nobody_whose_model_is_elsewhere_by_now() -> None:
+    """Its path was corrected before they came: they are asked for in their order, after another look."""
+
+    async def main() -> None:
+        desk = Desk()
+        wrong = replace(model("a"), path=Path("/dead/a.gguf"))
+        desk.dead.add(wrong.path)
+        desk.may_end.set()
+        async with anyio.create_task_group() as tasks:
+            for number, as_it_was in (("1", wrong), ("2", model("a")), ("3", wrong), ("4", model("a"))):
+                desk.arrivals.add(as_it_was, request(number), tasks)
+        assert (list(desk.failed), desk.asked, desk.looked) == (["1", "3"], ["2", "4"], ["a", "a"])
+        assert anyio.current_time() == 90
 
     run_virtual(main)
 

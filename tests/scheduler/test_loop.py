@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import anyio
 import pytest
@@ -25,8 +26,10 @@ from pilotlight.errors import (
     Unreachable,
     WorkerFailed,
 )
+from pilotlight.registry.loader import LOOK_S
 from pilotlight.scheduler import loop, surveys
 from pilotlight.worker.protocol import Admitted, Computed, Delta, FirstDelta, Refused, State
+from virtual_clock import run_virtual
 
 LULL_S = 3600.0
 """Longer than any test."""
@@ -351,6 +354,34 @@ async def test_a_look_that_never_ends_charges_nobody(bench: Bench, monkeypatch: 
     with pytest.raises(Unreachable, match="could not be looked at within"):
         await read(second)
     assert bench.loop.memory().charged == 0
+
+
+def test_who_waits_is_not_refused_for_a_disk_that_its_model_is_not_on_any_more() -> None:
+    """The path was corrected while a look at it did not end: it is loaded from where it is now."""
+
+    async def main() -> None:
+        bench = Bench()
+        wrong = replace(model("a"), path=Path("/dead/a.gguf"))
+        bench.loader.dead.add(wrong.path)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(bench.loop.run)
+            await settle()
+            first, number = await bench.running("1")
+            await bench.replace(wrong)
+            second = bench.loop.submit(request("2"))
+            bench.worker.say(done(number))
+            await read(first)
+            await settle()
+            corrected = replace(model("a"), path=Path("/other/a.gguf"))
+            await bench.replace(corrected)
+            await anyio.sleep(LOOK_S)
+            await settle()
+            assert bench.loader.models == [model("a"), corrected]
+            bench.worker.say(done(bench.worker.generates[-1].id))
+            assert len(await read(second)) == 1
+            tasks.cancel_scope.cancel()
+
+    run_virtual(main)
 
 
 async def test_who_asked_just_before_the_end_is_told(bench: Bench) -> None:

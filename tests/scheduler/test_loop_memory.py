@@ -15,7 +15,7 @@ from pilotlight.errors import WorkerFailed
 from pilotlight.registry.budget import Budget
 from pilotlight.registry.finder import Finder
 from pilotlight.registry.pressure import Level
-from pilotlight.scheduler import books, scheduler
+from pilotlight.scheduler import books, scheduler, surveys
 from pilotlight.worker.protocol import Trim
 
 
@@ -123,6 +123,26 @@ async def test_the_budget_is_read_again_when_a_worker_is_ready(bench: Bench) -> 
     assert [loaded.name for loaded in bench.loader.models] == ["a", "b"]
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_is_idle_after_an_answer_stays_by_the_memory_of_now(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Other programs held much when it began, an hour ago."""
+    monkeypatch.setattr(surveys, "MEASURE_EVERY_S", -1.0)
+    answer, number = await bench.running("1")
+    bench.books._budget = Budget.parse("1MiB")
+    bench.loop._post(bench.loop._surveys.take_budget)
+    await settle()
+    bench.books._budget = Budget.parse("64GiB")
+    if leaves:
+        answer.close()
+    else:
+        bench.worker.say(done(number))
+    await settle()
+    status = bench.loop.status()[0]
+    assert (status.state, status.active, status.evictions) == (WorkerState.READY, 0, {})
+
+
 async def test_a_changed_model_that_waits_for_room_waits_for_what_it_takes_now(
     bench: Bench, tmp_path: Path
 ) -> None:
@@ -154,3 +174,26 @@ async def test_a_changed_model_is_not_loaded_for_what_it_took_before(bench: Benc
     await settle()
     assert bench.loader.models == [model("a"), changed]
     assert bench.loader.looked_at_before == [True, True]
+
+
+async def test_a_change_that_was_taken_back_while_it_was_looked_at_refuses_nobody(
+    bench: Bench, tmp_path: Path
+) -> None:
+    """The look at the earlier settings ends after the one at those of now."""
+    path = tmp_path / "large.gguf"
+    with path.open("wb") as file:
+        file.truncate(2**30)
+    bench.books._budget = Budget.parse("180MiB")
+    _, number = await bench.running("1")
+    bench.loop.submit(request("2", model="b"))
+    await settle()
+    bench.loader.looks = iter((1000,))
+    corrected = replace(model("b"), context=9)
+    for changed in (replace(model("b"), path=path), corrected):
+        await bench.catalog.replace([model("a"), changed], Finder())
+    await settle()
+    assert [looked.path for looked in bench.loader.looked_at[-2:]] == [corrected.path, path]
+    bench.worker.say(done(number))
+    await bench.loop.unload("a")
+    await settle()
+    assert bench.loader.models == [model("a"), corrected]

@@ -12,6 +12,7 @@ from pilotlight.core import Accepted, Chunk, RequestClass
 from pilotlight.errors import BackgroundBlocked, ContextOverflow, ThermalCritical
 from pilotlight.policy.limits import EFFICIENT, Threads
 from pilotlight.power.saver import Wish
+from pilotlight.registry.budget import Room
 from pilotlight.scheduler.gate import Orders
 from pilotlight.worker.priority import Priority
 from pilotlight.worker.protocol import (
@@ -110,11 +111,11 @@ async def test_what_has_rested_is_judged_by_the_memory_of_now(
     bench.loop.obey(RESTING)
     bench.loop.submit(request("r1", request_class=RequestClass.BATCH))
     await settle()
-    told: list[tuple[int, ...]] = []
-    monkeypatch.setattr(bench.loop._scheduler, "on_budget", lambda *budget: told.append(budget))
+    told: list[Room] = []
+    monkeypatch.setattr(bench.loop._scheduler, "on_budget", told.append)
     bench.loop.obey(Orders())
     await settle()
-    assert told == [bench.loop._books.budget()] * 2, "before it is loaded, and once it is"
+    assert told == [bench.loop._books.room()] * 2, "before it is loaded, and once it is"
 
 
 async def test_a_removed_model_that_nobody_waits_for_rests_on(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from stage import TURN_S, Stage, ask, batch, behind, done, gone, hold, leave, lo
 
 from pilotlight.core import RequestClass, WorkerState
 from pilotlight.errors import DoesNotFit, NoMemory, WorkerFailed
+from pilotlight.registry.budget import Room
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.residency import KEPT_S, LINGER_S, MAX_TURN_S, Needs
 from pilotlight.scheduler.scheduler import TRIM_S
@@ -143,13 +144,26 @@ def test_several_go_for_a_large_one(stage: Stage) -> None:
 # --- what cannot be ---
 
 
-def test_a_model_that_can_never_fit_is_refused_at_once(stage: Stage) -> None:
+@pytest.mark.parametrize(
+    ("settable", "text"),
+    [
+        (8 * 2**30, "memory.budget is 1.0 GiB; raise it to 3.0 GiB, lower the model's context, or take"),
+        (3 * 2**30, "memory.budget is 1.0 GiB; lower the model's context, or take"),
+        (
+            None,
+            "this machine, less memory.reserve, has 1.0 GiB for models; lower the model's context, or take",
+        ),
+    ],
+    ids=["the machine has more", "it has no more", "nobody has set a budget"],
+)
+def test_a_model_that_can_never_fit_is_refused_at_once(stage: Stage, settable: int | None, text: str) -> None:
     """With the numbers, and what would make it fit."""
+    stage.scheduler.on_budget(Room(2**30, kept=2**30, most=2**30, settable=settable))
     stage.needs("d", 3 * 2**30)
     assert stage.play(ask("1", "d")) == "fail 1"
     error = stage.effects.errors["1"]
     assert isinstance(error, DoesNotFit)
-    assert "d needs 3.0 GiB, and memory.budget is 0 MiB; raise it to 3.0 GiB" in error.message
+    assert f"d needs 3.0 GiB, and {text} a smaller quantization" in error.message
 
 
 def test_beside_pinned_models_less_fits(stage: Stage) -> None:
@@ -161,7 +175,7 @@ def test_beside_pinned_models_less_fits(stage: Stage) -> None:
 
 def test_what_other_programs_hold_is_no_fault_of_the_request(stage: Stage) -> None:
     """It may come again; nobody knows when."""
-    stage.scheduler.on_budget(3, 10)
+    stage.scheduler.on_budget(Room(3, kept=3, most=10))
     assert stage.play(ask("1", "c")) == "fail 1"
     error = stage.effects.errors["1"]
     assert isinstance(error, NoMemory)
@@ -182,6 +196,16 @@ def test_models_that_grew_beyond_the_budget_go_when_idle(stage: Stage) -> None:
     stage.play(*used("a"), wait(50), *used("c"))
     stage.scheduler.on_measured("c", 5)
     assert stage.news() == "stop a budget"
+
+
+def test_an_idle_model_outlives_a_little_that_others_take(stage: Stage) -> None:
+    """As far as what there is keeps it; whoever needs room gets no more than there is."""
+    stage.play(*used("a"))
+    for kept, news in ((6, ""), (5, "stop a budget")):
+        stage.scheduler.on_budget(Room(5, kept=kept, most=10))
+        stage.scheduler.on_measured("a", 1)
+        assert stage.news() == news
+    assert stage.play(gone("a"), ask("1", "b")) == "fail 1"
 
 
 def test_a_worker_that_holds_less_than_charged_may_still_grow(stage: Stage) -> None:

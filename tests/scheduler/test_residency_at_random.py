@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error
+from pilotlight.registry.budget import Room
 from pilotlight.scheduler.residency import LINGER_S, MIN_TURN_S, TURN_LOADS, Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
 
@@ -53,7 +54,7 @@ class Simulation:
     def run(self) -> None:
         """Until everything has been answered."""
         self.scheduler = Scheduler(self, max_queued=len(self.asks))
-        self.scheduler.on_budget(BUDGET, BUDGET)
+        self.scheduler.on_budget(Room(BUDGET, kept=BUDGET, most=BUDGET))
         for name, kind in self.kinds.items():
             self.scheduler.on_needs(name, Needs(kind.num_bytes))
         for number, ask in enumerate(self.asks):
@@ -131,7 +132,7 @@ def worlds(draw: st.DrawFn, classes: Sequence[RequestClass] = (RequestClass.INTE
     return Simulation(drawn, draw(st.lists(ask, min_size=1, max_size=30)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=120)
 @given(worlds())
 def test_everybody_is_served_within_the_budget_and_in_time(world: Simulation) -> None:
     """Processes never hold more than the budget, also while one ends and another loads."""
@@ -140,7 +141,7 @@ def test_everybody_is_served_within_the_budget_and_in_time(world: Simulation) ->
     assert max(world.waits.values()) <= bound(world.kinds, world.asks)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(worlds(list(RequestClass)))
 def test_the_less_urgent_cost_the_interactive_nothing(world: Simulation) -> None:
     """Those wait no longer than among themselves; and everybody is served in the end."""

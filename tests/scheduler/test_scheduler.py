@@ -390,6 +390,20 @@ def test_who_stands_still_is_told_no_time(scheduler: Scheduler, effects: Recorde
     assert standing.wait_s is None
 
 
+def test_a_place_is_the_same_while_nobody_begins(scheduler: Scheduler) -> None:
+    """Behind others whom the policy holds: it passes them once its worker goes on."""
+    for event in (behind("1"), ready(1), behind("2"), behind("3")):
+        event(scheduler)
+    scheduler.on_request(request("4", request_class=RequestClass.BATCH))
+    scheduler.on_held({RequestClass.BACKGROUND})
+    told = []
+    for paused in ((), ("a",)):
+        scheduler.on_paused(paused)
+        standings = [scheduler.standing("a", id, 0.0) for id in ("2", "3", "4")]
+        told.append([standing and standing.position for standing in standings])
+    assert told == [[1, 2, 1]] * 2
+
+
 def test_a_worker_that_is_ready_twice_is_a_bug(scheduler: Scheduler) -> None:
     """Nobody asked for the second one."""
     for event in (load("1"), ready()):

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pilotlight.core import Prompt, Request, RequestClass, Sampling
 from pilotlight.errors import Error, ThermalCritical, WorkerFailed
+from pilotlight.registry.budget import Room
 from pilotlight.scheduler.limits import Limits
 from pilotlight.scheduler.residency import Needs, Reason
 from pilotlight.scheduler.scheduler import Scheduler
@@ -33,7 +34,7 @@ class World(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scheduler = Scheduler(self, MAX_QUEUED)
-        self.scheduler.on_budget(BUDGET, BUDGET)
+        self.scheduler.on_budget(Room(BUDGET, kept=BUDGET, most=BUDGET))
         for model, num_bytes in MODELS.items():
             self.scheduler.on_needs(model, Needs(num_bytes, keep_alive_s=60))
         self.now = 0.0

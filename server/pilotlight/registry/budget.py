@@ -3,6 +3,7 @@
 Pure: readings come in as values. Knows no worker and no model.
 """
 
+import math
 import re
 from typing import Self
 
@@ -29,6 +30,19 @@ class Memory(Struct, frozen=True):
 
     bytes_total: int
     bytes_available: int
+
+
+class Room(Struct, frozen=True):
+    """What there is for all workers together, in bytes."""
+
+    now: int
+    """They may hold so much at this moment."""
+    kept: int
+    """Idle ones are ended only when all together hold more."""
+    most: int
+    """What `now` can ever come to."""
+    settable: int | None = None
+    """All the machine has, where a person has set `most`; None where it follows from the machine."""
 
 
 class Amount(Struct, frozen=True):
@@ -62,7 +76,8 @@ class Amount(Struct, frozen=True):
 class Budget(Struct, frozen=True):
     """What was asked for; without an `amount` it follows what the machine has to spare.
 
-    `reserve` is what stays free for the user then; where little is left, half of that.
+    `reserve` is what stays free for the user then; where little is left, half of that. What is loaded may use
+    half of what is to stay free, so that it stays while other programs take a little more.
     """
 
     amount: Amount | None
@@ -84,9 +99,24 @@ class Budget(Struct, frozen=True):
         """Bytes it is at this moment, while the workers keep `bytes_held` from being available."""
         if self.amount is not None:
             return self.most(memory)
-        free = memory.bytes_available + bytes_held
+        return min(self.most(memory), _free(memory, bytes_held) - self._spared(memory, bytes_held))
+
+    def room(self, memory: Memory, bytes_held: int) -> Room:
+        """All of it, at this moment."""
+        now, most = self.now(memory, bytes_held), self.most(memory)
+        if self.amount is not None:
+            return Room(now, now, most, memory.bytes_total)
+        return Room(now, now + self._spared(memory, bytes_held) // 2, most)
+
+    def _spared(self, memory: Memory, bytes_held: int) -> int:
+        """What is to stay free."""
         # A small model is worth having on a full machine, too.
-        return min(self.most(memory), free - min(free // 2, self.reserve.of(memory.bytes_total)))
+        return min(_free(memory, bytes_held) // 2, self.reserve.of(memory.bytes_total))
+
+
+def _free(memory: Memory, bytes_held: int) -> int:
+    """What others leave."""
+    return memory.bytes_available + bytes_held
 
 
 def written(num_bytes: int) -> str:
@@ -94,3 +124,10 @@ def written(num_bytes: int) -> str:
     if num_bytes >= 2**30:
         return f"{num_bytes / 2**30:.1f} GiB"
     return f"{num_bytes / 2**20:.0f} MiB"
+
+
+def written_up(num_bytes: int) -> str:
+    """The same for a person who is to set it: not less."""
+    if num_bytes >= 2**30:
+        return f"{math.ceil(num_bytes * 10 / 2**30) / 10:.1f} GiB"
+    return f"{math.ceil(num_bytes / 2**20)} MiB"

@@ -318,7 +318,7 @@ class RowRuntime:
         sequence.num_computed += count
         if is_last:
             self._take(sequence, sequence.sampler.pick(logits[0]), events)
-            if not sequence.has_said:
+            if not sequence.has_said and sequence not in self._ended:
                 # Its client has nothing yet: its next token is due before other prompts.
                 self._room, self._is_due = 0, True
 

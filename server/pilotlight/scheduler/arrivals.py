@@ -6,6 +6,7 @@ load it. What a disk does not answer in time they are told instead.
 
 from collections import deque
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -60,13 +61,18 @@ class Arrivals:
                 with anyio.move_on_after(LOOK_S) as scope:
                     await self._look_at(model)
                 if scope.cancelled_caught:
-                    self._refuse(waiting)
+                    self._refuse(waiting, model.path)
+                    continue
             if waiting:  # who waited was asked for if this was closed meanwhile
                 self._ask(*waiting.popleft())
         del self._waiting[name]
 
-    def _refuse(self, waiting: deque[tuple[Model, Request]]) -> None:
-        """All of them: each would wait for the same disk."""
-        while waiting:
-            model, request = waiting.popleft()
-            self._fail(request, unanswered(model))
+    def _refuse(self, waiting: deque[tuple[Model, Request]], path: Path) -> None:
+        """Those who would wait for the same disk; who came once the model was elsewhere stays in line."""
+        arrived = list(waiting)
+        waiting.clear()
+        for model, request in arrived:
+            if model.path == path:
+                self._fail(request, unanswered(model))
+            else:
+                waiting.append((model, request))

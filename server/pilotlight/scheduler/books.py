@@ -14,7 +14,7 @@ import psutil
 
 from pilotlight.core import MemoryStatus, Model, WorkerInfo
 from pilotlight.registry import memory
-from pilotlight.registry.budget import Budget
+from pilotlight.registry.budget import Budget, Room
 from pilotlight.registry.estimate import Estimates
 from pilotlight.scheduler.residency import Needs
 from pilotlight.worker.handle import SAVE_LATE_S, SAVE_S, Worker
@@ -176,14 +176,14 @@ class Books:
         num_bytes, refusal = self._estimates.estimate(model), self._estimates.refusal(model)
         return Needs(num_bytes, model.pin, model.keep_alive_s, refusal)
 
-    def budget(self) -> tuple[int, int]:
-        """What workers may hold together now, and what that can ever come to."""
+    def room(self) -> Room:
+        """What workers may hold together."""
         reading = memory.read()
         held = sum(at.bytes_private for at in self._residences.values())
-        return self._budget.now(reading, held), self._budget.most(reading)
+        return self._budget.room(reading, held)
 
     def status(self, charged: int) -> MemoryStatus:
-        return MemoryStatus(self.budget()[0], charged)
+        return MemoryStatus(self.room().now, charged)
 
     def is_due(self, model: str) -> bool:
         """Its memory was not looked at for a while."""

@@ -73,17 +73,23 @@ class Line:
         like_it = sum(one.n for one in self.running.values() if one.request_class is request.request_class)
         return limit is None or not (like_it and request.n) or like_it + request.n <= limit
 
-    def standing(self, request_id: str, now: float, still: Collection[RequestClass]) -> Standing | None:
-        """Where the request is among those who wait, if it does; of classes that stand `still` nobody knows
-        how long, and others pass them."""
+    def standing(
+        self,
+        request_id: str,
+        now: float,
+        held: Collection[RequestClass],
+        still: Collection[RequestClass],
+    ) -> Standing | None:
+        """Where the request is among those who wait, if it does. Others pass classes that are `held`; for
+        those that stand `still` nobody knows how long it takes."""
         is_loaded = self.state is WorkerState.READY
         ahead: list[Request] = []
         for request in self.queue.order(self.running.values()):
             if request.id == request_id:
-                stands_still = request.request_class in still
-                position = 1 + sum(stands_still or one.request_class not in still for one in ahead)
+                is_held = request.request_class in held
+                position = 1 + sum(is_held or one.request_class not in held for one in ahead)
                 ready_s = None if position > 1 else self.turnover.load_left_s(now)
-                turn_s = None if stands_still else self._turn_s(position)
+                turn_s = None if request.request_class in still else self._turn_s(position)
                 return Standing(position, turn_s if is_loaded else ready_s, is_loaded)
             ahead.append(request)
         return None

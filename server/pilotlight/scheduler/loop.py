@@ -236,7 +236,7 @@ class Loop:
             refusal = orders.refusals.get(request.request_class)
             if refusal is not None and self._concerns(refusal, request):
                 self._end(request.id, refusal)
-                self._post(partial(self._scheduler.on_cancel, request.id))
+                self._post(partial(self._on_left, request.id))
         self._alarm.ring()
 
     def _concerns(self, refusal: Error, request: Request) -> bool:
@@ -424,9 +424,10 @@ class Loop:
         self._tasks.start_soon(self._loader.measured, model, replace(info, enough_threads=threads))
 
     async def on_gone(self, model: Model, error: Error | None) -> None:
-        now = self._books[model.name].model or model
+        now, is_known = model, True
         # Who waits has it started as it is now, with what that costs. What has ended is charged so long.
-        is_known = now.is_loaded_as(model) or await self._surveys.look_at(now)
+        while not (newest := self._books[model.name].model or model).is_loaded_as(now):
+            now, is_known = newest, await self._surveys.look_at(newest)
         self._post(lambda: self._on_gone(now, error, is_known=is_known))
         if error is not None:
             await self._surveys.find_anew(model, error)
@@ -476,8 +477,18 @@ class Loop:
         if loaded is not None and self._books.is_due(request.model):
             self._measure(loaded)
         # First the answer's reader, who is woken by now, sends it.
-        event = partial(self._scheduler.on_request_done, request.id, error)
+        event = partial(self._on_done, request.id, error)
         asyncio.get_running_loop().call_soon(self._post, event)
+
+    def _on_done(self, request_id: str, error: Error | None) -> None:
+        """It may have run for an hour: what is idle now stays or goes by what there is now."""
+        self._surveys.renew_budget()
+        self._scheduler.on_request_done(request_id, error)
+
+    def _on_left(self, request_id: str) -> None:
+        """As when it is done."""
+        self._surveys.renew_budget()
+        self._scheduler.on_cancel(request_id)
 
     def _end(self, request_id: str, error: Error | None) -> None:
         """The answer is complete. Its reader may still be behind; its release is nobody's business then."""
@@ -487,7 +498,7 @@ class Loop:
     def _release(self, request_id: str) -> None:
         """The reader has left. If the request has not ended by itself, it is cancelled."""
         if self._answers.pop(request_id, None) is not None:
-            self._post(lambda: self._scheduler.on_cancel(request_id))
+            self._post(lambda: self._on_left(request_id))
 
     def _forget(self, request: Request) -> Dispatched | None:
         dispatched = self._dispatches.remove(request)

@@ -37,7 +37,7 @@ from msgspec import Struct
 
 from pilotlight.core import Request, RequestClass
 from pilotlight.errors import DoesNotFit, Error, NoMemory
-from pilotlight.registry.budget import written
+from pilotlight.registry.budget import Room, written, written_up
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.limits import Limits
 
@@ -52,6 +52,8 @@ KEPT_S = 30.0
 
 MIN_TURN_S = 1.0
 MAX_TURN_S = 20.0
+
+UNBOUNDED = Room(sys.maxsize, kept=sys.maxsize, most=sys.maxsize)
 
 
 class Reason(StrEnum):
@@ -156,10 +158,9 @@ class Resident:
 
 @dataclass(slots=True)
 class Residency:
-    """Owns the residents and what is known of each model; `most` is what the budget can ever come to."""
+    """Owns the residents and what is known of each model; `room` is what there is for all of them."""
 
-    budget: int = sys.maxsize
-    most: int = sys.maxsize
+    room: Room = UNBOUNDED
     level: Level = Level.NONE
     _needs: dict[str, Needs] = field(default_factory=dict)
     _residents: dict[str, Resident] = field(default_factory=dict)
@@ -248,7 +249,7 @@ class Residency:
 
     def fits(self, model: str) -> bool:
         """Beside everything that is resident now."""
-        return self._bytes_of(model) <= self.budget - self.num_bytes
+        return self._bytes_of(model) <= self.room.now - self.num_bytes
 
     def refusal(self, model: str) -> Error | None:
         """Why waiting would not help, if so: it fits not even once everybody else has gone."""
@@ -258,18 +259,18 @@ class Residency:
         others = (one for one in self._residents.values() if one.model != model and not one.is_ending)
         pinned = sum(one.num_bytes for one in others if one.is_pinned)
         beside = f", of which pinned models hold {written(pinned)}" if pinned else ""
-        if needed > self.most - pinned:
+        if needed > self.room.most - pinned:
+            limit, raising = self._limit(needed + pinned)
             return DoesNotFit(
-                f"{model} needs {written(needed)}, and memory.budget is {written(self.most)}{beside}; "
-                f"raise it to {written(needed + pinned)}, lower the model's context, or take a smaller "
-                "quantization",
+                f"{model} needs {written(needed)}, and {limit}{beside}; {raising}lower the model's context, "
+                "or take a smaller quantization",
                 param="model",
             )
         if self.level is Level.CRITICAL:
             return NoMemory(f"the machine runs out of memory, so {model} is not loaded now")
-        if needed > self.budget - pinned:
+        if needed > self.room.now - pinned:
             return NoMemory(
-                f"{model} needs {written(needed)}, and other programs leave {written(self.budget)} "
+                f"{model} needs {written(needed)}, and other programs leave {written(self.room.now)} "
                 f"free for models{beside}; close some, or set memory.budget"
             )
         return None
@@ -280,7 +281,7 @@ class Residency:
         `is_urgent` if interactive requests wait for it.
         """
         ending = sum(resident.num_bytes for resident in self._residents.values() if resident.is_ending)
-        missing = self._bytes_of(model) + self.num_bytes - ending - self.budget
+        missing = self._bytes_of(model) + self.num_bytes - ending - self.room.now
         victims = self._cheapest(missing, now, is_urgent)
         if all(victim.is_free(now, is_urgent) for victim in victims):
             return Plan(stop=tuple(victim.model for victim in victims))
@@ -299,7 +300,7 @@ class Residency:
     def surplus(self, now: float) -> tuple[str, ...]:
         """Idle models to end because all together hold more than they may."""
         held = [resident for resident in self._residents.values() if not resident.is_ending]
-        over = sum(resident.num_bytes for resident in held) - self.budget
+        over = sum(resident.num_bytes for resident in held) - self.room.kept
         idle = [r for r in held if r.is_candidate and r.idle_since is not None]
         return tuple(victim.model for victim in _enough(idle, over, now, is_urgent=True))
 
@@ -308,6 +309,13 @@ class Residency:
         for resident in self._residents.values():
             is_early = resident.ready_at is None and resident.idle_since is not None
             assert not is_early, f"{resident.model}: idle before it was ready"
+
+    def _limit(self, wanted: int) -> tuple[str, str]:
+        """What there is at most, and the advice to raise it, where it was set and the machine has so much."""
+        most, settable = written(self.room.most), self.room.settable
+        if settable is None:
+            return f"this machine, less memory.reserve, has {most} for models", ""
+        return f"memory.budget is {most}", f"raise it to {written_up(wanted)}, " if wanted < settable else ""
 
     def _bytes_of(self, model: str) -> int:
         return self._needs.get(model, Needs()).bytes_at_most

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from pilotlight.core import Request, RequestClass, WorkerState
 from pilotlight.errors import Busy, Error, ShuttingDown, Unloaded, retry_after
+from pilotlight.registry.budget import Room
 from pilotlight.registry.pressure import Level
 from pilotlight.scheduler.effects import Effects
 from pilotlight.scheduler.limits import Limits
@@ -53,7 +54,7 @@ class Scheduler:
 
     def standing(self, model: str, request_id: str, now: float) -> Standing | None:
         """Where a request of the model is among those who wait; None if it does not."""
-        return self.line(model).standing(request_id, now, self._still(model))
+        return self.line(model).standing(request_id, now, self._held_classes, self._still(model))
 
     def resident(self, model: str) -> Resident | None:
         """What it is charged, and when it expires; None if it has no worker."""
@@ -91,9 +92,9 @@ class Scheduler:
             self._stop(self._residency.expired(now), Reason.EXPIRED)
             self._settle()
 
-    def on_budget(self, budget: int, most: int) -> None:
-        """What the workers may hold together from the next event on, and what that can ever come to."""
-        self._residency.budget, self._residency.most = budget, most
+    def on_budget(self, room: Room) -> None:
+        """What the workers may hold together from the next event on."""
+        self._residency.room = room
 
     def on_needs(self, model: str, needs: Needs) -> None:
         """What it takes to load it, also for who waits already; unknown ones count as needing nothing."""

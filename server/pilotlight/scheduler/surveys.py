@@ -4,6 +4,7 @@ have changed.
 What asks a disk are tasks; what they find out comes back as events.
 """
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -14,7 +15,7 @@ from pilotlight.core import Model
 from pilotlight.errors import Error, Unreachable
 from pilotlight.registry.catalog import Catalog
 from pilotlight.registry.loader import LOOK_S, Loader, unanswered
-from pilotlight.scheduler.books import Books
+from pilotlight.scheduler.books import MEASURE_EVERY_S, Books
 from pilotlight.scheduler.residency import Needs
 from pilotlight.scheduler.scheduler import Scheduler
 
@@ -37,6 +38,7 @@ class Surveys:
         self._catalog = catalog
         self._loader = loader
         self._post = post
+        self._budget_taken_at = -math.inf
 
     def take(self, model: Model) -> None:
         """What it takes to load it, as far as that was looked at, and what there is."""
@@ -46,7 +48,13 @@ class Surveys:
 
     def take_budget(self) -> None:
         """What there is: other programs come and go."""
-        self._scheduler.on_budget(*self._books.budget())
+        self._budget_taken_at = anyio.current_time()
+        self._scheduler.on_budget(self._books.room())
+
+    def renew_budget(self) -> None:
+        """The same, if that was not looked at for a while; a look takes 0.4 ms."""
+        if anyio.current_time() - self._budget_taken_at > MEASURE_EVERY_S:
+            self.take_budget()
 
     def give_up(self, model: Model) -> None:
         """Nobody knows what it takes, as its disk does not answer: who waits hears so."""
@@ -80,4 +88,10 @@ class Surveys:
 
     async def _look_again(self, model: Model) -> None:
         await self._loader.look_at(model)
-        self._post(lambda: self.take(model))
+        self._post(lambda: self._take_again(model))
+
+    def _take_again(self, model: Model) -> None:
+        """Unless its settings have changed meanwhile: then they were looked at, too, or are known."""
+        now = self._books[model.name].model
+        if now is not None and now.is_loaded_as(model):
+            self.take(model)
