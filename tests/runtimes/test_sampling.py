@@ -54,6 +54,24 @@ def test_what_is_left_is_what_llama_cpp_leaves(row: Row, sampling: Sampling, pro
         assert ours == pytest.approx(theirs, abs=2e-5)
 
 
+@pytest.mark.parametrize("share", [0.9, 0.5])
+def test_what_cannot_be_drawn_is_not_typical_either(share: float) -> None:
+    """Biased so far away that its probability is 0, of which there is no logarithm."""
+    bias = tuple((token, -200.0) for token in range(1, NUM_VOCAB, 2))
+    row = np.linspace(4, 0, NUM_VOCAB).astype(np.float32)
+    ours, theirs = Twin(row, Sampling(seed=1, top_k=0, typical_p=share, logit_bias=bias), ()).distributions()
+    assert ours == pytest.approx(theirs, abs=2e-5)
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("every", [1, 5])
+@pytest.mark.parametrize("fields", [{}, {"top_k": 0, "min_p": 0.0}, {"typical_p": 0.5}])
+def test_numbers_that_overflowed_draw_something(odd: float, every: int, fields: dict[str, Any]) -> None:
+    row = np.linspace(4, 0, NUM_VOCAB).astype(np.float32)
+    row[::every] = odd
+    assert set(many(row, 9, **fields)) <= set(range(NUM_VOCAB))
+
+
 @given(row=rows, sampling=samplings)
 def test_temperature_zero_is_greedy(row: Row, sampling: Sampling) -> None:
     """After the penalties."""

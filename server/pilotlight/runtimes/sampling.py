@@ -17,6 +17,9 @@ from pilotlight.core import Sampling
 Floats = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.intp]
 
+_FAR = 1e30
+"""From all logits that are right, and with which sums and differences are finite."""
+
 
 class Sampler:
     """Picks tokens for one sequence."""
@@ -46,6 +49,9 @@ class Sampler:
 
     def distribution(self, row: Floats) -> tuple[Tokens, Floats]:
         """The tokens to draw from, and how likely each of them is."""
+        if not np.isfinite(row.max()):
+            # 16-bit numbers have overflowed: what is drawn is not worth much, but nobody else's answer ends.
+            np.nan_to_num(row, copy=False, nan=-_FAR, posinf=_FAR, neginf=-_FAR)
         self._adjust(row)
         sampling = self._sampling
         tokens, logits = _likeliest(row, sampling)

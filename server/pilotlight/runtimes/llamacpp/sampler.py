@@ -22,6 +22,9 @@ ANSWER_TOKENS = 2**16
 """How far into an answer penalties look back: further than local models write. llama.cpp takes 4 bytes for
 each that a penalty may look at, at once."""
 
+_LEAST_LIKELY = 1e-30
+"""Of the likeliest token's probability; what is below is never drawn."""
+
 
 class Sampler:
     """Picks tokens for one sequence."""
@@ -85,6 +88,8 @@ def _chain(llama: Llama, sampling: Sampling, index: int, prompt: Sequence[int]) 
     if sampling.top_k:
         add(lib.llama_sampler_init_top_k(sampling.top_k))
     if sampling.typical_p < 1:
+        # It takes the logarithm of each probability; with a banned token's, which is 0, it sorts at random.
+        add(lib.llama_sampler_init_min_p(_LEAST_LIKELY, 1))
         add(lib.llama_sampler_init_typical(sampling.typical_p, 1))
     if sampling.top_p < 1:
         add(lib.llama_sampler_init_top_p(sampling.top_p, 1))
