@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 
-from serving import Daemon, echo, on_path, until
+from serving import FAST, Daemon, echo, on_path, until
 
 MESSAGES: Any = [{"role": "user", "content": "one two three"}]
 
@@ -28,6 +28,13 @@ nvmlDeviceGetPowerUsage = lambda gpu: 50_000
 nvmlDeviceGetTotalEnergyConsumption = lambda gpu: int(time.monotonic() * 100_000)
 """
 """A GPU that says it draws 50 W, and whose counter says 100."""
+
+ELSEWHERE = """
+from pathlib import Path
+from pilotlight.power import nvidia
+nvidia.Nvidia.__init__.__defaults__ = (Path({root!r}),)
+"""
+"""What our processes have open is looked up there: none of them can open a GPU here."""
 
 
 class Machine:
@@ -177,7 +184,8 @@ def test_of_a_model_on_a_gpu_both_are_counted(
     """By a stand-in for NVML, of a GPU that draws 100 W; asked only once its worker has the GPU open."""
     machine.has_counter()
     machine.has_gpu()
-    daemon = started(environ=on_path(tmp_path / "modules", pynvml=NVML))
+    program = ELSEWHERE.format(root=str(machine.root)) + FAST
+    daemon = started(environ=on_path(tmp_path / "modules", pynvml=NVML), program=program)
     daemon.post("echo").raise_for_status()
     assert "no model is on the GPU" in daemon.get("/admin/policy").json()["reading"]["gpu_watts"]["reason"]
     machine.opens_gpu(daemon.worker("echo").pid)
@@ -218,7 +226,7 @@ def test_lines_of_a_batch_say_what_they_took(started: Callable[..., Daemon], mac
     """By openai-python; the totals name the class, and have all of it."""
     machine.has_counter()
     daemon = started()
-    body = {"model": "echo", "messages": [{"role": "user", "content": LONG}], "max_tokens": 60}
+    body = {"model": "echo", "messages": [{"role": "user", "content": LONG}], "max_tokens": 20}
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": body}
     with openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="none") as client:
         file = client.files.create(file=("in.jsonl", json.dumps(line).encode()), purpose="batch")

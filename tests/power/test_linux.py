@@ -9,8 +9,10 @@ from time import thread_time
 import pytest
 from trees import TREES, Tree, write
 
+from pilotlight.power.files import Files
 from pilotlight.power.finding import Known, assemble
 from pilotlight.power.linux import Linux
+from pilotlight.power.load import Load
 from pilotlight.power.reading import Confidence, Reading, Supply, ThermalLevel
 from pilotlight.registry.pressure import Level
 
@@ -26,24 +28,41 @@ def stat(user: int, idle: int, steal: int = 0) -> str:
     return f"cpu  {user} 0 0 {idle} 0 0 0 {steal} 0 0\ncpu0 1 1 1 1"
 
 
+def load(machine: Load, now: float) -> float | None:
+    """7 is the number of our process."""
+    return assemble(machine.read(now, (7,)), now).load
+
+
 def test_load_is_what_others_use(tmp_path: Path) -> None:
     """Our own ticks, whatever our process is called, are not among it. What was stolen from us is: it makes
     us slow, and is no heat."""
-    machine = Linux(tmp_path)
+    machine = Load(Files(tmp_path), tmp_path)
     ours = "7 (a) b) S 1 1 1 0 -1 0 0 0 0 0"
     write(tmp_path, {"proc/stat": stat(100, 100), "proc/7/stat": f"{ours} 50 5 0 0"})
-    assert look(machine, 0, (7,)).load is None
+    assert load(machine, 0) is None
     write(tmp_path, {"proc/stat": stat(200, 200, 90), "proc/7/stat": f"{ours} 95 20 0 0"})
-    assert look(machine, 1, (7,)).load == pytest.approx((100 + 90 - 60) / 290)
+    assert load(machine, 1) == pytest.approx((100 + 90 - 60) / 290)
 
 
 def test_a_worker_that_begins_is_ours_from_its_first_tick(tmp_path: Path) -> None:
     """What it computed before anybody looked at it is no load of others."""
-    machine = Linux(tmp_path)
+    machine = Load(Files(tmp_path), tmp_path)
     write(tmp_path, {"proc/stat": stat(100, 100)})
-    look(machine, 0)
+    load(machine, 0)
     write(tmp_path, {"proc/stat": stat(200, 200), "proc/7/stat": "7 (a) S 1 1 1 0 -1 0 0 0 0 0 80 10 0 0"})
-    assert look(machine, 1, (7,)).load == pytest.approx((100 - 90) / 200)
+    assert load(machine, 1) == pytest.approx((100 - 90) / 200)
+
+
+def test_in_a_container_a_number_is_another_process_of_the_machine(tmp_path: Path) -> None:
+    """What that one computes is load of others, and ours is not where the machine's files are."""
+    host, container = tmp_path / "host", tmp_path / "container"
+    machine = Load(Files(host), container)
+    for now, theirs, ours in ((0, 10, 10), (1, 90, 30)):
+        write(host, {"proc/stat": stat(100 + now * 100, 100 + now * 100)})
+        for root, ticks in ((host, theirs), (container, ours)):
+            write(root, {"proc/7/stat": f"7 (a) S 1 1 1 0 -1 0 0 0 0 0 {ticks} 0 0 0"})
+        found = load(machine, now)
+    assert found == pytest.approx((100 - 20) / 200)
 
 
 def test_load_needs_two_looks_in_a_row(tmp_path: Path) -> None:
@@ -140,13 +159,34 @@ def test_who_is_throttled_in_the_cool_is_not_hot(tmp_path: Path, celsius: int, l
     assert look(Linux(tmp_path), 0).thermal is ThermalLevel[level]
 
 
+PI = {
+    "sys/firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.2",
+    "sys/class/hwmon/hwmon1/name": "rpi_volt",
+    "sys/devices/platform/soc/soc:firmware/uevent": "DRIVER=raspberrypi-firmware",
+}
+"""By any of these files it is one: containers see none of /sys/firmware."""
+
+
+@pytest.mark.parametrize("file", PI)
 @pytest.mark.parametrize(("celsius", "level"), [(84, "SERIOUS"), (86.5, "SERIOUS"), (89, "CRITICAL")])
-def test_a_pi_that_its_firmware_holds_is_not_critical(tmp_path: Path, celsius: float, level: str) -> None:
+def test_a_pi_that_its_firmware_holds_is_not_critical(
+    tmp_path: Path, file: str, celsius: float, level: str
+) -> None:
     """At 85 degrees, all day, also where the kernel switches it off at 90."""
-    write(tmp_path, {"sys/firmware/devicetree/base/model": "Raspberry Pi 4 Model B Rev 1.2",
-                     f"{ZONE}/type": "cpu-thermal", f"{ZONE}/trip_point_0_type": "critical",
+    write(tmp_path, {file: PI[file], f"{ZONE}/type": "cpu-thermal", f"{ZONE}/trip_point_0_type": "critical",
                      f"{ZONE}/trip_point_0_temp": 90000, f"{ZONE}/temp": int(celsius * 1000)})  # fmt: skip
     assert look(Linux(tmp_path), 0).thermal is ThermalLevel[level]
+
+
+@pytest.mark.parametrize(("alarm", "supply"), [("", Supply.WEAK), ("0", None)])
+def test_a_pi_s_firmware_is_asked_where_no_alarm_is_told(
+    tmp_path: Path, alarm: str, supply: Supply | None
+) -> None:
+    """Elsewhere asking it would make newer kernels write a warning."""
+    chip = "sys/class/hwmon/hwmon1"
+    write(tmp_path, {f"{chip}/name": "rpi_volt", f"{chip}/in0_lcrit_alarm": alarm,
+                     "sys/devices/platform/soc/soc:firmware/get_throttled": "1"})  # fmt: skip
+    assert look(Linux(tmp_path), 0).supply is supply
 
 
 def test_changes_are_seen_live(tmp_path: Path) -> None:

@@ -40,22 +40,28 @@ class Recorded:
         return [self.sample for _ in addresses]
 
 
+def open_device(root: Path, device: str, pid: int) -> None:
+    """The process of this number opens it."""
+    folder = root / f"proc/{pid}/fd"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / str(len(os.listdir(folder)))).symlink_to(device)
+
+
 class Laptop:
-    """A machine with GPUs, as files."""
+    """A machine with GPUs, as files, and the container that we are in."""
 
     def __init__(self, root: Path, **status: str) -> None:
-        self.root = root
         self.nvml = Recorded()
-        self.nvidia = Nvidia(Files(root), self.nvml)
-        write(root, {f"{DRIVER}/bind": "", f"proc/{WORKER}/status": ""})
+        self.container = root / "container"
+        self.nvidia = Nvidia(Files(root), self.nvml, self.container)
+        write(root, {f"{DRIVER}/bind": ""})
+        write(self.container, {f"proc/{WORKER}/status": ""})
         for gpu in (GPU, OTHER)[: len(status)]:
             write(root, {f"{DRIVER}/{gpu}/power/runtime_status": status[f"gpu{(GPU, OTHER).index(gpu)}"]})
 
     def open(self, device: str, pid: int = WORKER) -> None:
-        """A process opens it."""
-        folder = self.root / f"proc/{pid}/fd"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / str(len(os.listdir(folder)))).symlink_to(device)
+        """A process of ours opens it."""
+        open_device(self.container, device, pid)
 
     def look(self, now: float = 0.0) -> Reading:
         return assemble(self.nvidia.read(now, (os.getpid(), WORKER)), now)
@@ -85,6 +91,14 @@ def test_that_we_have_it_open_ourselves_is_no_reason(tmp_path: Path) -> None:
     """Only workers count."""
     laptop = Laptop(tmp_path, gpu0="active")
     laptop.open("/dev/nvidia0", os.getpid())
+    laptop.look()
+    assert laptop.nvml.asked == []
+
+
+def test_a_gpu_that_only_the_machine_around_us_uses_is_left_alone(tmp_path: Path) -> None:
+    """There our worker's number is another process."""
+    laptop = Laptop(tmp_path, gpu0="active")
+    open_device(tmp_path, "/dev/nvidia0", WORKER)
     laptop.look()
     assert laptop.nvml.asked == []
 

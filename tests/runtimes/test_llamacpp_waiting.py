@@ -3,12 +3,21 @@
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from pilotlight.runtimes.llamacpp.library import import_llama
-from pilotlight.runtimes.llamacpp.waiting import BUSY, CALM, LEAST_S, LOOK_EVERY_S, IdleThreads, Waiting
+from pilotlight.runtimes.llamacpp.waiting import (
+    BUSY,
+    CALM,
+    LEAST_S,
+    LOOK_EVERY_S,
+    IdleThreads,
+    Waiting,
+    has_room,
+)
 from serving import until
 
 
@@ -97,6 +106,55 @@ def test_idle_threads_are_more_than_there_are_processors(idle_threads: IdleThrea
         assert until(lambda: num_threads() == before + num_processors + 1)
         idle_threads.leave()
         assert until(lambda: num_threads() == before)
+
+
+def test_without_room_for_a_thread_an_answer_goes_on(idle_threads: IdleThreads) -> None:
+    """Its threads only stay awake."""
+    usual = threading.stack_size(2**48)  # more than there are addresses
+    try:
+        idle_threads.gather()
+    finally:
+        threading.stack_size(usual)
+    idle_threads.leave()
+
+
+def room(root: Path, files: dict[str, str], num_running: int = 2) -> list[bool]:
+    """Whether there is room for 10 threads, and for 11."""
+    for name, content in {"proc/loadavg": f"0.20 0.18 0.12 1/{num_running} 11206", **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{content}\n")
+    return [has_room(count, root) for count in (10, 11)]
+
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="only there such threads are gathered")
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("cgroup", "folder"), [("0::/a/b", "sys/fs/cgroup/a"), ("5:pids:/a/b", "sys/fs/cgroup/pids/a")]
+)
+def test_threads_need_room_in_every_cgroup(tmp_path: Path, cgroup: str, folder: str) -> None:
+    """For twice as many, as others start some too: where one cannot be started, the process ends."""
+    inner = {"proc/self/cgroup": cgroup, f"{folder}/b/pids.max": "max", f"{folder}/b/pids.current": "3"}
+    assert room(tmp_path, inner) == [True, True]
+    assert room(tmp_path, {f"{folder}/pids.max": "50", f"{folder}/pids.current": "30"}) == [True, False]
+    assert room(tmp_path, {f"{folder}/pids.current": "45"}) == [False, False]
+
+
+@linux_only
+def test_threads_need_room_among_those_of_our_user(tmp_path: Path) -> None:
+    """Of whose threads there are at most as many as of all users; where that is not told there is none."""
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.setrlimit(resource.RLIMIT_NPROC, (1000, usual[1]))
+    try:
+        assert room(tmp_path, {}, num_running=980) == [True, False]
+        (tmp_path / "proc/loadavg").unlink()
+        assert not has_room(1, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, usual)
 
 
 def num_threads() -> int:

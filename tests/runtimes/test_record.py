@@ -157,8 +157,8 @@ import numpy as np
 from pilotlight.runtimes.archive import record
 from pilotlight.runtimes.archive.record import Form, Header
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-arrays = [np.zeros(1_000_000, np.uint8)]
+resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+arrays = [np.zeros(int(sys.argv[2]), np.uint8)]
 header = Header(b"", b"", tuple(map(Form.of, arrays)), "", b"")
 try:
     record.write(Path(sys.argv[1]), header, arrays, lambda: False)
@@ -167,10 +167,18 @@ except OSError as error:
 """
 
 
-def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
-    """The system refuses in the middle of a write."""
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path / "one.kv")], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("num_bytes", [1_000_000, 1])
+def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path, num_bytes: int) -> None:
+    """The system refuses in the middle of a write, or not before the file is closed."""
+    arguments = [sys.executable, "-c", FULL, str(tmp_path / "one.kv"), str(num_bytes)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("failed: File too large")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_take_its_place_leaves_nothing(tmp_path: Path) -> None:
+    """Something else has the name."""
+    (tmp_path / "one.kv").mkdir()
+    with pytest.raises(OSError, match=r"one\.kv"):
+        record.write(tmp_path / "one.kv", header(), ARRAYS, lambda: False)
+    assert os.listdir(tmp_path) == ["one.kv"]

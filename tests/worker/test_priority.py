@@ -1,5 +1,6 @@
 """What a process is to the system, and back: for real on Linux, as recorded calls elsewhere."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.worker.priority import Priority, scheduling
+from pilotlight.worker.priority import Fixed, Priority, scheduling
 from pilotlight.worker.priority_macos import Mac
 from pilotlight.worker.priority_windows import SET_INFORMATION, Windows
 
@@ -61,6 +62,18 @@ def test_a_process_that_has_ended_is_nobodys_business() -> None:
     child = subprocess.Popen(["true"])
     child.wait()
     scheduling().set(child.pid, Priority.LOW)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has it")
+@pytest.mark.parametrize("call", ["sched_getscheduler", "sched_getparam"])
+def test_where_the_system_tells_no_policy_none_is_set(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """musl has no such calls, and a filter of system calls may refuse them: workers run as they are."""
+
+    def refused(pid: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, call, refused)
+    assert isinstance(scheduling.__wrapped__(), Fixed)
 
 
 @dataclass

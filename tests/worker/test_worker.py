@@ -33,6 +33,18 @@ from pilotlight.worker.protocol import (
 ARCHIVE = Archive("/nowhere", max_bytes=1, max_age_s=1.0)
 
 
+@pytest.mark.parametrize(("given", "threads"), [(None, "1"), ("3", "3")])
+async def test_numpy_multiplies_with_one_thread_unless_the_user_has_decided(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch, given: str | None, threads: str
+) -> None:
+    """On a large machine it would start dozens, and a container may not allow them."""
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OPENBLAS_NUM_THREADS", given)
+    worker = await load(await spawn())
+    assert psutil.Process(worker.pid).environ()["OPENBLAS_NUM_THREADS"] == threads
+
+
 async def test_what_yields_is_paused_and_says_so(spawn: Spawn) -> None:
     """While something interactive runs; not for one that is refused, once that is known."""
     worker = await load(await spawn(tokens_per_s=500, context=9))

@@ -5,6 +5,7 @@ does.
 """
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 
 from pilotlight.power.files import Files, number
 from pilotlight.power.finding import Finding, Known, Missing
@@ -20,10 +21,12 @@ NUM_TIMES = 8
 
 
 class Load:
-    """Compares with the last look."""
+    """Compares with the last look. Our own processes are below another root, as `files` may be those of the
+    machine around our container, where their numbers are others'."""
 
-    def __init__(self, files: Files) -> None:
+    def __init__(self, files: Files, own_root: Path = Path("/")) -> None:
         self._files = files
+        self._own_files = Files(own_root)
         self._before: tuple[float, int, int, dict[int, int]] | None = None
 
     def read(self, now: float, pids: Collection[int]) -> Iterator[Finding]:
@@ -58,6 +61,6 @@ class Load:
 
     def _ticks(self, pid: int) -> int | None:
         """Of user and kernel time. The name before them may hold anything, so it is counted from its end."""
-        words = (self._files.text(f"proc/{pid}/stat") or "").rpartition(")")[2].split()
+        words = (self._own_files.text(f"proc/{pid}/stat") or "").rpartition(")")[2].split()
         user, system = (number(words[index]) if len(words) > index else None for index in (11, 12))
         return None if user is None or system is None else user + system

@@ -8,6 +8,7 @@ open between looks.
 import os
 import re
 from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
@@ -58,10 +59,12 @@ class Nvml(Protocol):
 
 
 class Nvidia:
-    """Remembers each GPU's energy at the last look."""
+    """Remembers each GPU's energy at the last look. Our own processes are below a root of their own, as for
+    `load.Load`."""
 
-    def __init__(self, files: Files, nvml: Nvml) -> None:
+    def __init__(self, files: Files, nvml: Nvml, own_root: Path = Path("/")) -> None:
         self._files = files
+        self._own_files = Files(own_root)
         self._nvml = nvml
         self._gpus = Remembered(self._find)
         self._before: dict[str, tuple[float, int]] = {}
@@ -95,7 +98,7 @@ class Nvidia:
 
     def _has_open(self, pid: int) -> bool:
         folder = f"proc/{pid}/fd"
-        targets = (self._files.link(f"{folder}/{name}") for name in self._files.names(folder))
+        targets = (self._own_files.link(f"{folder}/{name}") for name in self._own_files.names(folder))
         return any(target is not None and _DEVICE.fullmatch(target) for target in targets)
 
     def _watts(self, samples: dict[str, Sample], now: float) -> Finding:

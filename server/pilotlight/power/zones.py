@@ -15,11 +15,11 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
+from pilotlight.power import pi
 from pilotlight.power.files import Files
 
 HWMON = "sys/class/hwmon"
 THERMAL = "sys/class/thermal"
-BOARD = "sys/firmware/devicetree/base/model"
 
 MOST_SENSORS = 24
 MOST_TRIPS = 12
@@ -68,15 +68,17 @@ def chips(files: Files) -> list[tuple[str, str]]:
 
 def find(files: Files) -> list[Sensor]:
     """The sensors that count."""
-    labelled = [(name, folder) for name, folder in chips(files) if name in LABELS]
+    all_chips = chips(files)
+    is_pi = pi.is_one(files, all_chips)
+    labelled = [(name, folder) for name, folder in all_chips if name in LABELS]
     zones = [
         (zone, files.text(f"{THERMAL}/{zone}/type") or "") for zone in files.names(THERMAL, "thermal_zone")
     ]
     chosen = [sensor for name, folder in labelled for sensor in _chip(files, folder, name)]
-    chosen += [_zone(files, zone, kind) for zone, kind in zones if SOC.match(kind)]
+    chosen += [_zone(files, zone, kind, is_pi) for zone, kind in zones if SOC.match(kind)]
     for fallback in ("x86_pkg_temp", "acpitz"):
         if not chosen:
-            chosen = [_zone(files, zone, kind) for zone, kind in zones if kind == fallback]
+            chosen = [_zone(files, zone, kind, is_pi) for zone, kind in zones if kind == fallback]
     return chosen[:MOST_SENSORS]
 
 
@@ -96,7 +98,7 @@ def _input(files: Files, path: str, name: str, one: str, label: str) -> Sensor:
     return Sensor(f"{name} {label or one}", f"{path}/{one}_input", severe=crit)
 
 
-def _zone(files: Files, zone: str, kind: str) -> Sensor:
+def _zone(files: Files, zone: str, kind: str, is_pi: bool) -> Sensor:
     path = f"{THERMAL}/{zone}"
     trips = (
         list(_trips(files, path)) if kind != "x86_pkg_temp" else []
@@ -105,7 +107,6 @@ def _zone(files: Files, zone: str, kind: str) -> Sensor:
         [at for name, at in trips if name == one] for one in ("passive", "hot", "critical")
     )
     is_held = files.text(f"{path}/policy") == "power_allocator"
-    is_pi = (files.text(BOARD) or "").startswith("Raspberry Pi")
     severe: float | None = None
     if passive:
         severe = max(passive) if is_held else min(passive)

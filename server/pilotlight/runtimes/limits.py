@@ -1,8 +1,14 @@
 """What a model gets when nobody says: the same for every runtime."""
 
+import math
 import os
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
+
+from pilotlight.runtimes import cgroups
 
 DEFAULT_CONTEXT = 8192
 """Tokens when neither the request nor the model's training asks
@@ -38,7 +44,35 @@ HEADROOM = 64
 """Tokens of answer that must fit beside the running sequences before one more starts."""
 
 
-def num_cores() -> int:
-    """Physical cores this process may use: a second thread on the same core only heats it."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+def num_cores(root: Path = Path("/"), processors: Collection[int] | None = None) -> int:
+    """Physical cores this process may use: a second thread on the same core only heats it. With more threads
+    than our cgroups have time for, all would wait for the rest of each period."""
+    if processors is None:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        processors = os.sched_getaffinity(0) if has_affinity else range(os.cpu_count() or 1)
+    return max(1, min([_cores_of(processors, root), *_quotas(root)]))
+
+
+def _cores_of(processors: Collection[int], root: Path) -> int:
+    cores = {_siblings(processor, root) for processor in processors}
+    if None not in cores:
+        return len(cores)
+    return min(len(processors), psutil.cpu_count(logical=False) or len(processors))
+
+
+def _siblings(processor: int, root: Path) -> str | None:
+    """The processors of the same core, by any of which it is known; None if nobody tells."""
+    for name in ("core_cpus_list", "thread_siblings_list"):  # the second is that of kernels before 5.3
+        with suppress(OSError):
+            return (root / f"sys/devices/system/cpu/cpu{processor}/topology/{name}").read_text()
+    return None
+
+
+def _quotas(root: Path) -> Iterator[int]:
+    """How many processors' time each of our cgroups has, rounded up."""
+    for version, folder in cgroups.folders("cpu", root):
+        with suppress(OSError, ValueError):  # no limit here: no such file, or "max"
+            names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+            quota, period = map(int, " ".join((folder / name).read_text() for name in names).split())
+            if quota > 0:  # the first version says -1 for none
+                yield math.ceil(quota / period)

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Self
 
 import anyio
@@ -114,7 +114,7 @@ class Worker:
             stdout=PIPE,
             stderr=PIPE,
             limit=READ_BYTES,
-            env=heap.with_huge_pages(os.environ),
+            env=_environment(os.environ),
             # Ctrl-C in a terminal goes to the whole group, and draining needs the workers alive.
             start_new_session=True,
             creationflags=NEW_GROUP,
@@ -246,3 +246,9 @@ class Worker:
         if text := line.decode(errors="replace").strip()[:500]:
             self._last_words = text
             log.info("worker stderr", model=self.model.name, pid=self.pid, line=text)
+
+
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Of a worker, unless the user has decided. numpy's OpenBLAS starts a thread for each of the machine's
+    processors when it is imported, and nothing of ours multiplies with it."""
+    return {"OPENBLAS_NUM_THREADS": "1", **heap.with_huge_pages(environ)}

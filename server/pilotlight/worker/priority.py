@@ -28,7 +28,7 @@ class Scheduling(Protocol):
 
 
 class Fixed:
-    """A system that we know nothing of."""
+    """A system that we know nothing of, or that lets nobody set it."""
 
     def set(self, pid: int, priority: Priority) -> None:
         """Nothing."""
@@ -39,9 +39,9 @@ def scheduling() -> Scheduling:
     """This system's."""
     platform: str = sys.platform
     if platform == "linux":
-        from pilotlight.worker.priority_linux import Linux
+        from pilotlight.worker.priority_linux import linux
 
-        return Linux()
+        return linux()
     if platform == "darwin":
         from pilotlight.worker.priority_macos import Mac, setpriority
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from pilotlight.worker.priority import Priority
+from pilotlight.worker.priority import Fixed, Priority, Scheduling
 
 NO_PRIORITY = os.sched_param(0)
 """None but real-time policies have one."""
@@ -28,8 +28,20 @@ ALL_USERS = ["0", "0", "4294967295"]
 log = structlog.get_logger()
 
 
+def linux() -> Scheduling:
+    """Nothing is set where no policy is told: musl has no such calls, and filters may refuse them."""
+    try:
+        return Linux()
+    except OSError as exc:
+        log.warning("workers' priorities cannot be set", reason=str(exc))
+        return Fixed()
+
+
 class Linux:
-    """Owns what was found out: the policy we run with ourselves, and the lowest with a way back from it."""
+    """Owns what was found out: the policy we run with ourselves, and the lowest with a way back from it.
+
+    Raises `OSError` if the system does not tell.
+    """
 
     def __init__(self) -> None:
         self._normal = os.sched_getscheduler(0), os.sched_getparam(0)

@@ -98,16 +98,17 @@ def write(path: Path, header: Header, arrays: Arrays, is_late: Callable[[], bool
     False, and there is none, if it `is_late` before the end.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)  # mkstemp makes it 0600
-    is_whole = False
+    is_in_place = False
     try:
         with os.fdopen(descriptor, "wb") as file:
             is_whole = _write(file, msgspec.msgpack.encode(header), arrays, is_late)
         if is_whole:
             os.replace(temporary, path)
+            is_in_place = True
     finally:
-        if not is_whole:
+        if not is_in_place:
             os.unlink(temporary)
-    return is_whole
+    return is_in_place
 
 
 def _write(file: BinaryIO, header: bytes, arrays: Arrays, is_late: Callable[[], bool]) -> bool:

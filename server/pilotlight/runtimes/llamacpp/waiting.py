@@ -11,9 +11,12 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+from pilotlight.runtimes import cgroups
 
 LOOK_EVERY_S = 0.2
 
@@ -47,9 +50,11 @@ class IdleThreads:
         self._may_leave = threading.Event()
 
     def gather(self) -> None:
-        """Returns at once; they are there a moment later."""
+        """Returns at once; they are there a moment later, if there is room for them."""
         self._may_leave = threading.Event()
-        threading.Thread(target=self._stay, args=[self._may_leave], name="idle", daemon=True).start()
+        thread = threading.Thread(target=self._stay, args=[self._may_leave], name="idle", daemon=True)
+        with suppress(RuntimeError):  # there is none even for this one
+            thread.start()
 
     def leave(self) -> None:
         self._may_leave.set()
@@ -58,8 +63,33 @@ class IdleThreads:
         """Each thread has a team of its own, which lives and ends with it."""
         gomp = self._gomp
         anything_harmless = ctypes.cast(gomp.omp_get_thread_num, ctypes.c_void_p)
-        gomp.GOMP_parallel(anything_harmless, None, gomp.omp_get_num_procs() + 1, 0)
-        may_leave.wait()
+        # Enough however few compute: that is another number for a token than for a prompt.
+        num_threads = gomp.omp_get_num_procs() + 1
+        # Where a thread cannot be started, GNU's OpenMP ends the process.
+        if has_room(num_threads):
+            gomp.GOMP_parallel(anything_harmless, None, num_threads, 0)
+            may_leave.wait()
+
+
+def has_room(num_threads: int, root: Path = Path("/")) -> bool:
+    """So many more threads may be started, and by others as many meanwhile; False where nobody tells."""
+    with suppress(OSError):
+        return all(2 * num_threads <= room for room in _rooms(root))
+    return False
+
+
+def _rooms(root: Path) -> Iterator[int]:
+    """For how many threads there is room, by each limit that we have."""
+    for _, folder in cgroups.folders("pids", root):
+        with suppress(OSError, ValueError):  # no limit here: no such file, or "max"
+            yield int((folder / "pids.max").read_text()) - int((folder / "pids.current").read_text())
+    import resource  # only Unix has it
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if limit != resource.RLIM_INFINITY:
+        # It counts a user's threads, also those in other containers: at most as many as all users have.
+        _, num_threads = (root / "proc/loadavg").read_text().split()[3].split("/")
+        yield limit - int(num_threads)
 
 
 class Waiting:
