@@ -79,7 +79,7 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await anyio.sleep(0.005)
 
 
-def change(record: Path, **fields: float) -> None:
+def change(record: Path, **fields: float | None) -> None:
     """As time would."""
     record.write_bytes(msgspec.json.encode(msgspec.json.decode(record.read_bytes()) | fields))
 

@@ -250,7 +250,10 @@ async def test_what_is_uploaded_while_the_daemon_stops_is_no_leftover(start: Sta
         assert await other.statuses(done) == {"r0": 200}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"\0\0", b'{"id":"../../etc/passwd"}', b"[]"])
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"{", b"\0\0", b'{"id":"../../etc/passwd"}', b"[]", b'{"x":' + b"[" * 10**5 + b"]" * 10**5 + b"}"],
+)
 async def test_a_damaged_record_is_left_out(start: Start, damage: bytes) -> None:
     """The others are there."""
     async with start() as owner:
@@ -258,6 +261,24 @@ async def test_a_damaged_record_is_left_out(start: Start, damage: bytes) -> None
     (owner.state_dir / "batches" / f"{new_id('batch_')}.json").write_bytes(damage)
     async with start() as owner:
         assert [known.id for known in await owner.batches.all()] == [batch.id]
+
+
+@pytest.mark.parametrize(
+    ("damage", "is_known"),
+    [({"completed_at": None}, True), ({"output_keep_s": 10**400}, False), ({"output_keep_s": -1}, False)],
+)
+async def test_a_record_with_odd_times_ends_no_daemon(
+    start: Start, tmp_path: Path, damage: dict[str, int | None], is_known: bool
+) -> None:
+    """At each of its starts, when it looks what is over age; the others are there."""
+    async with start() as owner:
+        odd, other = [
+            await owner.until((await owner.submit(requests(1))).id, State.COMPLETED) for _ in range(2)
+        ]
+    change(tmp_path / "batches" / f"{odd.id}.json", **damage)
+    async with start() as owner:
+        known = {batch.id for batch in await owner.batches.all()}
+        assert known == {other.id} | ({odd.id} if is_known else set())
 
 
 async def test_what_a_damaged_record_is_of_stays(start: Start) -> None:

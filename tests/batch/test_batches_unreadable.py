@@ -1,7 +1,10 @@
-"""Batches whose files cannot be read: for a moment, for longer, or never again."""
+"""Batches whose files cannot be read, or are lost: for a moment, for longer, or for ever."""
 
 import errno
+import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 
 import anyio
@@ -226,3 +229,66 @@ async def test_a_line_that_cannot_be_read_now_is_waited_for(
         done = await owner.until((await owner.submit(requests(3))).id, State.COMPLETED)
         assert await owner.statuses(done) == {"r0": 200, "r1": 200, "r2": 200}
     assert inference.asked == ["r0", "r1", "r2"]
+
+
+def lose(monkeypatch: pytest.MonkeyPatch, content: Path, spoil: Callable[[Path], None]) -> list[int]:
+    """As Linux does it: that some of a file did not reach the disk is told to the first who asks, and to the
+    next ones that all is well. Returns the files that this was so of, by their inodes."""
+    sync = os.fsync
+    lost: list[int] = []
+
+    def told_once(descriptor: int) -> None:
+        inode = os.fstat(descriptor).st_ino
+        if not lost and content.exists() and content.stat().st_ino == inode:
+            lost.append(inode)
+            spoil(content)
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", told_once)
+    return lost
+
+
+def forget_the_end(content: Path) -> None:
+    """As memory does, to make room, once it has told of the loss."""
+    content.write_bytes(content.read_bytes()[:-50] + bytes(50))
+
+
+@pytest.mark.parametrize(("spoil", "num_lost"), [(lambda content: None, 0), (forget_the_end, 1)])
+async def test_answers_that_the_disk_has_lost_are_written_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None], num_lost: int
+) -> None:
+    """To another file; those that memory has forgotten by then are made again."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    inference = FakeInference(gate=anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(3))
+        content = owner.state_dir / "files" / outputs(batch.id)[0]
+        lost = lose(monkeypatch, content, spoil)
+        assert inference.gate is not None
+        inference.gate.set()
+        done = await owner.until(batch.id, State.COMPLETED)
+        assert await owner.statuses(done) == {"r0": 200, "r1": 200, "r2": 200}
+        assert (len(lost), content.stat().st_ino in lost, list(owner.notices)) == (1, False, [])
+    assert inference.asked == ["r0", "r1", "r2"] + ["r2"] * num_lost
+
+
+async def test_a_batch_that_cannot_make_lost_answers_again_is_not_complete(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is over once they are missed; the others are kept."""
+    now = SimpleNamespace(time=time.time)
+    monkeypatch.setattr(owning, "time", now)
+
+    def forget_too_late(content: Path) -> None:
+        forget_the_end(content)
+        now.time = lambda: batch.expires_at + 1
+
+    inference = FakeInference(gate=anyio.Event())
+    async with start(inference) as owner:
+        batch = await owner.submit(requests(3))
+        lose(monkeypatch, owner.state_dir / "files" / outputs(batch.id)[0], forget_too_late)
+        assert inference.gate is not None
+        inference.gate.set()
+        expired = await owner.until(batch.id, State.EXPIRED)
+        assert await owner.statuses(expired) == {"r0": 200, "r1": 200}

@@ -1,5 +1,8 @@
 """Small files that are written whole or not at all."""
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +26,35 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         private_file.write(folder, b"new")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_what_cannot_be_made_to_its_end_leaves_the_old(tmp_path: Path) -> None:
+    """Whatever is wrong with a piece of it."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b"new"
+        raise ValueError("xyzzy")
+
+    (file := tmp_path / "file").write_bytes(b"old")
+    with pytest.raises(ValueError, match="xyzzy"):
+        private_file.write_pieces(file, pieces())
+    assert ([file], b"old") == (list(tmp_path.iterdir()), file.read_bytes())
+
+
+def test_a_file_system_need_not_sync_folders() -> None:
+    """Some cannot, here the one of processes; what is in the folder has come all the same."""
+    private_file.sync(Path("/proc/self"))
+
+
+def test_a_folder_that_did_not_reach_the_disk_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that can sync it has failed."""
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            private_file.sync(tmp_path)

@@ -1,8 +1,10 @@
 """Versions side by side, one of them active, and nothing half."""
 
+import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from downloads import names, occupy
 from msgspec.structs import replace
 
 from pilotlight.errors import BadRequest, ModelNotFound, NoRollback, PullFailed
+from pilotlight.registry import private_file
 from pilotlight.store.disk import bytes_of, make_private
 from pilotlight.store.locks import alone_at
 from pilotlight.store.manifest import File, Version, encode, version_id
@@ -59,6 +62,30 @@ def refuse_deleting(monkeypatch: pytest.MonkeyPatch) -> None:
         unlink(path, dir_fd=dir_fd)
 
     monkeypatch.setattr(os, "unlink", refuse)
+
+
+def refuse_writing(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[], bool]) -> None:
+    """As a full disk does it."""
+    write = private_file.write
+
+    def refuse(file: Path, content: bytes, *, is_lasting: bool = False) -> None:
+        if is_full():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(file, content, is_lasting=is_lasting)
+
+    monkeypatch.setattr(private_file, "write", refuse)
+
+
+def refuse_looking(monkeypatch: pytest.MonkeyPatch, hidden: Path) -> None:
+    """As another user's folder does."""
+    iterdir = Path.iterdir
+
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder == hidden:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
 
 
 def content(store: Store) -> bytes:
@@ -251,6 +278,70 @@ def test_what_cannot_be_pruned_keeps_nothing_else(store: Store, monkeypatch: pyt
     assert not half.exists()
     assert ([left.id for left in store.versions(NAME)], store.record(NAME).previous) == ([two.id], None)
     assert [waste.bytes for waste in store.prune()] == [len(b"one")]
+
+
+def test_a_full_disk_is_pruned(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for the record once the version that it names is gone."""
+    folder = store.path(NAME, put(store, b"one")).parent
+    put(store, b"two!")
+    refuse_writing(monkeypatch, folder.exists)
+    assert [waste.path for waste in store.prune()] == [folder]
+    assert store.record(NAME).previous is None
+
+
+def test_a_record_that_cannot_be_written_keeps_no_version(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that it names is gone then, and nothing goes back to it."""
+    one = put(store, b"one")
+    put(store, b"two!")
+    with monkeypatch.context() as patched:
+        refuse_writing(patched, lambda: True)
+        assert [waste.path.name for waste in store.prune()] == [one.id]
+    assert store.record(NAME).previous == one.id
+    with pytest.raises(NoRollback, match="has no previous version"):
+        store.rollback(NAME)
+    assert content(store) == b"two!"
+
+
+def test_pruning_writes_no_record_that_stays_as_it_is(store: Store) -> None:
+    """A new file would be another one."""
+    record = store.path(NAME, put(store, b"one")).parents[1] / "model.json"
+    before = record.stat()
+    store.prune()
+    assert record.stat() == before
+
+
+@pytest.mark.parametrize("is_model", [True, False])
+def test_what_may_not_be_looked_at_keeps_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch, is_model: bool
+) -> None:
+    """Another user's folder, also of a model, or lock; here a folder is in the place of that."""
+    version = put(store, b"one", activate=False)
+    hidden = store.root / "models" / "hidden"
+    make_private(hidden / ("0" * 12))
+    if is_model:
+        put(store, b"another", name="hidden")
+    lock = make_private(store.part(f"git:{'e' * 40}").with_suffix(".lock"))
+    lock.with_suffix(".part").touch()
+    half = store.part(f"git:{'f' * 40}")
+    half.write_bytes(b"half")
+    refuse_looking(monkeypatch, hidden)
+    assert [waste.path for waste in store.prune()] == [store.path(NAME, version).parent, half]
+    assert (half.exists(), hidden.exists(), lock.with_suffix(".part").exists()) == (False, True, True)
+
+
+def test_what_somebody_keeps_among_the_models_is_theirs(store: Store, tmp_path: Path) -> None:
+    """A file, a folder of files, one beside what could be a version, and a link to another place."""
+    models = make_private(store.root / "models")
+    make_private(tmp_path / "elsewhere" / ("0" * 12))
+    for name in ("mine.gguf", "mine/model.gguf", "both/notes", f"both/{'0' * 12}/model.gguf"):
+        make_private((models / name).parent)
+        (models / name).write_bytes(b"GGUF")
+    (models / "linked").symlink_to(tmp_path / "elsewhere")
+    there = names(store.root)
+    assert (store.waste(), store.prune()) == ([], [])
+    assert (names(store.root), len(there), (models / "linked").exists()) == (there, 4, True)
 
 
 def test_nothing_goes_back_to_a_version_that_is_not_whole(store: Store) -> None:

@@ -65,7 +65,7 @@ class Batches:
         self._journals: dict[str, Journal] = {}
         """Of those that have run and are not over; closed ones, too: what is done is told while they wait."""
         self._aside: set[str] = set()
-        """Those that wait until their files can be read."""
+        """Those that wait until their files can be used."""
         self._wake = anyio.Event()
         self._is_stopping = False
 
@@ -224,7 +224,7 @@ class Batches:
 
     def _set_aside(self, batch: Batch, error: OSError) -> None:
         self._aside.add(batch.id)
-        text = f"a batch waits because its files cannot be read: {error.strerror or error}"
+        text = f"a batch waits because its files cannot be used: {error.strerror or error}"
         self._desk.notices.raise_(UNREAD, Severity.ERROR, text)
         self._start(self._try_again, batch)
 
@@ -385,11 +385,10 @@ class Batches:
         return self._known(batch.id).status is State.CANCELLING
 
     async def _finalize(self, batch: Batch, journal: Journal) -> None:
-        """Nothing is added to the answers any more."""
-        counts = journal.counts
-        if counts.completed + counts.failed == counts.total:
+        """Nothing is added to the answers any more. Raises `OSError`."""
+        if journal.counts.are_whole:
             await self._desk.write(lambda: self._change(batch.id, finalizing))
-        await self._desk.write(lambda: to_thread.run_sync(journal.finish))
+        await to_thread.run_sync(journal.finish)
 
     async def _finish(self, batch: Batch, journal: Journal, *faults: Fault) -> None:
         """Make files of the answers. Killed in between, all of it is done again.
@@ -421,7 +420,7 @@ class Batches:
     async def _fail(self, batch: Batch, *faults: Fault) -> None:
         """It cannot go on; what is answered is kept. Raises `OSError`."""
         with await self._journal(batch, batch.counts.total) as journal:
-            await self._desk.write(lambda: to_thread.run_sync(journal.finish))
+            await to_thread.run_sync(journal.finish)
         await self._finish(batch, journal, *faults)
 
     # --- records ---

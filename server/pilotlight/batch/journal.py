@@ -5,7 +5,7 @@ left of a last line is cut off, so that line is answered again, and every line h
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Self
@@ -14,6 +14,7 @@ import msgspec
 
 from pilotlight.batch.records import Counts, Usage
 from pilotlight.jsonl import lined
+from pilotlight.registry import private_file
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -45,7 +46,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Journal:
-    """Owns the two files of one batch while it runs; opening it reads what is in them.
+    """Owns the two files of one batch while it runs; opening it reads what is in them, and writes it anew.
 
     Blocking. Single writer: nobody else may have them open.
     """
@@ -56,10 +57,8 @@ class Journal:
         self._completed = self._failed = 0
         self._input = self._cached = self._generated = 0
         with ExitStack() as opened:
-            self._output = opened.enter_context(closing(_Lines(output)))
-            self._errors = opened.enter_context(closing(_Lines(errors)))
-            for lines in (self._output, self._errors):
-                lines.recover(self._take)
+            self._output = opened.enter_context(closing(_Lines(output, self._take)))
+            self._errors = opened.enter_context(closing(_Lines(errors, self._take)))
             opened.pop_all()
 
     @property
@@ -92,7 +91,8 @@ class Journal:
             lines.close()
 
     def finish(self) -> None:
-        """Make both files last; they do not grow any more. Raises `OSError`."""
+        """Make both files last; they do not grow any more. Raises `OSError`; after that only a journal that
+        is opened again can be believed."""
         for lines in (self._output, self._errors):
             lines.sync()
 
@@ -130,21 +130,15 @@ class Journal:
 class _Lines:
     """A file that only grows, by whole lines."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, take: Callable[[bytes], bool]) -> None:
+        # In a new file: that some of the old one did not reach the disk Linux tells only once, maybe to the
+        # daemon before this one, and then says that all is well.
+        if path.exists():
+            private_file.write_pieces(path, _whole(path, take), is_lasting=True)
         # Without the last one, Windows ends lines by two bytes.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags, 0o600)
-        self._path = path
-        self._size = 0
-
-    def recover(self, take: Callable[[bytes], bool]) -> None:
-        """Cut the file off where a line is torn or not taken."""
-        with self._path.open("rb") as file:
-            for line in file:
-                if not (line.endswith(b"\n") and take(line)):
-                    break
-                self._size += len(line)
-        os.ftruncate(self._descriptor, self._size)
+        self._size = os.fstat(self._descriptor).st_size
 
     def append(self, line: bytes) -> None:
         try:
@@ -161,6 +155,15 @@ class _Lines:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _whole(path: Path, take: Callable[[bytes], bool]) -> Iterator[bytes]:
+    """Its lines, up to one that is torn or not taken."""
+    with path.open("rb") as file:
+        for line in file:
+            if not (line.endswith(b"\n") and take(line)):
+                break
+            yield line
 
 
 class _Details(msgspec.Struct):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -72,6 +72,11 @@ class Counts(msgspec.Struct, frozen=True):
     completed: int = 0
     failed: int = 0
 
+    @property
+    def are_whole(self) -> bool:
+        """Every line was run."""
+        return self.completed + self.failed == self.total
+
 
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of all lines answered so far."""
@@ -90,8 +95,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     completion_window: str
     created_at: float
     expires_at: float
-    output_keep_s: int
-    """How long its files are kept once they are whole."""
+    output_keep_s: Annotated[int, msgspec.Meta(ge=0, le=2**40)]
+    """How long its files are kept once they are whole. A number without end is no time."""
     metadata: dict[str, str] | None = None
     status: State = State.VALIDATING
     model: str | None = None
@@ -113,7 +118,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
     def kept_until(self) -> float:
         """When one that is over is forgotten: what it wrote has been kept for long enough after its end."""
         ends = (self.completed_at, self.failed_at, self.expired_at, self.cancelled_at)
-        return max(self.expires_at, *(at for at in ends if at is not None)) + self.output_keep_s
+        return max([self.expires_at, *(at for at in ends if at is not None)]) + self.output_keep_s
 
     def moved(self, status: State, now: float) -> "Batch":
         """In another state since now; each state but the first has a time of its name."""
@@ -152,7 +157,7 @@ class Records(Generic[R]):
         for file in self.folder.glob("*.json"):
             try:
                 record = msgspec.json.decode(file.read_bytes(), type=self._kind)
-            except (OSError, ValueError) as exc:
+            except (OSError, ValueError, RecursionError) as exc:
                 log.warning("a record cannot be read and is left out", path=str(file), error=str(exc))
                 self.is_whole = False
                 continue

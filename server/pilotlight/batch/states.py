@@ -58,10 +58,11 @@ def finalizing(batch: Batch) -> Batch:
 
 
 def ended(batch: Batch, faults: tuple[Fault, ...]) -> Batch:
-    """Its answers are files; with faults it could not go on. One that is cancelled stays so."""
+    """Its answers are files; with faults it could not go on. One that is cancelled stays so, and one
+    whose answers the disk has lost, too late to make them again, has expired."""
     if batch.status is State.CANCELLING:
         return batch.moved(State.CANCELLED, time.time())
     if faults:
         return replace(batch.moved(State.FAILED, time.time()), faults=faults)
-    is_complete = batch.status is State.FINALIZING
+    is_complete = batch.status is State.FINALIZING and batch.counts.are_whole
     return batch.moved(State.COMPLETED if is_complete else State.EXPIRED, time.time())

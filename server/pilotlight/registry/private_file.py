@@ -1,8 +1,13 @@
 """Writes small files of ours: whole or not at all, and nobody else's to read."""
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+
+_CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
+"""What file systems say (of networks, of other systems) that cannot sync a folder."""
 
 
 def write(file: Path, content: bytes, *, is_lasting: bool = False) -> None:
@@ -10,10 +15,15 @@ def write(file: Path, content: bytes, *, is_lasting: bool = False) -> None:
 
     With `is_lasting` it is on the disk when this returns. Raises `OSError`; nothing is left then.
     """
+    write_pieces(file, (content,), is_lasting=is_lasting)
+
+
+def write_pieces(file: Path, pieces: Iterable[bytes], *, is_lasting: bool = False) -> None:
+    """As `write`, of what need not fit into memory. If making the pieces raises, nothing is left either."""
     descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=".new-")  # mkstemp makes it 0600
     try:
         with os.fdopen(descriptor, "wb") as new:
-            new.write(content)
+            new.writelines(pieces)
             if is_lasting:
                 new.flush()
                 os.fsync(new.fileno())
@@ -24,10 +34,13 @@ def write(file: Path, content: bytes, *, is_lasting: bool = False) -> None:
 
 
 def sync(folder: Path) -> None:
-    """Make the names in a folder last, where the system can."""
+    """Make the names in a folder last, where the system and the file system can."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
+        except OSError as exc:
+            if exc.errno not in _CANNOT:
+                raise
         finally:
             os.close(descriptor)

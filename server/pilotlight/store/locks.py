@@ -4,6 +4,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import structlog
+
+log = structlog.get_logger()
+
 
 @contextmanager
 def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
@@ -29,11 +33,14 @@ def alone_at(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def is_busy(path: Path) -> bool:
-    """Somebody is at this path."""
+    """Somebody is at this path; maybe so, if we may not ask (another user's lock), which is logged."""
     try:
         with alone_at(path, give_up):
             return False
     except BlockingIOError:
+        return True
+    except OSError as exc:
+        log.warning("a lock of the store cannot be taken", path=str(path), error=str(exc))
         return True
 
 

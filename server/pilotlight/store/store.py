@@ -30,7 +30,7 @@ from pilotlight.store.locks import is_busy
 from pilotlight.store.manifest import File, Record, Version, encode
 from pilotlight.store.paths import check_path, folder_name
 from pilotlight.store.reading import MANIFEST, RECORD, read, read_or_raise, versions_of
-from pilotlight.store.waste import Waste, deleted
+from pilotlight.store.waste import Waste, deleted, is_left_over, looking_at
 
 log = structlog.get_logger()
 
@@ -220,16 +220,18 @@ class Store:
 
     def waste(self) -> list[Waste]:
         """What is not active: other versions, and downloads that nobody is at."""
-        found = [
-            self._waste(record, folder) for record in self.records() for folder in self._inactive(record)
-        ]
+        found: list[Waste] = []
+        for record in self.records():
+            with looking_at(self._folder(record.name)):
+                found += [self._waste(record, folder) for folder in self._inactive(record)]
         for folder in self._folders():
-            if not (folder / RECORD).exists():
-                found.append(Waste(folder, "what is left of a deleted model", bytes_of(folder)))
+            with looking_at(folder):
+                if is_left_over(folder):
+                    found.append(Waste(folder, "what is left of a deleted model", bytes_of(folder)))
         for path in sorted(self._incoming.glob("*")) if self._incoming.is_dir() else ():
             # Locks are asked, too: those that killed processes have left go by that.
             if not is_busy(path) and path.suffix != ".lock":
-                with suppress(FileNotFoundError):  # a download has just finished
+                with looking_at(path), suppress(FileNotFoundError):  # a download has just finished
                     found.append(Waste(path, "an unfinished download", bytes_of(path)))
         return found
 
@@ -239,11 +241,12 @@ class Store:
         Raises `OSError` for what the system keeps, once all else is deleted.
         """
         with self.locked():
-            wasted = self.waste()
-            # First, so that being killed while deleting leaves no record of what is gone.
-            for record in self.records():
-                self._save(msgspec.structs.replace(record, previous=None, failures={}))
-            return deleted(wasted)
+            try:
+                return deleted(self.waste())
+            finally:
+                # Last, as a full disk has no room for them before. Whoever is killed in between, or cannot
+                # write them, leaves records of what is gone: `rollback` looks.
+                self._forget_inactive()
 
     def keeping(self, name: str, version_id: str) -> AbstractContextManager[None]:
         """`prune` leaves this version alone meanwhile, see `Keepers`."""
@@ -333,6 +336,15 @@ class Store:
 
     def _waste(self, record: Record, folder: Path) -> Waste:
         return Waste(folder, f"{record.name}, version {folder.name}", bytes_of(folder))
+
+    def _forget_inactive(self) -> None:
+        for record in self.records():
+            pruned = msgspec.structs.replace(record, previous=None, failures={})
+            if pruned != record:
+                try:
+                    self._save(pruned)
+                except OSError as exc:
+                    log.warning("a record still names what is pruned", model=record.name, error=str(exc))
 
     def _save(self, record: Record) -> None:
         private_file.write(self._folder(record.name) / RECORD, encode(record), is_lasting=True)

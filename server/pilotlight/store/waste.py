@@ -1,14 +1,21 @@
 """What `prune` deletes: folders, and downloads that nobody is at."""
 
+import re
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import structlog
 from msgspec import Struct
 
 from pilotlight.store.locks import alone_at, give_up
 from pilotlight.store.reading import MANIFEST
+
+_OURS = re.compile(r"[0-9a-f]{12}|\.new-.*")
+"""What we put beside the record of a model: versions by their ids, and what is being made."""
+
+log = structlog.get_logger()
 
 
 class Waste(Struct, frozen=True):
@@ -17,6 +24,24 @@ class Waste(Struct, frozen=True):
     path: Path
     what: str
     bytes: int
+
+
+@contextmanager
+def looking_at(path: Path) -> Iterator[None]:
+    """What we may not look at is none of our waste; it is logged."""
+    try:
+        yield
+    except OSError as exc:
+        log.warning(
+            "what is in the store cannot be looked at and is left alone", path=str(path), error=str(exc)
+        )
+
+
+def is_left_over(folder: Path) -> bool:
+    """A model was here, and is deleted, but for what the system kept. Whatever else somebody puts among the
+    models is theirs. Raises `OSError`."""
+    is_folder = folder.is_dir() and not folder.is_symlink()
+    return is_folder and all(_OURS.fullmatch(path.name) for path in folder.iterdir())
 
 
 def deleted(wasted: Iterable[Waste]) -> list[Waste]:
