@@ -52,6 +52,11 @@ def test_the_unit_does_not_repeat_what_cannot_succeed(service: configparser.Sect
     assert service["Restart"] == "on-failure"
 
 
+def test_the_unit_waits_for_an_address(service: configparser.SectionProxy) -> None:
+    """A start without it is a failure, and systemd gives up after five of them unless it is told not to."""
+    assert service.parser["Unit"]["StartLimitIntervalSec"] == "0"
+
+
 def test_the_unit_lets_answers_finish(service: configparser.SectionProxy) -> None:
     """The workers hear no signal, and killing comes after draining."""
     assert service["KillMode"] == "mixed"

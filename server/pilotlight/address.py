@@ -12,7 +12,10 @@ from pilotlight.registry.discovery import Discovery, holder
 def bind(config: Config) -> socket.socket:
     """A listening socket, before anything is loaded: a taken port must cost nothing. Raises `OSError`."""
     host, port = config.server.host, config.server.port
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except UnicodeError as exc:  # "a..b"
+        raise OSError(errno.EADDRNOTAVAIL, "Not the name of a host") from exc
     sock = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":
@@ -27,16 +30,29 @@ def bind(config: Config) -> socket.socket:
     return sock
 
 
+def is_port_refused(exc: OSError) -> bool:
+    """It is taken, or not for this user, and stays so. Else the host is why: an address may come a moment
+    later, as after the start of the machine."""
+    return exc.errno == errno.EADDRINUSE or isinstance(exc, PermissionError)
+
+
 def why_not_bound(config: Config, exc: OSError) -> str:
     """One line; names who holds the port when that can be known."""
     host, port = config.server.host, config.server.port
-    running = Discovery(config.state_dir).read()
-    if running is not None and running.url == _format_url(host, port):
-        by = f"by another Pilotlight (pid {running.pid}, version {running.version})"
-    else:
-        by = f"by {found}" if (found := holder(port)) else "by another program"
-    held = f"is in use {by}" if exc.errno == errno.EADDRINUSE else f"cannot be bound: {exc.strerror}"
-    return f"{host}:{port} {held}; choose another with --port, or --port 0 for any free one"
+    is_taken = exc.errno == errno.EADDRINUSE
+    why = f"is in use by {_held_by(config)}" if is_taken else f"cannot be bound: {exc.strerror}"
+    advice = "choose another with --port, or --port 0 for any free one"
+    if not is_port_refused(exc):
+        advice = "choose an address of this machine with --host"
+    return f"{host}:{port} {why}; {advice}"
+
+
+def _held_by(config: Config) -> str:
+    url = _format_url(config.server.host, config.server.port)
+    for running in Discovery(config.state_dir).living():
+        if running.url == url:
+            return f"another Pilotlight (pid {running.pid}, version {running.version})"
+    return holder(config.server.port) or "another program"
 
 
 def url_of(sock: socket.socket) -> str:

@@ -25,7 +25,7 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from pilotlight import __version__
-from pilotlight.address import bind, url_of, why_not_bound
+from pilotlight.address import bind, is_port_refused, url_of, why_not_bound
 from pilotlight.api.app import create_app
 from pilotlight.api.keys import Keys
 from pilotlight.api.server import Server
@@ -106,16 +106,18 @@ def main(config: Config) -> int:
     dump_no_core()
     raise_descriptors()
     try:
-        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        admin_key = ensure_admin_key(config.state_dir)
-    except OSError as exc:
-        print(f"pilotlight: state_dir {config.state_dir} cannot be used: {exc.strerror}", file=sys.stderr)
-        return ExitCode.BAD_CONFIG
-    try:
         sock = bind(config)
     except OSError as exc:
         print(f"pilotlight: {why_not_bound(config, exc)}", file=sys.stderr)
-        return ExitCode.ADDRESS_IN_USE
+        return ExitCode.ADDRESS_IN_USE if is_port_refused(exc) else ExitCode.FAILED
+    try:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Not before: a new key would shut everybody out of the daemon that has our port.
+        admin_key = ensure_admin_key(config.state_dir)
+    except OSError as exc:
+        sock.close()
+        print(f"pilotlight: state_dir {config.state_dir} cannot be used: {exc.strerror}", file=sys.stderr)
+        return ExitCode.BAD_CONFIG
     daemon = Daemon(config, sock, admin_key)  # a setting that no runtime honours is told by who called us
     try:
         _run(daemon.serve())

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -21,9 +22,9 @@ Serve = Callable[..., Daemon]
 
 
 @contextmanager
-def refused(folder: Path, *arguments: str) -> Iterator[Daemon]:
-    """A daemon that is not expected to start."""
-    daemon = Daemon(folder, *arguments)
+def refused(folder: Path, *arguments: str, **settings: Any) -> Iterator[Daemon]:
+    """A daemon that is not expected to start; settings as for `Daemon`."""
+    daemon = Daemon(folder, *arguments, **settings)
     try:
         yield daemon
     finally:
@@ -130,6 +131,26 @@ def test_a_port_in_use_is_an_error_of_one_line(serve: Serve, tmp_path: Path, is_
     assert f"127.0.0.1:{port} is in use" in line
     assert f"pid {first.pid}" in line
     assert first.get("/ready").status_code == 200
+
+
+def test_a_port_in_use_costs_nobody_the_key(serve: Serve, tmp_path: Path) -> None:
+    """A start makes one anew that others can read, but not that of the daemon which has the port."""
+    first = serve()
+    file = first.state_dir / "admin.key"
+    file.chmod(0o644)
+    with refused(tmp_path, "--port", str(first.address[1])) as second:
+        assert second.ended() == 3
+    assert first.admin("reload").status_code == 200
+
+
+def test_an_address_of_another_machine_is_an_error_of_one_line(tmp_path: Path) -> None:
+    """Exit code 1: it may be ours in a moment, and whoever started us tries again."""
+    environ = {"PILOTLIGHT_API_KEYS": "a-key-for-the-apps"}
+    with refused(tmp_path, "--host", "192.0.2.1", "--port", "8710", environ=environ) as daemon:
+        assert daemon.ended() == 1
+    (line,) = daemon.log.splitlines()
+    assert line.startswith("pilotlight: 192.0.2.1:8710 cannot be bound: ")
+    assert line.endswith("choose an address of this machine with --host")
 
 
 def test_a_wrong_setting_stops_the_start(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The file with the admin key."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_a_key_that_others_could_read_or_write_is_made_anew(tmp_path: Path, mode
     assert read(admin_file(tmp_path)) is None
     assert ensure_admin_key(tmp_path) != old
     assert admin_file(tmp_path).stat().st_mode & 0o777 == 0o600
+
+
+def test_the_key_of_another_user_is_left_to_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root with a user's state directory: their daemon may run, and nobody would have the key to it."""
+    if sys.platform == "win32":
+        pytest.skip("a profile is nobody else's there")
+    theirs = ensure_admin_key(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with pytest.raises(PermissionError, match=rf"its admin\.key is of user {os.getuid()}, .*--state-dir"):
+        ensure_admin_key(tmp_path)
+    assert admin_file(tmp_path).read_text().strip() == theirs
 
 
 def test_a_link_or_a_pipe_is_no_key(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from pilotlight.registry.discovery import Discovery, holder
+from pilotlight.registry.discovery import NUM_ELSEWHERE, Discovery, holder
+
+ELSEWHERE = {"machine": "another", "boot": "another", "pids": "pid:[1]"}
 
 
 def test_what_is_written_can_be_read(tmp_path: Path) -> None:
@@ -62,18 +64,20 @@ def test_a_daemon_is_found_whatever_became_of_the_clock(tmp_path: Path) -> None:
 
 
 def test_an_entry_of_another_version_can_be_read(tmp_path: Path) -> None:
-    """What is not known is left alone, and an older one does not say when its process began."""
+    """What is not known is left alone, and an older one does not say when its process began, or where."""
     Discovery(tmp_path).write("http://127.0.0.1:1")
     _edit(tmp_path, news="from tomorrow")
     entry = json.loads((tmp_path / "daemon.json").read_text())
     del entry["born"]
+    entry.pop("place", None)
     (tmp_path / "daemon.json").write_text(json.dumps(entry))
     assert _urls(tmp_path) == ["http://127.0.0.1:1"]
 
 
 def test_a_damaged_file_is_no_daemon(tmp_path: Path) -> None:
     """Whatever is in it."""
-    for text in ("", "{", "[]", "{}", '{"url": 1}', '{"url":1,"pid":"x","version":1,"started":1}'):
+    deep = "[" * 100_000
+    for text in ("", "{", "[]", "{}", deep, '{"url": 1}', '{"url":1,"pid":"x","version":1,"started":1}'):
         (tmp_path / "daemon.json").write_text(text)
         assert Discovery(tmp_path).read() is None
 
@@ -120,6 +124,53 @@ def test_a_daemon_that_ends_is_not_findable_again(tmp_path: Path) -> None:
     assert "before" not in json.loads((tmp_path / "daemon.json").read_text())
 
 
+def test_all_daemons_that_live_are_found(tmp_path: Path) -> None:
+    """The newest first, without those that were killed."""
+    for number, pid in enumerate((os.getppid(), _dead())):
+        Discovery(tmp_path).write(f"http://127.0.0.1:{number}")
+        _edit(tmp_path, pid=pid, born="")
+    Discovery(tmp_path).write("http://127.0.0.1:2")
+    assert [one.url for one in Discovery(tmp_path).living()] == ["http://127.0.0.1:2", "http://127.0.0.1:0"]
+
+
+def test_a_daemon_elsewhere_keeps_its_entry(tmp_path: Path) -> None:
+    """On another machine or in a container, with our home: its pid says nothing here, though it be ours."""
+    discovery = Discovery(tmp_path)
+    for pid in (_dead(), os.getpid()):
+        discovery.write(f"http://127.0.0.1:{pid}")
+        _edit(tmp_path, pid=pid, place=ELSEWHERE, born="another 1")
+        discovery.remove()
+        assert _urls(tmp_path) == []
+        discovery.write("http://127.0.0.1:1")
+        assert [one.pid for one in Discovery(tmp_path).living()] == [os.getpid()]
+        discovery.remove()
+        kept = json.loads((tmp_path / "daemon.json").read_text())
+        assert (kept["url"], kept["place"]) == (f"http://127.0.0.1:{pid}", ELSEWHERE)
+
+
+def test_entries_of_other_places_do_not_pile_up(tmp_path: Path) -> None:
+    """Containers that were killed take nothing back; the newest are kept."""
+    for number in range(20):
+        Discovery(tmp_path).write(f"http://127.0.0.1:{number}")
+        _edit(tmp_path, place=ELSEWHERE)
+    Discovery(tmp_path).write("http://127.0.0.1:20")
+    _, *before = _all(tmp_path)
+    assert before == [f"http://127.0.0.1:{number}" for number in range(19, 19 - NUM_ELSEWHERE, -1)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system tells which start of it this is")
+def test_a_daemon_from_before_the_machine_was_started_anew_is_dropped(tmp_path: Path) -> None:
+    """It is of this machine, so it has ended."""
+    discovery = Discovery(tmp_path)
+    discovery.write("http://127.0.0.1:1")
+    running = discovery.read()
+    assert running is not None and running.place is not None
+    place = {"machine": running.place.machine, "boot": "earlier", "pids": running.place.pids}
+    _edit(tmp_path, place=place, pid=os.getppid(), born="earlier 1")
+    discovery.write("http://127.0.0.1:2")
+    assert _all(tmp_path) == ["http://127.0.0.1:2"]
+
+
 def test_an_entry_that_cannot_be_removed_stops_no_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,6 +185,12 @@ def test_an_entry_that_cannot_be_removed_stops_no_end(
 def _urls(folder: Path) -> list[str]:
     running = Discovery(folder).read()
     return [] if running is None else [running.url]
+
+
+def _all(folder: Path) -> list[str]:
+    """What is in the file, whoever it is of."""
+    entry = json.loads((folder / "daemon.json").read_text())
+    return [one["url"] for one in (entry, *entry.get("before", ()))]
 
 
 def test_the_holder_of_a_port_is_named() -> None:

@@ -189,8 +189,7 @@ def find(config: Config, *, is_address_given: bool) -> Client | None:
 
     The configured address comes last, for a daemon that runs with another state directory.
     """
-    running = None if is_address_given else Discovery(config.state_dir).read()
-    urls = [running.url] if running is not None else []
+    urls = [] if is_address_given else [running.url for running in Discovery(config.state_dir).living()]
     for url in [*urls, _configured_url(config)]:
         client = Client(url, key_for(url, config))
         with suppress(Error):
@@ -200,10 +199,10 @@ def find(config: Config, *, is_address_given: bool) -> Client | None:
 
 
 def key_for(url: str, config: Config) -> str | None:
-    """The admin key, if it is the daemon of our state directory: nobody else may hear it. Else an API key."""
-    running = Discovery(config.state_dir).read()
-    if running is not None and running.url == url:
-        return keys.read(Path(running.key_file))
+    """The admin key, if it is a daemon of our state directory: nobody else may hear it. Else an API key."""
+    for running in Discovery(config.state_dir).living():
+        if running.url == url:
+            return keys.read(Path(running.key_file))
     return next(iter(config.server.api_keys), None)
 
 

@@ -15,9 +15,9 @@ Flags win over the environment, which wins over models.toml.
 \b
 Exit codes:
   0  stopped as asked
-  1  internal failure
+  1  internal failure, or an address that this machine does not have
   2  bad configuration or arguments
-  3  the address is in use or out of reach
+  3  the port is in use, or not for this user
   4  forced by a second signal
 
 \b

@@ -3,11 +3,13 @@
 It is made once, so that programs may keep it; whoever deletes the file gets a new one at the next start.
 """
 
+import errno
 import os
 import re
 import secrets
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -33,11 +35,19 @@ def admin_file(state_dir: Path) -> Path:
 
 
 def ensure_admin_key(state_dir: Path) -> str:
-    """The key in the file; one that is missing, damaged or open to others is made anew. Raises `OSError`."""
+    """The key in the file; one that is missing, damaged or open to others is made anew.
+
+    Raises `OSError`, also where another user keeps theirs: a daemon of theirs may run with it.
+    """
     file = admin_file(state_dir)
     if (known := read(file)) is not None:
         return known
-    if file.is_symlink() or file.exists():
+    with suppress(FileNotFoundError):
+        found = file.lstat()
+        if _is_private(found) and not _is_ours(found):
+            whose = f"its {file.name} is of user {found.st_uid}, whose daemon may run with it"
+            instead = "start as that user, choose another folder with --state-dir, or delete the file"
+            raise PermissionError(errno.EACCES, f"{whose}; {instead}")
         log.warning("the admin key was damaged or open to others; there is a new one", path=str(file))
     key = secrets.token_urlsafe(_BYTES)
     private_file.write(file, f"{key}\n".encode())
@@ -59,5 +69,8 @@ def read(file: Path) -> str | None:
 def _is_ours(found: os.stat_result) -> bool:
     if sys.platform == "win32":  # the user's profile is nobody else's there
         return stat.S_ISREG(found.st_mode)
-    is_private = not found.st_mode & 0o077 and found.st_uid == os.geteuid()
-    return stat.S_ISREG(found.st_mode) and is_private
+    return _is_private(found) and found.st_uid == os.geteuid()
+
+
+def _is_private(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077
