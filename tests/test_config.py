@@ -107,6 +107,13 @@ WRONG = [
         "memory.conversations_for = 0: must be seconds or a duration",
     ),
     ("", {"PILOTLIGHT_MEMORY_CONVERSATIONS_FOR": "-1"}, {}, "CONVERSATIONS_FOR = '-1': must be seconds"),
+    (
+        "[memory]\nconversations_for = 'soon'",
+        {},
+        {},
+        '= \'soon\': must be seconds or a duration ("7d", "12h")',
+    ),
+    ("[policy.hysteresis]\nleave_after = 'soon'", {}, {}, "= 'soon': must be seconds (30) or a duration"),
     ("[defaults]\nkeep_alive = 'soon'", {}, {}, "defaults.keep_alive = 'soon': must be seconds"),
     (
         "[[model]]\nname='x'\npath='x'\nmemory='much'",

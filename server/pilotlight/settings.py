@@ -64,8 +64,9 @@ def _disk_bytes(text: str) -> str:
 
 
 def _limited(text: str) -> str:
-    if not 0 < keep_alive.seconds(text) < math.inf:
-        raise ValueError('must be seconds or a duration ("7d", "12h") of more than 0')
+    wrong = 'must be seconds or a duration ("7d", "12h") of more than 0'
+    if not 0 < keep_alive.seconds(text, wrong) < math.inf:
+        raise ValueError(wrong)
     return text
 
 

@@ -226,6 +226,21 @@ def test_what_a_model_is_loaded_with_is_not_for_a_request(name: str) -> None:
     assert "set per model in models.toml" in refused({name: "something"}).message
 
 
+@pytest.mark.parametrize("name", ["think", "enable_thinking"])
+def test_plain_text_is_not_sent_to_a_field_that_it_does_not_have(name: str) -> None:
+    """No template is there to be told; in a chat one is."""
+    assert "send chat_template_kwargs" in refused({name: True}).message
+    raw = json.dumps({"model": "tiny", "prompt": "x", name: True}).encode()
+    with pytest.raises(Unsupported, match="use /v1/chat/completions"):
+        body.parse(raw, completions.DIALECT, "refuse")
+
+
+def test_a_refusal_is_true() -> None:
+    """Conversations may be kept on disk, and marks of reasoning are special tokens of some models."""
+    assert refused({"store": True}).message.endswith("no answer can be fetched again later")
+    assert "only marks of reasoning" in refused({"skip_special_tokens": False}).message
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,6 +2,9 @@
 
 import asyncio
 import json
+import math
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, SocketAttribute
 from fake_service import FakeService, hold
 
 from pilotlight.api import connection
@@ -23,8 +26,6 @@ STREAMED = BODY[:-1] + b', "stream": true}'
 OFFER = b"connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAoAAA\r\n"
 """What the JDK's client, Ktor and `curl --http2` send with the first request of a connection."""
 CHUNKED = b"transfer-encoding: chunked\r\n"
-KEEP_ALIVE_S = 5
-"""Uvicorn's, for a connection that idles."""
 READY = b"GET /ready HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
@@ -323,7 +324,7 @@ async def test_a_body_that_comes_after_its_answer_keeps_no_connection(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients send it by itself, and a refusal does not wait for it: the time to idle begins anew."""
-    timers = noted_timers(monkeypatch, KEEP_ALIVE_S)
+    timers = noted_timers(monkeypatch, connection.KEEP_ALIVE_S)
     head = b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n"
     async with connected(url, head) as stream:
         assert [answer.status_code for answer in await answers(stream, 1)] == [404]
@@ -336,6 +337,57 @@ async def test_a_body_that_comes_after_its_answer_keeps_no_connection(
         await stream.send(READY)
         assert [answer.status_code for answer in await answers(stream, 1)] == [200]
         assert timers[1].cancelled()
+
+
+async def test_a_connection_that_idles_is_ended_by_its_client(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's is httpx: were we the first, a request could cross our end. No timer is left, nor by one
+    that ends with a reset."""
+    assert 2 * (httpx.Limits().keepalive_expiry or math.inf) < connection.KEEP_ALIVE_S
+    timers = noted_timers(monkeypatch, connection.KEEP_ALIVE_S)
+    async with connected(url, READY) as stream:
+        await answers(stream, 1)
+        assert [timer.cancelled() for timer in timers] == [False]
+        end_with_a_reset(stream)
+    await so(lambda: timers[0].cancelled())
+
+
+# --- too many ---
+
+
+async def test_who_has_idled_longest_makes_room(
+    service: FakeService, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not who waits for an answer, or has said nothing yet."""
+    monkeypatch.setattr(connection, "most_connections", lambda: 4)
+    monkeypatch.setattr(connection, "YIELDS_AFTER_S", 0)
+    service.script = hold(Accepted(1), Chunk(0, "one", 1))
+    async with connected(url, post(STREAMED)) as busy, connected(url) as silent, connected(url) as longest:
+        await until(busy, b'"one"')
+        await longest.send(READY)
+        await answers(longest, 1)
+        async with connected(url, READY) as idle, connected(url, READY) as late:
+            for stream in (idle, late):
+                assert [answer.status_code for answer in await answers(stream, 1)] == [200]
+            assert await rest_of(longest) == b""
+            for stream in (idle, silent):
+                await stream.send(READY)
+                assert [answer.status_code for answer in await answers(stream, 1)] == [200]
+        service.answers[0].end()
+        await until(busy, b"[DONE]")
+
+
+async def test_where_nobody_has_idled_for_long_there_is_no_room(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has just asked may do so again."""
+    monkeypatch.setattr(connection, "most_connections", lambda: 1)
+    async with connected(url, READY) as first_one, connected(url) as late:
+        await answers(first_one, 1)
+        assert await rest_of(late) == b""
+        await first_one.send(READY)
+        assert [answer.status_code for answer in await answers(first_one, 1)] == [200]
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="looks at Linux's timers")
@@ -376,6 +428,12 @@ async def test_a_stream_says_once_whether_its_connection_stays(url: str, asks: b
     async with connected(url, post(STREAMED, asks)) as stream:
         head, _, _ = (await until(stream, b"0\r\n\r\n")).partition(b"\r\n\r\n")
     assert [line for line in head.split(b"\r\n") if line.startswith(b"connection")] == asks.splitlines()
+
+
+def end_with_a_reset(stream: ByteStream) -> None:
+    """When it is closed, as a client that crashes does."""
+    sock = stream.extra(SocketAttribute.raw_socket)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def probed_ports() -> list[int]:

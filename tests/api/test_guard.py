@@ -27,6 +27,8 @@ def admit(*headers: tuple[bytes, bytes], **settings: tuple[str, ...]) -> dict[by
         "127.8.9.1",
         "[::1]",
         "[::1]:80",
+        "pilotlight.localhost:8710",
+        "a.b.localhost.",
     ],
 )
 def test_loopback_hosts_are_ours(host: str) -> None:
@@ -40,6 +42,8 @@ def test_loopback_hosts_are_ours(host: str) -> None:
         "evil.example",
         "evil.example:8710",
         "localhost.evil.example",
+        "notlocalhost",
+        "x.localhost.evil.example",
         "127.0.0.1.nip.io",
         "192.168.1.5",
         "0.0.0.0",
@@ -91,6 +95,8 @@ def test_a_server_that_others_may_reach_is_reached_by_its_addresses(host: str, i
         "tauri://localhost",
         "http://tauri.localhost",
         "https://tauri.localhost",
+        "http://wails.localhost",
+        "http://app.localhost:5173",
         "app://obsidian.md",
         "vscode-webview://abc",
         "file://",
@@ -109,6 +115,7 @@ def test_local_pages_and_apps_are_allowed(origin: str) -> None:
     [
         "http://evil.example",
         "https://localhost.evil.example",
+        "http://evillocalhost",
         "http://localhost@evil.example",
         "null",
         "",
@@ -135,6 +142,30 @@ def test_configured_origins_are_allowed() -> None:
 def test_a_page_of_the_daemon_itself_is_allowed() -> None:
     """Same origin as the Host that was just checked."""
     admit((b"host", b"box.lan:8710"), (b"origin", b"http://box.lan:8710"), allowed_hosts=("box.lan",))
+
+
+def fetched(site: str, mode: str, dest: str) -> list[tuple[bytes, bytes]]:
+    """What a browser says of a request that has no Origin."""
+    fields = {b"sec-fetch-site": site, b"sec-fetch-mode": mode, b"sec-fetch-dest": dest}
+    return [(name, value.encode()) for name, value in fields.items()]
+
+
+@pytest.mark.parametrize(
+    ("mode", "dest"),
+    [("no-cors", "empty"), ("no-cors", "image"), ("no-cors", "script"), ("navigate", "iframe")],
+)
+def test_a_foreign_page_loads_nothing_without_saying_who_it_is(mode: str, dest: str) -> None:
+    """A page of this machine may, from another port."""
+    with pytest.raises(NotAllowed):
+        admit(HOST, *fetched("cross-site", mode, dest))
+    for site in ("same-site", "same-origin", "none"):
+        admit(HOST, *fetched(site, mode, dest))
+
+
+@pytest.mark.parametrize(("mode", "dest"), [("navigate", "document"), ("cors", "empty")])
+def test_a_link_may_be_followed(mode: str, dest: str) -> None:
+    """And an app in which a browser checks no Origin, and sends none, may ask."""
+    admit(HOST, *fetched("cross-site", mode, dest))
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/v1/models", "/nope", "/openapi.json"])

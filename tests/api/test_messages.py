@@ -60,6 +60,7 @@ def test_an_answer_of_ours_can_be_sent_back() -> None:
         audio=None,
         tool_calls=None,
         parsed={"a": 1},
+        provider_specific_fields={"refusal": None},
     )
     assert message == {"role": "assistant", "content": '{"a": 1}'}
 

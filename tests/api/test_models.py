@@ -3,6 +3,7 @@
 import httpx
 from fake_service import FakeService
 
+from pilotlight.api.app import create_app
 from pilotlight.core import Severity
 
 
@@ -65,6 +66,12 @@ async def test_the_bodies_are_described(client: httpx.AsyncClient) -> None:
     assert set(document["paths"]["/v1/batches"]) == {"get", "post"}
     assert "temperature" in schemas["ChatBody"]["properties"]
     assert set(document["paths"]) >= {"/v1/chat/completions", "/v1/models/{id}", "/metrics"}
+
+
+def test_the_bodies_are_described_once(service: FakeService) -> None:
+    """Nothing else would be answered meanwhile, and anybody may ask."""
+    app = create_app(service)
+    assert app.openapi() is app.openapi()
 
 
 async def test_there_are_no_pages_from_elsewhere(client: httpx.AsyncClient) -> None:

@@ -173,6 +173,15 @@ async def test_an_override_has_an_end(client: httpx.AsyncClient, ttl: Any) -> No
     assert (await client.post("/admin/policy/override", json={"ttl": ttl})).status_code == 400
 
 
+@pytest.mark.parametrize("ttl", ["soon", True])
+async def test_how_long_an_override_lasts_is_told_as_what_it_is(client: httpx.AsyncClient, ttl: Any) -> None:
+    """It has nothing to do with models in memory, and never to last for good."""
+    answer = await client.post("/admin/policy/override", json={"ttl": ttl})
+    assert answer.json()["error"]["message"] == (
+        'ttl must be seconds (3600), a duration ("1h", "90m"), or 0 (end the override)'
+    )
+
+
 async def while_held(
     service: FakeService,
     client: httpx.AsyncClient,

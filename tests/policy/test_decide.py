@@ -182,6 +182,14 @@ def test_other_threads_are_refused(threads: Any) -> None:
         RuleSettings.model_validate({"name": "a", "when": {}, "any": {"threads": threads}})
 
 
+@pytest.mark.parametrize("duration", ["soon", "5 m", True, -1, "-1m"])
+def test_a_rule_s_durations_have_an_end(duration: Any) -> None:
+    """What would be right is no model's `keep_alive`: it is not for good."""
+    with pytest.raises(ValidationError, match="seconds \\(30\\) or a duration") as raised:
+        RuleSettings.model_validate({"name": "a", "when": {"active_within": duration}})
+    assert "never" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("when", "reading", "words"),
     [
@@ -189,7 +197,7 @@ def test_other_threads_are_refused(threads: Any) -> None:
         ({"load_above": 0.5}, Reading(load=0.63), "other programs use 63 % of the processors"),
         ({"active_within": "5m"}, Reading(user_idle_s=10.0), "somebody is using the machine"),
         ({"saver": True}, Reading(is_saving=True), "power saving is on: requests are refused; switch"),
-        ({"supply": "ac-weak"}, Reading(supply=Supply.WEAK), "on a supply that gives too little"),
+        ({"supply": "ac-weak"}, Reading(supply=Supply.WEAK), "requests are refused; use a stronger"),
         ({"battery_below": 30}, Reading(supply=Supply.AC, percent=20.0), "the battery is at 20 %"),
         ({"forecast_above": 0.9}, Reading(forecast=0.95, headroom=0.5, celsius=71.2), "is warm (71 degrees"),
         ({"memory": "warn"}, Reading(memory=Level.CRITICAL), "memory is very short"),

@@ -37,6 +37,8 @@ def test_a_duration_is_seconds(value: float | str, expected: float) -> None:
     ["", "soon", "5 m", "m5", "5y", "--1", "5m-1m", "nan", "inf", pytest.param("1s" * 100, id="long")],
 )
 def test_what_is_no_duration_is_refused(value: str) -> None:
-    """With what would be right."""
+    """With what would be right, also where that is another kind of duration."""
     with pytest.raises(ValueError, match="must be seconds"):
         keep_alive.seconds(value)
+    with pytest.raises(ValueError, match="must have an end"):
+        keep_alive.seconds(value, "must have an end")

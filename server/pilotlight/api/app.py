@@ -1,6 +1,7 @@
 """`create_app`: the routes and what stands in front of them. Knows the paths; holds no state."""
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
@@ -65,7 +66,8 @@ def create_app(service: Service) -> FastAPI:
     # Plain routes: bodies are parsed by `body`, so FastAPI's own layers would only cost time.
     for route in ROUTES:
         app.add_route(route.path, _bound(route, service), route.methods)
-    app.openapi = lambda: describe(ROUTES)  # type: ignore[method-assign]  # the documented way to replace it
+    # Made once: it takes long, and anybody may ask for it. The documented way to replace it.
+    app.openapi = cache(lambda: describe(ROUTES))  # type: ignore[method-assign]
     app.add_middleware(Edge, service=service)
     return app
 

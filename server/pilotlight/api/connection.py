@@ -24,6 +24,11 @@ LONGEST_HEAD = 64 * 1024
 PATIENCE_S = 60.0
 """For all of a head, from its first byte (the first one's, from the connection's beginning), and for the next
 piece of a body."""
+KEEP_ALIVE_S = 75
+"""For a connection that idles. Longer than clients keep theirs (httpx, and so OpenAI's, for 5 s): who asks in
+the moment in which we close gets no answer."""
+YIELDS_AFTER_S = 5.0
+"""Who has idled for so long makes room for a new connection where there are too many."""
 PROBE_S = 60
 """After so long without a word the system asks whether the client is still there."""
 RESERVE = 128
@@ -45,10 +50,28 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's
         super().connection_made(transport)
         _probe(transport)
-        if len(self.connections) > (most := most_connections()):
+        if len(self.connections) > (most := most_connections()) and not self._take_place():
             log.info("connection refused", reason=f"there are {most} already")
             transport.close()
         self._set_deadline()
+
+    def _take_place(self) -> bool:
+        """Of the one that has idled longest. False if none has for long."""
+        longest = max(
+            (one for one in self.connections if isinstance(one, Connection)), key=Connection._idle_s
+        )
+        if longest._idle_s() < YIELDS_AFTER_S:
+            return False
+        longest._unset_keepalive_if_required()
+        longest.transport.close()
+        return True
+
+    def _idle_s(self) -> float:
+        """How long it has idled; 0 where it does not, or where the client has not taken all of an answer."""
+        timer = self.timeout_keep_alive_task
+        if timer is None or self.transport.get_write_buffer_size():
+            return 0.0
+        return self.timeout_keep_alive - (timer.when() - self.loop.time())
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -117,6 +140,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # uvicorn does so only where nothing went wrong
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True  # uvicorn tells `cycle` only
             self._running.message_event.set()

@@ -32,6 +32,8 @@ _NO_GRAMMAR = "output is not constrained to a grammar or schema"
 _NO_SAMPLER = "there are temperature, top_k, top_p, min_p, typical_p and the penalties"
 _TEXT_ONLY = "text is the only modality"
 _ONE_ANSWER = "every answer is returned; use n"
+_NO_SPECIAL = "of special tokens only marks of reasoning are part of the answer"
+_NO_TEMPLATE = "no chat template is used here; use /v1/chat/completions"
 
 _CONSTRAINTS = {
     name: Refusal(_NO_GRAMMAR, ("", {}))
@@ -67,7 +69,7 @@ _SAMPLERS = {
 }  # fmt: skip
 
 _HOSTED = {
-    "store": Refusal("nothing is kept", (False,)),
+    "store": Refusal("no answer can be fetched again later", (False,)),
 }
 
 _LOCAL = {
@@ -88,14 +90,12 @@ _LOCAL = {
     "reasoning_format": Refusal("reasoning is left in the text", ("none", "auto")),
     "lora": Refusal("adapters are set per model in models.toml, by [[model.lora]]", ([],)),
     "options": Refusal("send the sampling fields at the top level", ({},)),
-    "think": Refusal("send chat_template_kwargs with the variable of the model's template"),
-    "enable_thinking": Refusal('send chat_template_kwargs: {"enable_thinking": ...}'),
     "stop_token_ids": Refusal("send the text in stop", ([],)),
     "bad_words": Refusal("send logit_bias", ([],)),
     "allowed_token_ids": Refusal("send logit_bias", ([],)),
     "include_stop_str_in_output": Refusal("the stop string is never part of the answer", (False,)),
-    "skip_special_tokens": Refusal("special tokens are never part of the answer", (True,)),
-    "spaces_between_special_tokens": Refusal("special tokens are never part of the answer", (True, False)),
+    "skip_special_tokens": Refusal(_NO_SPECIAL, (True,)),
+    "spaces_between_special_tokens": Refusal(_NO_SPECIAL, (True, False)),
     "truncate_prompt_tokens": Refusal("a prompt that is too long is refused, never cut"),
     "prompt_logprobs": Refusal(_NO_LOGPROBS),
     "priority": Refusal('send service_tier: "flex" for what is not urgent', (0,)),
@@ -118,6 +118,8 @@ CHAT: Mapping[str, Refusal] = {
     "prediction": Refusal("predicted outputs are not used"),
     "moderation": Refusal("nothing is moderated"),
     "web_search_options": Refusal("the server has no network"),
+    "think": Refusal("send chat_template_kwargs with the variable of the model's template"),
+    "enable_thinking": Refusal('send chat_template_kwargs: {"enable_thinking": ...}'),
     "reasoning": Refusal("send chat_template_kwargs with the variable of the model's template"),
     "reasoning_effort": Refusal("send chat_template_kwargs with the variable of the model's template"),
     "thinking": Refusal("send chat_template_kwargs with the variable of the model's template"),
@@ -146,5 +148,7 @@ COMPLETIONS: Mapping[str, Refusal] = {
     "input_prefix": Refusal("text is not filled in", ("",)),
     "input_suffix": Refusal("text is not filled in", ("",)),
     "prompt_embeds": Refusal("send prompt"),
+    "think": Refusal(_NO_TEMPLATE),
+    "enable_thinking": Refusal(_NO_TEMPLATE),
     "add_special_tokens": Refusal("the model's own settings decide", (True,)),
 }

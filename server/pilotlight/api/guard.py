@@ -1,7 +1,8 @@
 """Who may talk to the daemon: Host and Origin rules, and the CORS answers that follow from them.
 
 Pure: headers in, headers out. A web page must not reach a server on the visitor's own machine, neither
-by naming another Origin nor by rebinding its DNS name to 127.0.0.1. Knows no paths and no keys.
+by naming another Origin nor by rebinding its DNS name to 127.0.0.1, nor by loading from it what names none:
+pictures, scripts, frames. Knows no paths and no keys.
 
 `Origin: null` is refused unless `server.allowed_origins` lists it: webviews send it, but so does a
 sandboxed iframe of any hostile page, and nothing in the request tells them apart.
@@ -18,7 +19,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _APP_SCHEMES = frozenset({"app", "file", "vscode-webview"})
 """Schemes no web page can have: Obsidian and other Electron apps, local files, VS Code panels."""
-_APP_ORIGINS = frozenset({"tauri://localhost", "http://tauri.localhost", "https://tauri.localhost"})
+_APP_ORIGINS = frozenset({"tauri://localhost"})
 _HEADER_NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~,\- ]*")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(:\d*)?")
 
@@ -36,6 +37,7 @@ class Guard:
         host, origin = only(headers, b"host"), only(headers, b"origin")
         self._check_host(host)
         if origin is None:
+            _check_fetch(headers)
             return [(b"vary", b"Origin")]
         self._check_origin(origin, host)
         return [
@@ -66,7 +68,7 @@ class Guard:
     def _check_host(self, host: bytes | None) -> None:
         match = _HOST.fullmatch((host or b"").decode("latin-1").lower())
         name = _bare(match[1]) if match else ""
-        if name not in self._hosts and not is_loopback(name) and not (self._is_open and _is_address(name)):
+        if name not in self._hosts and not _is_local(name) and not (self._is_open and _is_address(name)):
             raise NotAllowed(
                 f"the Host header {_shown(host)} is not this machine; call http://127.0.0.1, "
                 "or add the name to server.allowed_hosts"
@@ -81,7 +83,7 @@ class Guard:
             return
         # A page that the daemon itself served is same-origin: its Host was checked before.
         is_own = rest == (host or b"").decode("latin-1").lower()
-        if scheme not in ("http", "https") or not (is_own or is_loopback(_hostname(text))):
+        if scheme not in ("http", "https") or not (is_own or _is_local(_hostname(text))):
             raise NotAllowed(
                 f"web pages of {_shown(origin)} may not use this server; add the origin to "
                 "server.allowed_origins to let them"
@@ -96,6 +98,18 @@ def only(headers: Headers, name: bytes) -> bytes | None:
     return values[0] if values else None
 
 
+def _check_fetch(headers: Headers) -> None:
+    """What browsers say of a request without Origin; other clients say nothing. Who follows a link loads a
+    document. In mode `cors` pages name their Origin, unless they are of an app that has switched that off."""
+    if only(headers, b"sec-fetch-site") != b"cross-site" or only(headers, b"sec-fetch-mode") == b"cors":
+        return
+    if only(headers, b"sec-fetch-dest") != b"document":
+        raise NotAllowed(
+            "web pages of other sites may not load anything from this server; fetch it with CORS, from an "
+            "origin in server.allowed_origins"
+        )
+
+
 def _bare(host: str) -> str:
     return host.lower().strip("[]").rstrip(".")
 
@@ -105,6 +119,11 @@ def _hostname(origin: str) -> str:
         return _bare(urlsplit(origin).hostname or "")
     except ValueError:
         return ""
+
+
+def _is_local(host: str) -> bool:
+    """Loopback, or a name in the domain that RFC 6761 gives to it: how we are called, not where we listen."""
+    return is_loopback(host) or host.endswith(".localhost")
 
 
 def _is_address(host: str) -> bool:

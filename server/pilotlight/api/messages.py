@@ -51,7 +51,8 @@ class ToolCall(Strict):
 class Message(Strict):
     """One turn. `annotations` and null `refusal`, `audio`, `function_call` are what OpenAI's answers hold.
 
-    `parsed` is what its clients add to them: the content once more, as an object. It has no effect.
+    `parsed` (the content once more, as an object) is what its clients add to them, `provider_specific_fields`
+    (all that it does not know itself) is what LiteLLM does. They have no effect.
     """
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -71,6 +72,7 @@ class Message(Strict):
     function_call: None = None
     annotations: list[Any] | None = None
     parsed: Any = None
+    provider_specific_fields: Any = None
 
     @field_validator("tool_calls")
     @classmethod

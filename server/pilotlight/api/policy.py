@@ -1,12 +1,15 @@
 """GET /admin/policy, POST /admin/policy/override: what is known of the machine and what follows from it."""
 
+from typing import Annotated, Any
+
 import anyio
+from pydantic import PlainValidator
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pilotlight.api import body, said
 from pilotlight.api.edge import json_response
-from pilotlight.api.schema import KeepAlive, Strict
+from pilotlight.api.schema import Strict, duration
 from pilotlight.api.service import Service
 from pilotlight.core import RequestClass
 from pilotlight.errors import BadRequest
@@ -16,10 +19,14 @@ from pilotlight.power.telling import told
 LONGEST_OVERRIDE_S = 24 * 3600.0
 
 
+def _ttl(value: Any) -> float:
+    return duration(value, 'must be seconds (3600), a duration ("1h", "90m"), or 0 (end the override)')
+
+
 class OverrideBody(Strict):
     """For how long."""
 
-    ttl: KeepAlive
+    ttl: Annotated[float, PlainValidator(_ttl, json_schema_input_type=float | str)]
 
 
 OVERRIDE = body.Dialect(OverrideBody, {})

@@ -89,14 +89,19 @@ def _check_bias(bias: dict[str, float]) -> dict[str, float]:
     return bias
 
 
-def _keep_alive(value: Any) -> float:
+def duration(value: Any, wrong: str) -> float:
+    """In seconds, infinite for never. What is none is refused as `wrong`."""
     # Booleans are integers to Python, and no duration to anybody.
     if not isinstance(value, int | float | str) or isinstance(value, bool):
-        raise invalid(keep_alive.WRONG)
+        raise invalid(wrong)
     try:
-        return keep_alive.seconds(value)
+        return keep_alive.seconds(value, wrong)
     except ValueError as exc:
         raise invalid(str(exc)) from exc
+
+
+def _keep_alive(value: Any) -> float:
+    return duration(value, keep_alive.WRONG)
 
 
 FreeForm = Annotated[dict[str, Any], AfterValidator(check_free)]

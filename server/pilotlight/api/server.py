@@ -13,7 +13,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pilotlight.api.connection import Connection
+from pilotlight.api.connection import KEEP_ALIVE_S, Connection
 from pilotlight.api.sse import DIRECT
 from pilotlight.config import Config
 
@@ -34,6 +34,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 date_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 # Later than the daemon, which ends what is left with an error event.
                 timeout_graceful_shutdown=math.ceil(config.server.drain_s) + 2,
             )

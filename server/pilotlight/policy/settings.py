@@ -39,11 +39,13 @@ MAX_WAIT = "8h"
 
 MOST_THREADS = 1024
 
+_NO_DURATION = 'must be seconds (30) or a duration ("30s", "1h30m")'
+
 
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError('must be seconds (30) or a duration ("30s", "1h30m")')
-    seconds = keep_alive.seconds(value)
+        raise ValueError(_NO_DURATION)
+    seconds = keep_alive.seconds(value, _NO_DURATION)
     if seconds == keep_alive.FOREVER:
         raise ValueError('must have an end: seconds (30) or a duration ("30s", "1h30m")')
     return seconds

@@ -23,7 +23,7 @@ def sentence(reading: Reading, rules: Sequence[Rule], actions: Actions, facts: F
     """ "on battery at 14 %: small answers instead of large, at most 256 tokens; plug in, or send ..."."""
     about = {condition.about for rule in rules for condition in (*rule.when, *rule.unless)}
     why = " and ".join(_causes(reading, about)) or _named(rules)
-    ways = list(_ways_out(rules, about))
+    ways = list(_ways_out(reading, rules, about))
     if not (facts.request_class.yields or any(rule.is_critical for rule in rules)):
         ways.append(OVERRIDE)
     is_refused_by_rule = any(rule.on(facts.request_class).admit is Admit.REJECT for rule in rules)
@@ -109,10 +109,10 @@ def _threads(threads: Threads) -> Iterator[str]:
         yield "no more threads than pay"
 
 
-def _ways_out(rules: Sequence[Rule], about: set[str]) -> Iterator[str]:
+def _ways_out(reading: Reading, rules: Sequence[Rule], about: set[str]) -> Iterator[str]:
     """What a person can do about it."""
     if about & {"supply", "percent"}:
-        yield "plug in"
+        yield "use a stronger charger or supply" if reading.supply is Supply.WEAK else "plug in"
     if "is_saving" in about:
         yield "switch power saving off"
     if about & {"thermal", "headroom", "forecast"}:

@@ -16,22 +16,23 @@ MAX_LENGTH = 100
 WRONG = 'must be seconds (300), a duration ("5m", "1h30m"), 0 (unload at once) or -1 (never unload)'
 
 
-def seconds(value: float | str) -> float:
+def seconds(value: float | str, wrong: str = WRONG) -> float:
     """0: unload when the answer ends; `FOREVER` for anything below 0, and for more than a float can be.
 
-    Raises `ValueError`.
+    Raises `ValueError`, which says `wrong`: other durations than this one are written alike, but not all of
+    them may be 0 or without an end.
     """
     if isinstance(value, str):
-        value = _parse(value.strip())
+        value = _parse(value.strip(), wrong)
     return FOREVER if value < 0 or value > sys.float_info.max else float(value)
 
 
-def _parse(text: str) -> float:
+def _parse(text: str, wrong: str) -> float:
     if len(text) > MAX_LENGTH:
-        raise ValueError(WRONG)
+        raise ValueError(wrong)
     sign, words = (-1, text[1:]) if text.startswith("-") else (1, text)
     if re.fullmatch(r"\d+(\.\d+)?", words):
         return sign * float(words)
     if not _WHOLE.fullmatch(words):
-        raise ValueError(WRONG)
+        raise ValueError(wrong)
     return sign * sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(words))
