@@ -26,6 +26,16 @@ T = TypeVar("T")
 
 PROGRAM = "from pilotlight.__main__ import main; main()"
 
+FAST = f"""
+from pilotlight.power import sampling, saver
+from pilotlight.scheduler import gate
+
+sampling.PERIOD_S, sampling.FRESH_S, sampling.SOONEST_S, gate.RECHECK_S = 0.1, 0.2, 0.02, 0.2
+saver.DELAYS = {{wish: seconds / 10 for wish, seconds in saver.DELAYS.items()}}
+{PROGRAM}
+"""
+"""A daemon that looks at its machine ten times as often, and decides as soon."""
+
 MARK = "SERVED_FOR_TEST"
 
 NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
@@ -59,9 +69,9 @@ class Daemon:
     ) -> None:
         """Start it; `models` is the text of models.toml. It may not be ready yet: see `wait_ready`.
 
-        A `program` that breaks something and then does what `PROGRAM` does is a daemon with a fault.
-        `environ` is what it and its workers have besides our environment. With a program, or modules of its
-        own to find, it is started as users start it; others are `Prepared`.
+        A `program` that breaks something and then does what `PROGRAM` does is a daemon with a fault. With
+        `PROGRAM` itself it is started as users start it; all others are `Prepared`. `environ` is what it and
+        its workers have besides our environment.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.state_dir = folder / "state"
@@ -211,9 +221,11 @@ class Daemon:
                 is_expected = self._is_expected
                 code = self.ended()
                 assert is_expected, f"it has ended, with {code}; the daemon's log:\n{self.log}"
-        finally:
+        except BaseException:
             for process in self.processes():
                 process.kill()
+            raise
+        finally:
             self.process.wait(END_S)
             self._stdout.close()
 
@@ -225,9 +237,9 @@ def _started(
     read, write = os.pipe()
     with open(os.devnull) as nothing, open(write, "w") as out, log.open("a") as words:
         streams = (nothing.fileno(), out.fileno(), words.fileno())
-        if program is None and "PYTHONPATH" not in environ:
-            return open(read), Prepared(command, environ, streams)
-        fresh = [sys.executable, "-c", program or PROGRAM, *command]
+        if program != PROGRAM:
+            return open(read), Prepared(command, environ, streams, program=program)
+        fresh = [sys.executable, "-c", PROGRAM, *command]
         stdin, stdout, stderr = streams
         process = subprocess.Popen(
             fresh, env=environ, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pilotlight.chat import sandbox
 from pilotlight.chat.bounds import MAX_CHARS
 from pilotlight.chat.sandbox import LIMIT_S, MAX_BITS, MAX_BYTES
 from pilotlight.chat.template import ChatTemplate
@@ -158,9 +159,10 @@ def test_a_width_that_is_computed_is_refused(source: str) -> None:
         "{% set keys = {}.fromkeys(range(99999)).keys() %}" + LOOP + "n.l = [n.l, keys - []]" + END,
     ],
 )
-def test_what_a_template_holds_is_limited(source: str) -> None:
-    """Each of it is short enough, and there is time to make a lot."""
-    assert f"holds more than {MAX_BYTES} bytes" in refusal(LONG + source)
+def test_what_a_template_holds_is_limited(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of it is short enough, and there is time to make a lot; a quarter of it is sooner made."""
+    monkeypatch.setattr(sandbox, "MAX_BYTES", limit := MAX_BYTES // 4)
+    assert f"holds more than {limit} bytes" in refusal(LONG + source)
 
 
 def test_what_a_template_lets_go_of_does_not_count() -> None:

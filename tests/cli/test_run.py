@@ -260,9 +260,9 @@ def test_its_own_daemon_needs_no_signal_that_windows_lacks(
 
 @contextmanager
 def talking(echo: Path, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """A session in the middle of an answer, with a daemon of its own."""
-    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
-    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two three four", "--config", str(echo)]
+    """A session in the middle of an answer of half a minute, with a daemon of its own."""
+    echo.with_name("knobs.toml").write_text("tokens_per_s = 10.0")
+    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one " * 300, "--config", str(echo)]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == "one"
@@ -286,16 +286,10 @@ def test_its_own_daemon_ends_when_it_is_killed(echo: Path, environ: dict[str, st
     daemon.wait(20)
 
 
-def test_its_own_daemon_leaves_batches_alone(
-    run: Run, echo: Path, environ: dict[str, str], tmp_path: Path
-) -> None:
+def test_its_own_daemon_leaves_batches_alone(echo: Path, environ: dict[str, str], tmp_path: Path) -> None:
     """They are another one's to go on with, which people can find."""
-    echo.with_name("knobs.toml").write_text("tokens_per_s = 1.0")
     (tmp_path / "state" / "batches").mkdir(parents=True)
-    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one two", "--config", str(echo)]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.read(3) == "one"
+    with talking(echo, environ) as process:
         assert not list((tmp_path / "state" / "batches").iterdir())
         process.terminate()
 

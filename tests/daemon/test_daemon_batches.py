@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from serving import END_S, NO_BYTECODE, PROGRAM, Daemon, echo, until
+from serving import END_S, FAST, NO_BYTECODE, PROGRAM, Daemon, echo, until
 
 Serve = Callable[..., Daemon]
 
@@ -76,7 +76,7 @@ def test_a_batch_waits_while_the_machine_is_on_battery(serve: Serve, tmp_path: P
     (supply / "type").write_text("Battery")
     (supply / "status").write_text("Discharging")
     models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path)
-    daemon = serve("--power-root", str(tmp_path / "machine"), models=models)
+    daemon = serve("--power-root", str(tmp_path / "machine"), models=models, program=FAST)
     waiting = submit(daemon, line("a", "echo") + line("b", "echo"))
     policy = until(lambda: batch(daemon, waiting).get("policy"))
     assert policy["reason"] == "on battery: batch requests wait; plug in"
@@ -115,9 +115,7 @@ def test_killed_in_the_middle_every_line_is_answered_once(serve: Serve) -> None:
 def test_stopped_in_the_middle_it_goes_on(serve: Serve, tmp_path: Path) -> None:
     """A long line does not hold up the stop: it runs again."""
     daemon = serve(models=echo(tmp_path, "slow", tokens_per_s=20) + echo(tmp_path))
-    batch_id = submit(
-        daemon, line("fast", "echo") + line("slow", "slow", max_tokens=100_000, ignore_eos=True)
-    )
+    batch_id = submit(daemon, line("fast", "echo") + line("slow", "slow", max_tokens=2000, ignore_eos=True))
     until(lambda: daemon.model("slow")["active"])
     daemon.stop()
     daemon = serve(models=echo(tmp_path, "slow") + echo(tmp_path))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from machine_files import metric, show_heat
-from serving import Daemon, echo, until
+from serving import FAST, Daemon, echo, until
 
 Serve = Callable[..., Daemon]
 
@@ -24,8 +24,8 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def daemon(serve: Serve, tmp_path: Path, root: Path) -> Daemon:
-    hysteresis = "[policy.hysteresis]\nleave_after = 0\n"
-    return serve("--power-root", str(root), models=hysteresis + echo(tmp_path, tokens_per_s=40))
+    models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path, tokens_per_s=40)
+    return serve("--power-root", str(root), models=models, program=FAST)
 
 
 def test_an_answer_ends_only_when_it_is_critical(daemon: Daemon, root: Path) -> None:

@@ -55,25 +55,23 @@ def test_a_broken_import_costs_its_models(
     serve: Serve, tmp_path: Path, library: tuple[str, str, str, str]
 ) -> None:
     """Its own words are told: a library it needs is not there, say."""
-    module, harmed, other, _ = library
+    module, harmed, _, _ = library
     broken = "raise ImportError('libgpu.so.1: cannot open shared object file')"
     daemon = serve(environ=on_path(tmp_path / "path", **{module: broken}))
     message = error_of(daemon, harmed)
     assert "cannot be imported: libgpu.so.1: cannot open" in message
-    assert daemon.post(other, max_tokens=2).status_code == 200
 
 
 def test_a_missing_library_costs_its_models(
     serve: Serve, tmp_path: Path, library: tuple[str, str, str, str]
 ) -> None:
     """Also of models that somebody configured."""
-    module, harmed, other, install = library
+    module, harmed, _, install = library
     name = module.partition(".")[0]
     gone = on_path(tmp_path / "path", sitecustomize=f"import sys; sys.modules['{name}'] = None")
     daemon = serve("--model", str(FOLDER / BUILTIN[harmed]), environ=gone)
     message = error_of(daemon, harmed)
     assert f"{name} is not installed; pip install '{install}'" in message
-    assert daemon.post(other, max_tokens=2).status_code == 200
 
 
 def test_a_provider_that_is_not_there_is_told(serve: Serve) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from machine_files import metric, show_heat, show_throttling
-from serving import Daemon, echo, until
+from serving import FAST, Daemon, echo, until
 
 Serve = Callable[..., Daemon]
 
@@ -32,7 +32,7 @@ def test_background_work_rests_while_the_system_throttles(serve: Serve, tmp_path
     root = tmp_path / "machine"
     show_heat(root, 70)
     show_throttling(root, 0)
-    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=40))
+    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=40), program=FAST)
     with daemon.stream("echo", max_tokens=100_000, service_tier="flex") as stream:
         assert next(stream)
         show_throttling(root, 3)

@@ -8,7 +8,9 @@ import httpx
 import openai
 import pytest
 
-from serving import Daemon, chat, echo, until
+from serving import FAST, Daemon, chat, echo, until
+
+SUDDENLY = "[policy.hysteresis]\nenter_after = 0\nleave_after = 0\n"
 
 MESSAGES: Any = [{"role": "user", "content": "one two three"}]
 
@@ -32,7 +34,7 @@ def write(root: Path, **files: str) -> None:
 
 
 def unplug(root: Path, daemon: Daemon) -> None:
-    """And wait until the daemon has seen it for long enough."""
+    """And wait until the daemon has seen it."""
     write(root, AC_online="0", BAT0_status="Discharging")
     assert until(lambda: "low battery" in in_force(daemon))
 
@@ -44,7 +46,8 @@ def in_force(daemon: Daemon) -> list[str]:
 @pytest.fixture
 def daemon(serve: Callable[..., Daemon], tmp_path: Path, laptop: Path) -> Daemon:
     large = echo(tmp_path, "large").replace("[[model]]", '[[model]]\nsmall = "little"')
-    return serve("--power-root", str(laptop), models=large + echo(tmp_path, "little"))
+    models = SUDDENLY + large + echo(tmp_path, "little")
+    return serve("--power-root", str(laptop), models=models, program=FAST)
 
 
 def test_unplugged_at_14_percent_the_small_model_answers(daemon: Daemon, laptop: Path) -> None:
@@ -72,8 +75,7 @@ def test_what_waits_begins_when_the_plug_is_back(
 ) -> None:
     """A background stream says what it waits for meanwhile."""
     write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
-    models = "[policy.hysteresis]\nleave_after = 0\n" + echo(tmp_path)
-    daemon = serve("--power-root", str(laptop), models=models)
+    daemon = serve("--power-root", str(laptop), models=SUDDENLY + echo(tmp_path), program=FAST)
     body, headers = chat("echo", stream=True), {"X-Request-Class": "background"}
     url = f"{daemon.url}/v1/chat/completions"
     with httpx.stream("POST", url, json=body, headers=headers, timeout=20) as response:
@@ -87,9 +89,9 @@ def test_what_runs_in_the_background_rests_on_battery(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
     """In place; it says why, and goes on where it was when the plug is back."""
-    settings = "[server]\nkeepalive_s = 0.05\n[policy.hysteresis]\nenter_after = 0\nleave_after = 0\n"
-    daemon = serve("--power-root", str(laptop), models=settings + echo(tmp_path, tokens_per_s=20))
-    long = [{"role": "user", "content": "one " * 60}]
+    models = "[server]\nkeepalive_s = 0.05\n" + SUDDENLY + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), models=models, program=FAST)
+    long = [{"role": "user", "content": "one " * 40}]
     body = chat("echo", stream=True, messages=long, service_tier="flex")
     with httpx.stream("POST", f"{daemon.url}/v1/chat/completions", json=body, timeout=20) as response:
         lines = response.iter_lines()
@@ -105,8 +107,8 @@ def test_what_rests_for_too_long_ends(serve: Callable[..., Daemon], tmp_path: Pa
     """With an error that says so, after what has come of it."""
     rule = "[[rule]]\nname = 'on battery'\nwhen = { supply = 'battery' }\n"
     rule += "background = { admit = 'defer', max_wait = '1s' }\nbatch = { admit = 'defer' }\n"
-    models = "[policy.hysteresis]\nenter_after = 0\n" + rule + echo(tmp_path, tokens_per_s=20)
-    daemon = serve("--power-root", str(laptop), models=models)
+    models = SUDDENLY + rule + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), models=models, program=FAST)
     with daemon.stream("echo", max_tokens=100_000, service_tier="flex") as stream:
         assert next(stream)
         write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
@@ -116,10 +118,9 @@ def test_what_rests_for_too_long_ends(serve: Callable[..., Daemon], tmp_path: Pa
     assert until(lambda: daemon.model("echo")["active"] == 0)
 
 
-SPARE = """
-[policy.hysteresis]
-enter_after = 0
-leave_after = 0
+SPARE = (
+    SUDDENLY
+    + """
 [defaults]
 threads = 2
 [[rule]]
@@ -127,15 +128,15 @@ name = "spare"
 when = { supply = "battery" }
 interactive = { threads = 1 }
 """
+)
 
 
 def test_threads_change_in_the_middle_of_an_answer(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
     """And are as many as before when the plug is back."""
-    daemon = serve(
-        "--power-root", str(laptop), "--threads", "2", models=SPARE + echo(tmp_path, tokens_per_s=20)
-    )
+    models = SPARE + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), "--threads", "2", models=models, program=FAST)
     with daemon.stream("echo", max_tokens=10_000) as stream:
         assert next(stream)
         assert daemon.model("echo")["threads"] == 2
@@ -163,7 +164,8 @@ def test_on_battery_no_more_threads_compute_than_are_enough(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
     """How many that are is found out when it is first of use, and nobody asks for a moment."""
-    daemon = serve("--power-root", str(laptop), models=echo(tmp_path, enough_threads=2))
+    models = SUDDENLY + echo(tmp_path, enough_threads=2)
+    daemon = serve("--power-root", str(laptop), models=models, program=FAST)
     assert daemon.post("echo").status_code == 200
     assert daemon.model("echo")["enough_threads"] is None
     unplug(laptop, daemon)
@@ -173,7 +175,7 @@ def test_on_battery_no_more_threads_compute_than_are_enough(
 
 def test_llamacpp_computes_with_so_many(serve: Callable[..., Daemon], laptop: Path) -> None:
     """As it says itself."""
-    daemon = serve("--power-root", str(laptop), "--threads", "2", models=SPARE)
+    daemon = serve("--power-root", str(laptop), "--threads", "2", models=SPARE, program=FAST)
     assert daemon.post("pilot", max_tokens=1).status_code == 200
     assert daemon.model("pilot")["threads"] == 2
     write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
@@ -188,8 +190,9 @@ def test_fewer_run_side_by_side_while_a_rule_says_so(
     """On battery one at a time, the others wait; when the plug is back all of them run."""
     write(laptop, AC_online="0", BAT0_status="Discharging", BAT0_capacity="80")
     rule = "[[rule]]\nname = 'one'\nwhen = { supply = 'battery' }\nbackground = { concurrency = 1 }\n"
-    settings = "[server]\naccept_s = 0\n[policy]\npreset = 'always'\n[policy.hysteresis]\nleave_after = 0\n"
-    daemon = serve("--power-root", str(laptop), models=settings + rule + echo(tmp_path, tokens_per_s=20))
+    settings = "[server]\naccept_s = 0\n[policy]\npreset = 'always'\n" + SUDDENLY
+    models = settings + rule + echo(tmp_path, tokens_per_s=20)
+    daemon = serve("--power-root", str(laptop), models=models, program=FAST)
     long = [{"role": "user", "content": "one " * 400}]
     with daemon.stream("echo", messages=long, service_tier="flex") as first:
         assert next(first)
@@ -218,8 +221,8 @@ def test_an_idle_model_is_unloaded_sooner_on_battery(
     serve: Callable[..., Daemon], tmp_path: Path, laptop: Path
 ) -> None:
     """Though nobody asks anything after the plug is pulled."""
-    rule = "[[rule]]\nname = 'soon'\nwhen = { supply = 'battery' }\nany = { keep_alive = '6s' }\n"
-    daemon = serve("--power-root", str(laptop), models=rule + echo(tmp_path))
+    rule = "[[rule]]\nname = 'soon'\nwhen = { supply = 'battery' }\nany = { keep_alive = '1s' }\n"
+    daemon = serve("--power-root", str(laptop), models=SUDDENLY + rule + echo(tmp_path), program=FAST)
     assert daemon.post("echo").status_code == 200
     write(laptop, AC_online="0", BAT0_status="Discharging")
     assert until(lambda: daemon.model("echo")["state"] == "stopped")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from serving import Daemon, echo, until
+from serving import FAST, Daemon, echo, until
 
 
 def write(root: Path, **files: str) -> None:
@@ -24,7 +24,7 @@ def test_the_machine_is_read_below_the_given_root(serve: Callable[..., Daemon], 
     """Changes are seen while it runs; the metrics have the last reading, and look at nothing themselves."""
     root = tmp_path / "machine"
     write(root, AC_type="Mains", AC_online="1", BAT0_type="Battery", BAT0_status="Full", BAT0_capacity="88")
-    daemon = serve("--power-root", str(root), models=echo(tmp_path))
+    daemon = serve("--power-root", str(root), models=echo(tmp_path), program=FAST)
     assert "pilotlight_battery_percent 88" not in daemon.get("/metrics").text
     assert (reading(daemon)["supply"]["value"], reading(daemon)["percent"]["value"]) == ("ac", 88)
     write(root, AC_online="0", BAT0_status="Discharging", BAT0_capacity="14")
@@ -55,7 +55,7 @@ def test_its_own_speed_is_part_of_it(serve: Callable[..., Daemon], tmp_path: Pat
     """
     root = tmp_path / "machine"
     root.mkdir()
-    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=50))
+    daemon = serve("--power-root", str(root), models=echo(tmp_path, tokens_per_s=100))
     assert reading(daemon)["slowdown"]["reason"] == "too little was generated to compare"
     prompt = [{"role": "user", "content": "one " * 2100}]
     with daemon.stream("echo", messages=prompt, max_tokens=100_000) as stream:

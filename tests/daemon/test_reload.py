@@ -5,7 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,17 @@ import httpx
 import pytest
 
 from resolving import put
-from serving import NO_TLS, PROGRAM, Daemon, chat, clean_environ, echo, table, text_of, until
+from serving import NO_TLS, PROGRAM, Daemon, chat, clean_environ, echo, serving, table, text_of, until
 
 Serve = Callable[..., Daemon]
+
+
+@pytest.fixture(scope="module")
+def steady(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One for the files that change nothing."""
+    folder = tmp_path_factory.mktemp("steady")
+    with serving(folder, models=echo(folder)) as daemon:
+        yield daemon
 
 
 def reload(daemon: Daemon) -> httpx.Response:
@@ -51,7 +59,7 @@ def test_a_reload_adds_changes_and_removes_models(serve: Serve, tmp_path: Path) 
 
 def test_what_runs_is_not_disturbed(serve: Serve, tmp_path: Path) -> None:
     """A stream of a changed model, and one of a removed one, go on to their ends; then their workers go."""
-    models = [echo(tmp_path, name, tokens_per_s=20, parallel=2) for name in ("changed", "removed")]
+    models = [echo(tmp_path, name, tokens_per_s=50, parallel=2) for name in ("changed", "removed")]
     daemon = serve(models="".join(models))
     question = [{"role": "user", "content": "one two three " * 20 + "end"}]
     with (
@@ -84,23 +92,26 @@ def test_what_runs_is_not_disturbed(serve: Serve, tmp_path: Path) -> None:
         ("[[model]]\nname = 'm'\npath = 'm'\n[[model]]\nname = 'm'\npath = 'x'", "two models are named 'm'"),
     ],
 )
-def test_a_wrong_file_changes_nothing(serve: Serve, tmp_path: Path, text: str, message: str) -> None:
+def test_a_wrong_file_changes_nothing(steady: Daemon, text: str, message: str) -> None:
     """A 400 that says why; on a signal it is a notice, until the file is right again."""
-    daemon = serve(models=echo(tmp_path))
-    assert daemon.post("echo").status_code == 200
-    worker = daemon.worker("echo").pid
-    (tmp_path / "models.toml").write_text(text)
-    response = reload(daemon)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "config_error")
-    assert message in response.json()["error"]["message"]
-    assert "not_reloaded" not in daemon.notices()
-    daemon.signal(signal.SIGHUP)
-    assert message in until(lambda: daemon.notices().get("not_reloaded"))["text"]
-    assert daemon.post("echo").status_code == 200
-    assert daemon.worker("echo").pid == worker
-    (tmp_path / "models.toml").write_text(echo(tmp_path))
-    daemon.signal(signal.SIGHUP)
-    until(lambda: "not_reloaded" not in daemon.notices())
+    assert steady.post("echo").status_code == 200
+    worker = steady.worker("echo").pid
+    file = steady.state_dir.with_name("models.toml")
+    right = file.read_text()
+    file.write_text(text)
+    try:
+        response = reload(steady)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "config_error")
+        assert message in response.json()["error"]["message"]
+        assert "not_reloaded" not in steady.notices()
+        steady.signal(signal.SIGHUP)
+        assert message in until(lambda: steady.notices().get("not_reloaded"))["text"]
+        assert steady.post("echo").status_code == 200
+        assert steady.worker("echo").pid == worker
+    finally:
+        file.write_text(right)
+    steady.signal(signal.SIGHUP)
+    until(lambda: "not_reloaded" not in steady.notices())
 
 
 def test_a_model_of_the_command_line_stays_though_its_file_is_away(serve: Serve, tmp_path: Path) -> None:

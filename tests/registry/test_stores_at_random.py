@@ -40,7 +40,7 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 
-quickly = settings(max_examples=150, deadline=None, database=None)
+quickly = settings(max_examples=60, deadline=None, database=None)
 
 
 def encoded(value: Any) -> bytes:

@@ -49,7 +49,8 @@ def loaded_onnx() -> Bench:
 @pytest.fixture(scope="session")
 def loaded_mlx(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The same, of random weights: on a CPU, MLX takes its time."""
-    return Bench("mlx", write_random(tmp_path_factory.mktemp("mlx")), context=CONTEXT, parallel=8)
+    folder = write_random(tmp_path_factory.mktemp("mlx"), num_hidden_layers=1)
+    return Bench("mlx", folder, context=CONTEXT, parallel=8)
 
 
 @pytest.fixture(params=["loaded_small", "loaded_onnx", "loaded_mlx"])

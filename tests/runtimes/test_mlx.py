@@ -1,9 +1,10 @@
 """The MLX runtime: what mlx-lm itself says, and folders that are models and that are none.
 
-Bad folders are loaded in real workers, because native code may die of them.
+Those whose files native code reads are loaded in real workers, because it may die of them.
 """
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -32,7 +33,7 @@ MODEL = BUILTIN / "pilot-mlx"
 
 LOAD_S = 30.0
 
-LONG = [5, 6, 7, 8] * 60
+LONG = [5, 6, 7, 8] * 20
 
 
 @pytest.fixture
@@ -394,39 +395,55 @@ def index(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / "model.safetensors.index.json").write_text(text) and None
 
 
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no folder": (shutil.rmtree, "does not exist"),
+UNREADABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (remove("config.json"), "has no config.json"),
     "no JSON": (write("config.json", lambda raw: raw[:40]), "config.json cannot be read"),
     "no kind": (configure(model_type=None), "'model_type' is missing"),
-    "no such kind": (configure(model_type="nobody"), "mlx-lm has no models of kind nobody"),
-    "no model": (configure(model_type="cache"), "mlx-lm has no models of kind cache"),
     "a kind elsewhere": (configure(model_type="..os"), "model_type '..os' is no architecture"),
     "code": (configure(model_file="evil.py"), "names code to run, 'evil.py': none is run"),
     "another quantization": (
         configure(quantization=None, quantization_config={"quant_method": "awq"}),
         "quantized by awq, not by MLX",
     ),
-    "no size": (configure(hidden_size=None), "describes no llama"),
-    "another size": (configure(hidden_size=128), "do not fit config.json"),
-    "endless layers": (configure(num_hidden_layers=-1), "describes no llama"),
-    "more layers than there are": (configure(num_hidden_layers=5), "do not fit config.json"),
-    "fewer layers than there are": (configure(num_hidden_layers=3), "do not fit config.json"),
     "no weights": (remove("model.safetensors"), "has no model*.safetensors"),
-    "empty weights": (write("model.safetensors", lambda raw: b""), "model.safetensors cannot be read"),
-    "half of the weights": (
-        write("model.safetensors", lambda raw: raw[: 10**6]),
-        "model.safetensors cannot be read",
-    ),
-    "noise": (write("model.safetensors", lambda raw: bytes(range(256)) * 40), "cannot be read"),
     "weights elsewhere": (index("../model.safetensors"), "'../model.safetensors' is no file name"),
     "a shard missing": (index("model-2.safetensors"), "has no model-2.safetensors"),
     "no shards": (
         lambda folder: (folder / "model.safetensors.index.json").write_text("{}") and None,
         "names no files",
     ),
+}
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no folder": (shutil.rmtree, "does not exist"),
+    "no such kind": (configure(model_type="nobody"), "mlx-lm has no models of kind nobody"),
+    "no model": (configure(model_type="cache"), "mlx-lm has no models of kind cache"),
+    "no size": (configure(hidden_size=None), "describes no llama"),
+    "another size": (configure(hidden_size=128), "do not fit config.json"),
+    "endless layers": (configure(num_hidden_layers=-1), "describes no llama"),
+    "more layers than there are": (configure(num_hidden_layers=5), "do not fit config.json"),
+    "fewer layers than there are": (configure(num_hidden_layers=3), "do not fit config.json"),
+    "empty weights": (write("model.safetensors", lambda raw: b""), "model.safetensors cannot be read"),
+    "half of the weights": (
+        write("model.safetensors", lambda raw: raw[: 10**6]),
+        "model.safetensors cannot be read",
+    ),
+    "noise": (write("model.safetensors", lambda raw: bytes(range(256)) * 40), "cannot be read"),
     "no tokenizer": (remove("tokenizer.json"), "has no tokenizer.json"),
 }
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_can_be_seen_in_its_files_is_refused_before_native_code_sees_them(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library is not even asked for."""
+    damage, reason = UNREADABLE[name]
+    damage(folder)
+    monkeypatch.delitem(sys.modules, "pilotlight.runtimes.mlx.network", raising=False)
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    with pytest.raises(LoadError, match=re.escape(reason)):
+        Bench("mlx", folder)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -1,19 +1,20 @@
 """Folders that are no models: the worker says so, or ends; nobody else is harmed.
 
-Loaded in real workers, because native code may die of them.
+Those whose files are read by native code are loaded in real workers, because it may die of them.
 """
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from speaking import BUILTIN
+from speaking import BUILTIN, Bench
 
 from pilotlight.core import Model
-from pilotlight.runtimes.base import MissingLibraryError
+from pilotlight.runtimes.base import LoadError, MissingLibraryError
 from pilotlight.runtimes.folder import Folder
 from pilotlight.runtimes.onnx.native import import_onnxruntime
 from pilotlight.worker.handle import LoadRefusedError, Worker, WorkerEndedError
@@ -77,8 +78,7 @@ OUTPUTS = {
     "present_value_names": "present.%d.value",
 }
 
-BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no folder": (shutil.rmtree, "does not exist"),
+UNREADABLE: dict[str, tuple[Callable[[Path], None], str]] = {
     "no configuration": (remove("genai_config.json"), "has no genai_config.json"),
     "no JSON": (edit("genai_config.json", lambda raw: raw[:40]), "genai_config.json cannot be read"),
     "no object": (edit("genai_config.json", lambda raw: b"[]"), "holds no JSON object"),
@@ -94,15 +94,6 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "no vocabulary": (describe(vocab_size=0), "0 is not between 1 and 16777216"),
     "no context": (describe(context_length=0), "0 is not between 1 and 16777216"),
     "an endless vocabulary": (describe(vocab_size=2**62), f"{2**62} is not between 1 and 16777216"),
-    "a vocabulary that is not the graph's": (describe(vocab_size=2**24), "cannot be computed"),
-    "logits of another shape": (
-        configure(outputs=OUTPUTS | {"logits": "present.0.key"}),
-        "gives no logits as 'present.0.key'",
-    ),
-    "logits that go in": (
-        configure(outputs=OUTPUTS | {"logits": "input_ids"}),
-        "gives no logits as 'input_ids'",
-    ),
     "endless names": (
         configure(
             inputs={
@@ -113,6 +104,21 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
             }
         ),
         "'%999999999d' does not hold %d once",
+    ),
+    "no tokenizer": (remove("tokenizer.json"), "has no tokenizer.json"),
+    "another tokenizer": (edit("tokenizer.json", lambda raw: b"{}"), "is no tokenizer"),
+}
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no folder": (shutil.rmtree, "does not exist"),
+    "a vocabulary that is not the graph's": (describe(vocab_size=2**24), "cannot be computed"),
+    "logits of another shape": (
+        configure(outputs=OUTPUTS | {"logits": "present.0.key"}),
+        "gives no logits as 'present.0.key'",
+    ),
+    "logits that go in": (
+        configure(outputs=OUTPUTS | {"logits": "input_ids"}),
+        "gives no logits as 'input_ids'",
     ),
     "no graph": (remove("model.onnx"), "has no model.onnx"),
     "an empty graph": (edit("model.onnx", lambda raw: b""), "cannot load"),
@@ -126,9 +132,20 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "fewer layers than there are": (configure(num_hidden_layers=2), "needs the inputs past_key_values.2.key"),
     "heads of another size": (configure(head_size=32), "cannot be computed"),
-    "no tokenizer": (remove("tokenizer.json"), "has no tokenizer.json"),
-    "another tokenizer": (edit("tokenizer.json", lambda raw: b"{}"), "is no tokenizer"),
 }
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_can_be_seen_in_its_files_is_refused_before_native_code_sees_them(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library is not even asked for."""
+    damage, reason = UNREADABLE[name]
+    damage(folder)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(LoadError, match=re.escape(reason)) as caught:
+        Bench("onnx", folder)
+    assert str(folder) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -12,6 +12,7 @@ from msgspec import structs
 from msgspec.structs import replace
 from speaking import BUILTIN, Bench, Speech, builtin, generate
 
+from mlx_factory import write_random
 from pilotlight.core import Archive, Loading, Prompt, RequestClass
 from pilotlight.runtimes.archive import keeper, record
 from pilotlight.runtimes.llamacpp.library import import_llama
@@ -38,6 +39,16 @@ def archive(tmp_path: Path) -> Archive:
 def load(request: pytest.FixtureRequest, archive: Archive) -> Load:
     """A fresh runtime each time it is called, with the archive."""
     return lambda **settings: builtin(request.param, **{"archive": archive} | settings)
+
+
+@pytest.fixture(params=["llamacpp", "onnx", "mlx"])
+def load_any(request: pytest.FixtureRequest, archive: Archive, tmp_path: Path) -> Load:
+    """The same where nobody cares what is said: of random weights with MLX, which takes its time on a CPU."""
+    if request.param != "mlx":
+        return lambda **settings: builtin(request.param, **{"archive": archive} | settings)
+    (folder := tmp_path / "mlx").mkdir()
+    write_random(folder, num_hidden_layers=2, max_position_embeddings=2048)
+    return lambda **settings: Bench("mlx", folder, **{"archive": archive} | settings)
 
 
 @pytest.fixture
@@ -246,9 +257,9 @@ def test_who_shares_its_beginning_with_a_batch_leaves_only_its_own(load_one: Loa
 
 
 @pytest.mark.parametrize("num_more", [0, 40])
-def test_a_line_of_a_batch_takes_no_conversation_from_the_archive(load: Load, num_more: int) -> None:
+def test_a_line_of_a_batch_takes_no_conversation_from_the_archive(load_any: Load, num_more: int) -> None:
     """Though it goes on from it, in its row, with all of it or most, or says the same."""
-    first = load()
+    first = load_any()
     document = first.tokenize(FIRST * 4)
     assert len(document) > 200
     prompt = document + [9] * num_more
@@ -257,18 +268,18 @@ def test_a_line_of_a_batch_takes_no_conversation_from_the_archive(load: Load, nu
         line = generate([*document, *end], max_tokens=1, request_class=RequestClass.BATCH)
         assert first.answer(line).end.cached_tokens >= len(document) - 1
     assert save(first).count == 1
-    assert load().answer(generate([*prompt, 7], max_tokens=1)).end.cached_tokens >= len(prompt)
+    assert load_any().answer(generate([*prompt, 7], max_tokens=1)).end.cached_tokens >= len(prompt)
 
 
-def test_of_a_long_one_too_as_much_is_kept_as_is_of_others(load: Load) -> None:
+def test_of_a_long_one_too_as_much_is_kept_as_is_of_others(load_any: Load) -> None:
     """When a line of a batch goes on from it, as when anything else comes."""
-    first = load()
+    first = load_any()
     document = [5, 6, 7, 8] * 180
     first.answer(generate(document, max_tokens=1))
     line = generate([*document, 9], max_tokens=1, request_class=RequestClass.BATCH)
     assert first.answer(line).end.cached_tokens >= len(document)
     assert save(first).count == 1
-    assert load().answer(generate([*document, 3], max_tokens=1)).end.cached_tokens == 512
+    assert load_any().answer(generate([*document, 3], max_tokens=1)).end.cached_tokens == 512
 
 
 def test_lines_of_a_batch_are_no_conversations(load_one: Load, archive: Archive) -> None:

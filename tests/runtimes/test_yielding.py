@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from speaking import Bench, builtin, generate
 
+from mlx_factory import write_random
 from pilotlight.core import Prompt, RequestClass
 from pilotlight.runtimes import stepping
 from pilotlight.runtimes.batching import NUM_COSTS
@@ -14,9 +15,12 @@ from pilotlight.worker.protocol import Generate
 
 
 @pytest.fixture(scope="session", params=["llamacpp", "onnx", "mlx"])
-def loaded(request: pytest.FixtureRequest) -> Bench:
-    """Once per runtime."""
-    return builtin(request.param)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """Once per runtime; of random weights with MLX, which takes its time on a CPU."""
+    if request.param != "mlx":
+        return builtin(request.param)
+    small = {"num_hidden_layers": 1, "max_position_embeddings": 2048}
+    return Bench("mlx", write_random(tmp_path_factory.mktemp("mlx"), **small))
 
 
 @pytest.fixture

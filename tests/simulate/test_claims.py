@@ -14,7 +14,7 @@ from pilotlight.simulate.record import Figures
 def outcome(
     platform: Platform, policies: Sequence[str], preset: Preset = "balanced", **wishes: object
 ) -> dict[str, Run]:
-    """Of the platform's own machine, or of the last that varies, by policy."""
+    """Of the platform's own machine, by policy."""
     rules = rules_of(preset, ())
     plan = Plan(platforms=[platform], policies=policies, rules=rules, **wishes)  # type: ignore[arg-type]
     return {run.policy: run for run in runs(plan)}
@@ -51,20 +51,19 @@ def test_racing_costs_the_next_answer() -> None:
     assert found.mean < 0.7
 
 
-@pytest.mark.parametrize("seed", [0, 1, 4])
+@pytest.mark.parametrize("seed", [1, 2, 5])
 @pytest.mark.parametrize(("platform", "least"), [(FANLESS_LAPTOP, 0.9), (PI_5, 0.65)], ids=["fanless", "pi5"])
 def test_a_machine_whose_constants_are_off_is_learned(platform: Platform, least: float, seed: int) -> None:
     """Each constant by up to 30 %. Most of the background work that heat leaves is done; on a hot machine
     that may be less than half of what racing does."""
-    ours = outcome(platform, ["pilotlight"], hours=1.5, vary=0.3, num_machines=2, seed=seed)["pilotlight"]
-    assert ours.machine == 1
+    ours = outcome(platform.vary(0.3, seed), ["pilotlight"], hours=1.5, seed=seed)["pilotlight"]
     assert holds(ours.figures)
     assert ours.record.background >= least * ours.possible
 
 
 def test_what_a_new_machine_taught_in_minutes_is_not_believed_for_hours() -> None:
     """This one throttles four times before what its answers add is known: 0.59 once remembered that."""
-    ours = outcome(PI_5, ["race", "pilotlight"], hours=2.0, vary=0.3, num_machines=2, seed=15)["pilotlight"]
+    ours = outcome(PI_5.vary(0.3, 16), ["race", "pilotlight"], hours=2.0, seed=16)["pilotlight"]
     assert holds(ours.figures)
     assert ours.kept is not None
     assert ours.kept >= 0.60
@@ -94,9 +93,10 @@ def test_on_battery_background_work_takes_nothing() -> None:
     assert ours.figures.background_joules == 0
 
 
-@pytest.mark.parametrize(("name", "least"), [("threads", 1.2), ("eco", 1.4)])
-def test_a_charge_gives_more_tokens_than_racing_does(name: str, least: float) -> None:
+def test_a_charge_gives_more_tokens_than_racing_does() -> None:
     """Where background work is allowed on battery: by a lower clock 1.4 times, by fewer threads 1.2."""
-    ours = outcome(FAN_LAPTOP, ["race", name], "always", hours=10.0, is_on_battery=True)[name]
-    assert ours.kept is not None
-    assert ours.kept >= least
+    found = outcome(FAN_LAPTOP, ["race", "threads", "eco"], "always", hours=10.0, is_on_battery=True)
+    for name, least in (("threads", 1.2), ("eco", 1.4)):
+        kept = found[name].kept
+        assert kept is not None
+        assert kept >= least

@@ -37,16 +37,24 @@ def download(hub: Hub, store: Store, tmp_path: Path) -> Iterator[Callable[..., D
     def download(
         reference: str,
         *,
-        stall_s: float = 0.5,
+        stall_s: float = 30.0,
         retry_s: float = 0.0,
         limit_bytes: int | None = None,
         disk_bytes: int | None = None,
+        is_fresh: bool = False,
         **environ: str,
     ) -> Download:
         job = Job(reference, "", str(store.root), stall_s=stall_s, retry_s=retry_s)
         private = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HOME": str(tmp_path)}
-        started.append(Download(job, clean_environ() | private | environ, limit_bytes, disk_bytes))
-        return started[-1]
+        one = Download(
+            job,
+            clean_environ() | private | environ,
+            limit_bytes=limit_bytes,
+            disk_bytes=disk_bytes,
+            is_fresh=is_fresh,
+        )
+        started.append(one)
+        return one
 
     yield download
     for one in started:

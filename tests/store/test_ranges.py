@@ -63,7 +63,7 @@ def test_a_large_file_comes_in_pieces_side_by_side(
 ) -> None:
     """Each once; two of them are sent only when both were asked for."""
     hub.fail(FILE, HEAD, Fault("together"), Fault("together"))
-    events, words = download(REPO, stall_s=30).end()
+    events, words = download(REPO).end()
     assert installed(store)
     assert ranges(hub)[0] is None
     assert sorted(map(str, ranges(hub)[1:])) == sorted(PIECES)
@@ -90,7 +90,7 @@ def test_a_piece_whose_connection_is_lost_goes_on_where_it_was(
     """However often, and whichever piece it is, perhaps one that goes on; nothing is asked for twice."""
     came = PIECE_BYTES // 3
     hub.fail(FILE, HEAD, Fault(kind, came), Fault(kind, came), HEAD, Fault(kind, came))
-    assert end(download(REPO, stall_s=1.0 if kind == "stall" else 30.0))["event"] == "installed"
+    assert end(download(REPO, stall_s=0.5 if kind == "stall" else 30.0))["event"] == "installed"
     assert installed(store)
     resumed = sorted(set(map(str, ranges(hub)[1:])) - set(PIECES))
     assert len(resumed) == 3
@@ -134,7 +134,7 @@ def test_without_a_strong_mark_there_is_one_stream(
 def test_pieces_of_another_file_are_never_taken(hub: Hub, store: Store, repo: str, download: Start) -> None:
     """The server tells by the mark that the file has changed, and sends all of it instead."""
     hub.fail(FILE, HEAD, *[Fault("pause", 1000)] * NUM_STREAMS)
-    one = download(REPO, stall_s=30)
+    one = download(REPO)
     one.until("progress")
     hub.etags[FILE] = '"other"'
     hub.go_on.set()
@@ -159,7 +159,7 @@ def test_what_came_in_its_turn_is_kept(
 ) -> None:
     """Only a beginning of the file is ever on the disk, and the next download goes on with it."""
     hub.fail(FILE, *[HEAD] * 3, Fault("pause", 1000))
-    one = download(REPO, stall_s=30)
+    one = download(REPO)
     next(event for event in one if event["event"] == "progress" and event["bytes_done"] >= PIECE_BYTES)
     stop(one)
     (part,) = (name for name in names(store.root) if not name.endswith(".lock"))
