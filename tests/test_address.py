@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pilotlight.address import bind, is_port_refused, why_not_bound
+from pilotlight.address import is_port_refused, why_not_bound
 from resolving import resolve
 
 ELSEWHERE = [
@@ -32,8 +32,3 @@ def test_another_host_is_advised_where_no_port_helps(tmp_path: Path, refused: OS
     assert not is_port_refused(refused)
     assert f"cannot be bound: {refused.strerror}" in told
     assert "--host" in told and "--port" not in told
-
-
-def test_what_can_be_no_name_is_an_address_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="Not the name of a host"):
-        bind(resolve(tmp_path, env={"PILOTLIGHT_API_KEYS": "k" * 32}, host="a..b"))

@@ -250,6 +250,12 @@ def test_loopback_is_fine(tmp_path: Path, host: str) -> None:
     assert resolve(tmp_path, host=host).server.host == host
 
 
+def test_what_can_be_no_host_is_refused(tmp_path: Path) -> None:
+    """Not tried again and again, as an address is that may come."""
+    with pytest.raises(ConfigError, match="must be an address of this machine, or its name"):
+        resolve(tmp_path, env={"PILOTLIGHT_API_KEYS": KEY}, host="a..b")
+
+
 def test_paths_in_a_file_are_relative_to_it(tmp_path: Path) -> None:
     """A configuration folder can be moved as a whole."""
     config = resolve(tmp_path, "[server]\nstate_dir = 'state'\n[[model]]\nname = 'm'\npath = 'm.gguf'")

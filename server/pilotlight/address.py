@@ -12,10 +12,7 @@ from pilotlight.registry.discovery import Discovery, holder
 def bind(config: Config) -> socket.socket:
     """A listening socket, before anything is loaded: a taken port must cost nothing. Raises `OSError`."""
     host, port = config.server.host, config.server.port
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except UnicodeError as exc:  # "a..b"
-        raise OSError(errno.EADDRNOTAVAIL, "Not the name of a host") from exc
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     sock = socket.socket(family, kind, protocol)
     try:
         if sys.platform != "win32":

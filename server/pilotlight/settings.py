@@ -133,7 +133,13 @@ class ServerSettings(_Section):
     @field_validator("host")
     @classmethod
     def _is_guarded(cls, host: str, info: ValidationInfo) -> str:
-        if is_loopback(host) or info.data.get("api_keys"):
+        if is_loopback(host):
+            return host
+        try:
+            host.encode("idna")
+        except UnicodeError:
+            raise ValueError("must be an address of this machine, or its name") from None
+        if info.data.get("api_keys"):
             return host
         raise ValueError(
             "must be a loopback address (127.0.0.1, ::1 or localhost): any other needs an API key, "

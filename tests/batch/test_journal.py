@@ -2,8 +2,10 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from pilotlight.batch.journal import Entry, Journal, NotRun, Response
 from pilotlight.batch.records import Counts, Usage
+from pilotlight.registry import private_file
 
 BATCH = "batch_" + "0" * 24
 USAGE = b'{"prompt_tokens":5,"completion_tokens":2,"prompt_tokens_details":{"cached_tokens":1}}'
@@ -77,6 +80,31 @@ def test_what_is_opened_again_is_written_anew(tmp_path: Path) -> None:
     assert (tmp_path / "output").stat().st_ino != before.st_ino
     assert (tmp_path / "output").read_bytes().startswith(content)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["errors", "output"]
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+def test_without_room_for_a_new_file_it_goes_on_with_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    """Told by the disk, or only when it is written to: a quota. A batch must end on a full disk, too."""
+    with opened(tmp_path) as journal:
+        journal.add(entry(journal, 0))
+    whole = (tmp_path / "output").read_bytes()
+    (tmp_path / "output").write_bytes(whole + b'{"torn')
+    free = len(whole) if is_told else 2**40
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+
+    def write_pieces(*_: object, **__: object) -> None:
+        assert not is_told
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(private_file, "write_pieces", write_pieces)
+    with opened(tmp_path) as again:
+        assert again.pending == [1, 2, 3]
+        again.add(entry(again, 1))
+    assert (tmp_path / "output").read_bytes().startswith(whole)
+    with opened(tmp_path) as last:
+        assert last.pending == [2, 3]
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pilotlight.registry import keys
 from pilotlight.registry.keys import admin_file, ensure_admin_key, is_key, read
 
 
@@ -70,9 +71,21 @@ def test_the_key_of_another_user_is_left_to_them(tmp_path: Path, monkeypatch: py
         pytest.skip("a profile is nobody else's there")
     theirs = ensure_admin_key(tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(keys, "_owner_in", lambda folder: os.getuid() + 1)
     with pytest.raises(PermissionError, match=rf"its admin\.key is of user {os.getuid()}, .*--state-dir"):
         ensure_admin_key(tmp_path)
     assert admin_file(tmp_path).read_text().strip() == theirs
+
+
+def test_where_all_files_seem_to_be_somebody_else_s_there_is_a_new_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mounts that show one owner for everybody's: the key is made by us, and nobody is kept out."""
+    if sys.platform == "win32":
+        pytest.skip("a profile is nobody else's there")
+    old = ensure_admin_key(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert ensure_admin_key(tmp_path) != old
 
 
 def test_a_link_or_a_pipe_is_no_key(tmp_path: Path) -> None:

@@ -143,6 +143,7 @@ def test_layers_that_a_token_goes_through_again_keep_it_again() -> None:
     plain = Shape.of(read_header(io.BytesIO(once.header())))
     assert found.layers == 2 * plain.layers
     assert found.bytes_weights == plain.bytes_weights == sum(found.bytes_by_place)
+    assert found.bytes_active == plain.bytes_active + sum(plain.bytes_by_place[1:4])
     here, there = found.divided(4)
     assert (len(here.layers), len(there.layers)) == (4, 2)
     for wrong in (0, 171):

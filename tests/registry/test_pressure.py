@@ -186,9 +186,16 @@ def test_limits_count_where_only_the_machine_tells_of_stalls(tmp_path: Path) -> 
         folder.mkdir(parents=True)
     (tmp_path / "proc/pressure/memory").touch()
     (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    (tmp_path / "proc/meminfo").write_text(f"MemTotal: {64 * 2**20} kB\nMemAvailable: {60 * 2**20} kB\n")
+    (group / "memory.max").write_text("1000\n")
+    (group / "memory.current").write_text("1000\n")
+    (stat := group / "memory.stat").write_text("inactive_file 100\n")
     (events := group / "memory.events").write_text("high 0\nmax 7\n")
     with ExitStack() as files:
         *_, counters = pressure.open_sources(files, tmp_path)
         assert counters.heard() is Level.NONE
         events.write_text("high 0\nmax 8\n")
         assert counters.heard() is Level.WARN
+        stat.write_text("inactive_file 500\n")
+        events.write_text("high 0\nmax 9\n")
+        assert counters.heard() is Level.NONE, "what it drops there are pages of a file that is read"

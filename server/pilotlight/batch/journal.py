@@ -5,6 +5,7 @@ left of a last line is cut off, so that line is answered again, and every line h
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -15,6 +16,8 @@ import msgspec
 from pilotlight.batch.records import Counts, Usage
 from pilotlight.jsonl import lined
 from pilotlight.registry import private_file
+
+_PIECE = 2**20
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -131,14 +134,13 @@ class _Lines:
     """A file that only grows, by whole lines."""
 
     def __init__(self, path: Path, take: Callable[[bytes], bool]) -> None:
-        # In a new file: that some of the old one did not reach the disk Linux tells only once, maybe to the
-        # daemon before this one, and then says that all is well.
-        if path.exists():
-            private_file.write_pieces(path, _whole(path, take), is_lasting=True)
+        self._size = _size_of_whole(path, take) if path.exists() else 0
+        if self._size:
+            _renew(path, self._size)
         # Without the last one, Windows ends lines by two bytes.
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
         self._descriptor = os.open(path, flags, 0o600)
-        self._size = os.fstat(self._descriptor).st_size
+        os.ftruncate(self._descriptor, self._size)
 
     def append(self, line: bytes) -> None:
         try:
@@ -157,13 +159,35 @@ class _Lines:
         os.close(self._descriptor)
 
 
-def _whole(path: Path, take: Callable[[bytes], bool]) -> Iterator[bytes]:
-    """Its lines, up to one that is torn or not taken."""
+def _size_of_whole(path: Path, take: Callable[[bytes], bool]) -> int:
+    """Of its lines, up to one that is torn or not taken."""
+    size = 0
     with path.open("rb") as file:
         for line in file:
             if not (line.endswith(b"\n") and take(line)):
                 break
-            yield line
+            size += len(line)
+    return size
+
+
+def _renew(path: Path, size: int) -> None:
+    """Put what counts of it into a new file, where the disk has room for both: that some of the old one did
+    not reach the disk Linux tells only once, maybe to the daemon before this one, and then says that all is
+    well."""
+    if shutil.disk_usage(path.parent).free <= 2 * size:
+        return
+    try:
+        private_file.write_pieces(path, _pieces(path, size), is_lasting=True)
+    except OSError as exc:
+        if exc.errno not in private_file.FULL:
+            raise
+
+
+def _pieces(path: Path, size: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while size and (piece := file.read(min(size, _PIECE))):
+            size -= len(piece)
+            yield piece
 
 
 class _Details(msgspec.Struct):

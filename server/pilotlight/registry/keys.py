@@ -9,6 +9,7 @@ import re
 import secrets
 import stat
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def ensure_admin_key(state_dir: Path) -> str:
         return known
     with suppress(FileNotFoundError):
         found = file.lstat()
-        if _is_private(found) and not _is_ours(found):
+        if _is_private(found) and not _is_ours(found) and found.st_uid != _owner_in(state_dir):
             whose = f"its {file.name} is of user {found.st_uid}, whose daemon may run with it"
             instead = "start as that user, choose another folder with --state-dir, or delete the file"
             raise PermissionError(errno.EACCES, f"{whose}; {instead}")
@@ -70,6 +71,12 @@ def _is_ours(found: os.stat_result) -> bool:
     if sys.platform == "win32":  # the user's profile is nobody else's there
         return stat.S_ISREG(found.st_mode)
     return _is_private(found) and found.st_uid == os.geteuid()
+
+
+def _owner_in(folder: Path) -> int:
+    """Whose the files are that we make there: some mounts show one user's for everybody's."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_uid
 
 
 def _is_private(found: os.stat_result) -> bool:

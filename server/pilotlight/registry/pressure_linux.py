@@ -34,11 +34,13 @@ OUT = ("oom", "oom_kill")
 
 LIMITS = ("high", "max")
 """Those of a cgroup that touched its limits. Dropping pages of files at the limit is everyday work, and what
-hurts of it is a stall; so they count only where stalls are not told."""
+hurts of it is a stall; so they count only where stalls are not told, and little is left without those
+pages."""
 
 
 PLENTY = 0.25
-"""While so much of the machine is free, what stalls there is somebody else's cgroup at a limit of its own."""
+"""While so much of the machine is free, what stalls there is somebody else's cgroup at a limit of its own;
+while so much is left of what we may use, what is dropped at our own limit is pages of files."""
 
 
 class Source(Protocol):
@@ -69,6 +71,7 @@ class Counters:
     file: int
     read: Callable[[], bytes]
     has_stalls: bool
+    is_plenty: Callable[[], bool] = lambda: False
     _known: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +82,8 @@ class Counters:
         grown = {name for name, count in self._known.items() if count > before.get(name, 0)}
         if grown.intersection(OUT):
             return Level.CRITICAL
-        return Level.WARN if grown.intersection(LIMITS) and not self.has_stalls else Level.NONE
+        is_news = grown.intersection(LIMITS) and not self.has_stalls
+        return Level.WARN if is_news and not self.is_plenty() else Level.NONE
 
     def _counts(self) -> dict[str, int]:
         lines = (line.split() for line in self.read().decode(errors="replace").splitlines())
@@ -133,7 +137,13 @@ def open_sources(files: ExitStack, root: Path = Path("/")) -> list[Source]:
         return triggers
     # Whether the group stalls, the machine's triggers do not say while much of it is free.
     own = list(_triggers(group / "memory.pressure", files, lambda: False))
-    return [*triggers, *own, *_counters(group / "memory.events", files, bool(own))]
+    counters = _counters(group / "memory.events", files, bool(own), lambda: _has_plenty(root))
+    return [*triggers, *own, *counters]
+
+
+def _has_plenty(root: Path) -> bool:
+    found = memory.read(root)
+    return found.bytes_available > PLENTY * found.bytes_total
 
 
 def _triggers(place: Path, files: ExitStack, is_plenty: Callable[[], bool]) -> Iterator[Source]:
@@ -145,10 +155,12 @@ def _triggers(place: Path, files: ExitStack, is_plenty: Callable[[], bool]) -> I
             yield Trigger(file, level, is_plenty)
 
 
-def _counters(place: Path, files: ExitStack, has_stalls: bool) -> Iterator[Source]:
+def _counters(
+    place: Path, files: ExitStack, has_stalls: bool, is_plenty: Callable[[], bool]
+) -> Iterator[Source]:
     with suppress(OSError):
         file = _open(place, os.O_RDONLY, files)
-        yield Counters(file, lambda: os.pread(file, 4096, 0), has_stalls)
+        yield Counters(file, lambda: os.pread(file, 4096, 0), has_stalls, is_plenty)
 
 
 def _open(place: Path, flags: int, files: ExitStack) -> int:

@@ -6,6 +6,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
+"""What a full disk, an exhausted quota and a limit on the size of files are told as."""
+
 _CANNOT = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 """What file systems say (of networks, of other systems) that cannot sync a folder."""
 

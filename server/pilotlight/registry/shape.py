@@ -142,13 +142,16 @@ class Shape(Struct, frozen=True):
 
 
 def _bytes_active(tensors: Sequence[Tensor], facts: "_Facts") -> int:
-    """All weights but those of experts that stay out, and of what is only looked up."""
+    """All weights but those of experts that stay out, and of what is only looked up; layers as often as a
+    token goes through them."""
     has_output = any(tensor.name == "output.weight" for tensor in tensors)
     looked_up = LOOKED_UP if has_output else (PER_LAYER,)  # the other one is the output, too
     passed = [tensor for tensor in tensors if not tensor.name.startswith(looked_up)]
     experts = sum(tensor.num_bytes for tensor in passed if "_exps." in tensor.name)
     idle = experts - experts * facts.experts_used // max(1, facts.num_experts)
-    return sum(tensor.num_bytes for tensor in passed) - idle
+    layers = sum(tensor.num_bytes for tensor in passed if BLOCK.match(tensor.name)) - idle
+    others = sum(tensor.num_bytes for tensor in passed if not BLOCK.match(tensor.name))
+    return facts.num_loops * layers + others
 
 
 def _matrices(tensors: Sequence[Tensor]) -> dict[str, int]:

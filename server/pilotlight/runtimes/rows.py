@@ -261,8 +261,8 @@ class Memory(Generic[S]):
         return sum(lengths) <= self._context and self._reserve(lengths)
 
     def _reserve(self, lengths: Sequence[int], wanted: Parked | None = None) -> bool:
-        """By the decoder. What is parked makes way for what it copies, but none that is `wanted` in a moment:
-        together they never are more than a context."""
+        """By the decoder. What is parked makes way for what it copies: together they are not more than a
+        context, unless one that is `wanted` in a moment is longer by itself."""
         if num_carried := self._decoder.num_carried(lengths):
             self._parking.shrink(self._context - num_carried, wanted)
         return self._decoder.reserve(lengths)

@@ -3,7 +3,6 @@
 Knows nothing of models.
 """
 
-import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from pathlib import Path
 
 from pilotlight.errors import NoSpace, PullFailed
 from pilotlight.registry.description import written
-
-FULL = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)}
-"""What a full disk, an exhausted quota and a limit on the size of files are told as."""
+from pilotlight.registry.private_file import FULL
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from pilotlight.errors import NoSpace, PullFailed
-from pilotlight.store.disk import FULL
+from pilotlight.registry.private_file import FULL
 from pilotlight.store.manifest import File
 from pilotlight.store.ranges import LEAST_BYTES, Ranges, Source, Unsplit, lost
 from pilotlight.store.retry import RETRIED, Interrupted, Patience, persist, wait_of
