@@ -20,8 +20,10 @@ def start(tmp_path: Path) -> Start:
     """A daemon's batches, on the same state directory each time; they are let go when the block ends."""
 
     @asynccontextmanager
-    async def start(inference: FakeInference | None = None) -> AsyncIterator[Owner]:
-        owner = Owner(tmp_path, inference or FakeInference())
+    async def start(
+        inference: FakeInference | None = None, max_line_bytes: int = 4096
+    ) -> AsyncIterator[Owner]:
+        owner = Owner(tmp_path, inference or FakeInference(), max_line_bytes)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(owner.batches.run)
             await anyio.wait_all_tasks_blocked()

@@ -21,10 +21,10 @@ Start = Callable[..., AbstractAsyncContextManager["Owner"]]
 class Owner:
     """What a daemon does with its batches."""
 
-    def __init__(self, state_dir: Path, inference: FakeInference) -> None:
+    def __init__(self, state_dir: Path, inference: FakeInference, max_line_bytes: int) -> None:
         self.state_dir = state_dir
         self.notices = Notices()
-        self.batches = Batches(state_dir, Desk(inference, self.notices, lambda outcome: None), 4096)
+        self.batches = Batches(state_dir, Desk(inference, self.notices, lambda outcome: None), max_line_bytes)
 
     async def upload(self, text: str) -> str:
         files = await self.batches.files()

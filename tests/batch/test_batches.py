@@ -194,7 +194,8 @@ async def test_a_cancelled_batch_keeps_what_is_answered(start: Start) -> None:
         batch = await owner.submit(requests(3))
         with anyio.fail_after(20):
             await inference.until_asked(2)
-        assert (await owner.batches.cancel(batch.id)).status is State.CANCELLING
+        told = await owner.batches.cancel(batch.id)
+        assert (told.status, told.counts.completed) == (State.CANCELLING, 1)
         done = await owner.until(batch.id, State.CANCELLED)
         assert await owner.statuses(done) == {"r0": 200, "r1": "batch_cancelled", "r2": "batch_cancelled"}
         assert (done.counts.completed, done.counts.failed) == (1, 0)

@@ -192,6 +192,37 @@ async def test_what_waited_for_its_input_goes_on_before_younger_ones(
     assert inference.asked == ["r0", "b0", "b1", "r1", "r2", "b2"]
 
 
+async def test_answers_that_cannot_be_read_hold_up_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart, say: what there is of them is read before the first line runs."""
+    monkeypatch.setattr(owning, "DISK_PAUSE_S", 0.01)
+    async with start() as owner:
+        older = await owner.upload(requests(1))
+        files = await owner.batches.files()
+    gate = anyio.Event()
+    async with start(FakeInference(gate=gate)) as owner:
+        batch = await owner.submit_file(older)
+        (spoiled := files.path(outputs(batch.id)[0])).symlink_to(spoiled)
+        younger = await owner.submit(requests(2))
+        await owner.until(younger.id, State.IN_PROGRESS)
+        gate.set()
+        assert len(await owner.statuses(await owner.until(younger.id, State.COMPLETED))) == 2
+        assert [notice.code for notice in owner.notices] == [owning.UNREAD]
+        spoiled.unlink()
+        assert await owner.statuses(await owner.until(batch.id, State.COMPLETED)) == {"r0": 200}
+
+
+async def test_a_limit_on_lines_is_for_what_is_new(start: Start) -> None:
+    """Somebody has lowered it since the batch was taken."""
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        batch = await owner.submit(requests(1) + 1000 * " " + line("r1"))
+        await owner.until(batch.id, State.IN_PROGRESS)
+    async with start(max_line_bytes=1000) as owner:
+        done = await owner.until(batch.id, State.COMPLETED)
+        assert await owner.statuses(done) == {"r0": 200, "r1": 200}
+
+
 @pytest.mark.parametrize("state", [State.CANCELLED, State.EXPIRED])
 async def test_a_batch_ends_though_its_lines_cannot_be_read(
     start: Start, monkeypatch: pytest.MonkeyPatch, state: State

@@ -42,6 +42,9 @@ MAX_UNFINISHED = 1000
 MAX_CLAIMS = 10
 """Of folders that another daemon has: after that it is for requests to try."""
 
+ANY_LENGTH = 2**40
+"""Bytes: more than any file has."""
+
 log = structlog.get_logger()
 
 
@@ -114,7 +117,7 @@ class Batches:
             scope.cancel()
         else:
             self._start(self._work, batch)
-        return batch
+        return self._live(batch)
 
     async def remove(self, batch_id: str) -> None:
         """Delete a batch, and what it wrote. Raises `NotFound`, and `Conflict` if it is not over, or the
@@ -299,12 +302,11 @@ class Batches:
         self._wake.set()
 
     async def _scan(self, batch: Batch) -> Scan:
-        """Raises `OSError` for what may pass."""
+        """Raises `OSError` for what may pass. How long a line may be is asked only of what is new."""
         path = self._files.path(batch.input_file_id)
+        max_bytes = self._max_line_bytes if batch.status is State.VALIDATING else ANY_LENGTH
         try:
-            return await to_thread.run_sync(
-                scan, path, batch.endpoint, self._max_line_bytes, limiter=self._place
-            )
+            return await to_thread.run_sync(scan, path, batch.endpoint, max_bytes, limiter=self._place)
         except FileNotFoundError as exc:
             return Scan(faults=[Fault("input_unreadable", f"the file cannot be read: {exc.strerror}")])
 
@@ -353,8 +355,9 @@ class Batches:
             self._journals[batch.id] = journal
             run = Run(self._desk, batch.endpoint, lines, journal, lambda: self._is_first(batch))
             await self._answer(batch, run, scope)
-            if journal.pending:
-                return  # it gave way
+            if journal.pending:  # it gave way
+                await self._desk.write(lambda: self._change(batch.id, self._live))
+                return
             await self._finalize(batch, journal)
         await self._finish(batch, journal)
 
@@ -363,10 +366,9 @@ class Batches:
         return first is None or first.id == batch.id
 
     async def _journal(self, batch: Batch, num_lines: int) -> Journal:
+        """Raises `OSError`: others run while it cannot be read."""
         output, errors = map(self._files.path, outputs(batch.id))
-        return await self._desk.write(
-            lambda: to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
-        )
+        return await to_thread.run_sync(Journal, batch.id, num_lines, output, errors)
 
     async def _answer(self, batch: Batch, run: Run, scope: anyio.CancelScope) -> None:
         """Every line has an entry after that, if only why it has no answer, or the batch gave way."""
