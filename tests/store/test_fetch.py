@@ -330,6 +330,16 @@ def test_a_gated_repository_says_what_to_do(hub: Hub, repo: str, download: Start
     assert "is gated: accept its conditions on the hub, then set HF_TOKEN or run `hf auth login`" in message
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_repository_that_is_gated_only_for_its_files_says_so_too(
+    hub: Hub, repo: str, download: Start, status: int
+) -> None:
+    """As the hub does it: what there is everybody may know."""
+    hub.fail(FILE, Fault("status", status=status, headers={"X-Error-Code": "GatedRepo"}))
+    message = failure(download(REPO))["message"]
+    assert "is gated: accept its conditions on the hub, then set HF_TOKEN or run `hf auth login`" in message
+
+
 def test_offline_is_honoured(hub: Hub, repo: str, download: Start) -> None:
     """As everything does that uses the hub's library."""
     assert "HF_HUB_OFFLINE is set" in failure(download(REPO, HF_HUB_OFFLINE="1"))["message"]

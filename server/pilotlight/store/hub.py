@@ -17,6 +17,7 @@ from pilotlight import __version__
 from pilotlight.errors import BadRequest, PullFailed
 from pilotlight.store.reference import HubReference
 from pilotlight.store.retry import RETRIED, Interrupted, wait_of
+from pilotlight.store.transfer import ACCEPT
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
@@ -90,10 +91,7 @@ def mapped(reference: HubReference) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as exc:
-        raise PullFailed(
-            f"{reference.repo} is gated: accept its conditions on the hub, then set HF_TOKEN "
-            "or run `hf auth login`"
-        ) from exc
+        raise PullFailed(f"{reference.repo} is gated: {ACCEPT}") from exc
     except errors.RevisionNotFoundError as exc:
         raise BadRequest(f"{reference.repo} has no revision {reference.revision!r}", param="model") from exc
     except errors.RepositoryNotFoundError as exc:

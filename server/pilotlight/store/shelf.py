@@ -4,10 +4,11 @@ from typing import Any
 
 from pilotlight.config import Config
 from pilotlight.errors import BadRequest, ModelNotFound
+from pilotlight.settings import ModelSettings
 from pilotlight.store.disk import usable
 from pilotlight.store.events import Job
 from pilotlight.store.manifest import Record, Version
-from pilotlight.store.store import Store
+from pilotlight.store.store import Store, short_name
 from pilotlight.store.waste import Waste
 
 
@@ -21,8 +22,7 @@ class Shelf:
     def job(self, wanted: str) -> Job:
         """What to download for the name of a model, or a reference; see `reference`. Raises `BadRequest`,
         and like all of these `PullFailed` if the disk refuses."""
-        known = {name: entry for entry in self._config.models for name in (entry.name, *entry.aliases)}
-        if (entry := known.get(wanted)) is not None:
+        if (entry := self._known(wanted)) is not None:
             if entry.path is not None:
                 raise BadRequest(
                     f"{wanted} is a file of yours, {entry.path}: there is nothing to pull", param="model"
@@ -46,15 +46,15 @@ class Shelf:
             }
 
     def rollback(self, wanted: str) -> dict[str, Any]:
-        """Raises `ModelNotFound`, `NoRollback`."""
+        """Raises `ModelNotFound`, `NoRollback`, and `BadRequest` if it may be several."""
         with usable(self.store.root):
-            record = self.store.rollback(wanted)
+            record = self.store.rollback(self._meant(wanted))
         return {"model": record.name, "version": record.active, "previous": record.previous}
 
     def remove(self, wanted: str) -> dict[str, Any]:
-        """Raises `ModelNotFound`."""
+        """Raises `ModelNotFound`, and `BadRequest` if it may be several."""
         with usable(self.store.root):
-            name = self.store.name_of(wanted)
+            name = self.store.name_of(self._meant(wanted))
             return {"model": name, "bytes_freed": self.store.remove(name)}
 
     def prune(self, dry_run: bool) -> dict[str, Any]:
@@ -67,6 +67,21 @@ class Shelf:
     def _waste(self) -> list[Waste]:
         with self.store.locked():  # nothing that is counted goes meanwhile
             return self.store.waste()
+
+    def _known(self, wanted: str) -> ModelSettings | None:
+        """What is configured by this name or alias."""
+        known = {name: entry for entry in self._config.models for name in (entry.name, *entry.aliases)}
+        return known.get(wanted)
+
+    def _meant(self, wanted: str) -> str:
+        """The name to look for in the store: no other model has it as its short name where it is configured.
+        Raises `ModelNotFound`."""
+        if (entry := self._known(wanted)) is None:
+            return wanted
+        pulled = {record.name for record in self.store.records()}
+        if entry.name not in pulled and any(short_name(name) == entry.name for name in pulled):
+            raise ModelNotFound(f"{wanted} is configured, and nothing of it is pulled", param="model")
+        return entry.name
 
     def _job(self, wanted: str, name: str) -> Job:
         server = self._config.server

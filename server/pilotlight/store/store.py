@@ -69,10 +69,14 @@ class Store:
         return [record for folder, record in found if record is not None and _is_of(record, folder)]
 
     def record(self, name: str) -> Record:
-        """The model of this name, or else of this short name. Raises `ModelNotFound`."""
+        """The model of this name, or else the one of this short name. Raises `ModelNotFound`, and
+        `BadRequest` if several have it."""
         records = self.records()
         found = [record for record in records if record.name == name]
-        found += [record for record in records if short_name(record.name) == name]
+        found = found or [record for record in records if short_name(record.name) == name]
+        if len(found) > 1:
+            names = ", ".join(record.name for record in found)
+            raise BadRequest(f"{name[:200]!r} may be any of {names}: say which", param="model")
         if not found:
             known = ", ".join(record.name for record in records) or "none"
             raise ModelNotFound(f"no pulled model is named {name[:200]!r}; there is: {known}", param="model")
@@ -80,7 +84,7 @@ class Store:
 
     def name_of(self, name: str) -> str:
         """The name of the model that `record` finds, or of one whose record cannot be read, which has to be
-        named in full. Raises `ModelNotFound`."""
+        named in full. Raises `ModelNotFound`, and `BadRequest` if it may be several."""
         try:
             return self.record(name).name
         except ModelNotFound:

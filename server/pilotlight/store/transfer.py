@@ -79,6 +79,10 @@ class Part:
         return hashlib.sha1(f"blob {self._size}\0".encode(), usedforsecurity=False)
 
 
+ACCEPT = "accept its conditions on the hub, then set HF_TOKEN or run `hf auth login`"
+"""Both are needed for what is gated."""
+
+
 class Transfer:
     """Downloads one file into a part."""
 
@@ -176,7 +180,9 @@ class Transfer:
         # 2. Not now.
         if status in RETRIED:
             raise Interrupted(f"the server answers {status}", wait_of(response.headers))
-        # 3. Never.
+        # 3. Never. The hub tells everybody what a gated repository has, and refuses only its files.
+        if status in (401, 403) and response.headers.get("x-error-code") == "GatedRepo":
+            raise PullFailed(f"{self._file.path} is gated: {ACCEPT}")
         if status not in (200, 206):
             raise PullFailed(f"{self._file.path}: the server answers {status} {response.reason_phrase}")
         # 4. Another file, or a page of somebody in between; what we have may still be good.
