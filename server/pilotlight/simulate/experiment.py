@@ -88,8 +88,13 @@ def runs(plan: Plan) -> Iterator[Run]:
     # A terminal sends Ctrl-C to all of them: it ends them where they are, and one process tells.
     ends = (signal.SIGINT, signal.SIG_DFL)
     with ProcessPoolExecutor(num_processes, initializer=signal.signal, initargs=ends) as pool:
-        for done in pool.map(_runs, cases):
-            yield from done
+        futures = [pool.submit(_runs, case) for case in cases]
+        try:
+            for future in futures:
+                yield from future.result()
+        finally:
+            # By the pool's own thread, which would say that it stumbles over what is cancelled by another.
+            pool.shutdown(cancel_futures=True)
 
 
 def _runs(case: _Case) -> list[Run]:
