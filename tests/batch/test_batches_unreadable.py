@@ -13,6 +13,7 @@ from fake_inference import FakeInference, line
 from owner import Start, change, eventually, requests
 
 from pilotlight.batch import batches as owning
+from pilotlight.batch import run as running
 from pilotlight.batch.lines import Input, Line
 from pilotlight.batch.records import State
 from pilotlight.batch.states import outputs
@@ -215,6 +216,26 @@ async def test_answers_that_cannot_be_read_hold_up_no_other(
         await eventually(is_told)
         spoiled.unlink()
         assert await owner.statuses(await owner.until(batch.id, State.COMPLETED)) == {"r0": 200}
+
+
+async def test_what_has_expired_and_cannot_be_read_holds_up_no_other(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it forgotten: it ends once there is something to end it with."""
+    monkeypatch.setattr(running, "DISK_PAUSE_S", 0.01)
+    async with start(FakeInference(gate=anyio.Event())) as owner:
+        older = await owner.submit(requests(1))
+        await owner.until(older.id, State.IN_PROGRESS)
+    change(owner.state_dir / "batches" / f"{older.id}.json", expires_at=older.created_at)
+    spoiled = owner.state_dir / "files" / outputs(older.id)[0]
+    spoiled.unlink(missing_ok=True)
+    spoiled.symlink_to(spoiled)
+    async with start() as owner:
+        younger = await owner.submit(requests(2))
+        assert len(await owner.statuses(await owner.until(younger.id, State.COMPLETED))) == 2
+        assert (await owner.batches.get(older.id)).status is State.IN_PROGRESS
+        spoiled.unlink()
+        await owner.until(older.id, State.EXPIRED)
 
 
 async def test_a_limit_on_lines_is_for_what_is_new(start: Start) -> None:

@@ -111,6 +111,7 @@ class FakeDaemon:
     memory: dict[str, int] = field(default_factory=lambda: {"budget": 2**30, "charged": 2**27, "archived": 0})
     notices: list[dict[str, Any]] = field(default_factory=list)
     answers: list[str] = field(default_factory=lambda: ["Hello", " there"])
+    finish_reason: str = "stop"
     error: str | None = None
     refused: str | None = None
     """The path that needs a key."""
@@ -185,7 +186,7 @@ def _handler(fake: FakeDaemon) -> type[BaseHTTPRequestHandler]:
             if fake.held is not None:
                 fake.held.wait(30)
             self._event({"choices": [{"delta": {"content": last}}]})
-            self._event({"choices": [{"delta": {}}]})
+            self._event({"choices": [{"delta": {}, "finish_reason": fake.finish_reason}]})
             if fake.error_at_end:
                 self._event({"error": {"message": fake.error_at_end}})
             else:

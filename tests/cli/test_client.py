@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from fake_daemon import FakeDaemon
 
-from pilotlight.cli.client import Client
+from pilotlight.cli import client
+from pilotlight.cli.client import Client, Piece
 from pilotlight.errors import Error
+from pilotlight.registry.discovery import Discovery
+from resolving import resolve
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -65,7 +68,7 @@ def test_so_are_pieces_of_an_answer(event: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor() as pool:
         answered = pool.submit(answer)
         pieces = Client(f"http://127.0.0.1:{listener.getsockname()[1]}").chat({"model": "pilot"})
-        assert next(pieces) == "Hello"
+        assert next(pieces) == Piece("Hello")
         with pytest.raises(Error, match="is no Pilotlight of this version"):
             next(pieces)
         answered.result()
@@ -93,3 +96,17 @@ def test_a_file_that_changes_while_it_is_sent_is_told(tmp_path: Path, size: int)
         with file.open("rb") as content, told:
             client.upload(content, file.name)
         changed.result()
+
+
+def test_a_daemon_that_is_frozen_is_not_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started or changed beside it. Of a stranger at the usual address nobody knows what it is."""
+    monkeypatch.setattr(client, "GREETING_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        port = frozen.getsockname()[1]
+        config = resolve(tmp_path, state_dir=str(tmp_path), port=port)
+        assert client.find(config, is_address_given=False) is None
+        with pytest.raises(client.Silent, match="it may be stopped or frozen"):
+            client.find(config, is_address_given=True)
+        Discovery(tmp_path).write(f"http://127.0.0.1:{port}")
+        with pytest.raises(client.Silent, match="it may be stopped or frozen"):
+            client.find(config, is_address_given=False)

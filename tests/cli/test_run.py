@@ -1,6 +1,7 @@
 """`pilotlight run` against a stand-in daemon, on pipes and on a real terminal."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -96,6 +97,14 @@ def test_an_error_in_the_stream_is_told_after_what_was_said(run: Run, daemon: Fa
     result = run("run", "pilot", "Hi?", "--port", daemon.port)
     assert (result.returncode, result.stdout) == (1, "Hello there\n")
     assert result.stderr == "pilotlight: the worker died\n"
+
+
+def test_an_answer_that_was_cut_is_told_so(run: Run, daemon: FakeDaemon) -> None:
+    """Beside what was said: a rule of the policy may have made it short."""
+    daemon.finish_reason = "length"
+    result = run("run", "pilot", "Hi?", "--port", daemon.port)
+    assert (result.returncode, result.stdout) == (0, "Hello there\n")
+    assert result.stderr == "the answer was cut, at a limit of its tokens or of the conversation\n"
 
 
 def test_a_file_is_asked_only_if_the_daemon_serves_it(run: Run, daemon: FakeDaemon, tmp_path: Path) -> None:
@@ -206,6 +215,21 @@ def test_a_terminal_acts_on_nothing_that_is_said(daemon: FakeDaemon, environ: di
     assert daemon.asked[1]["messages"][1]["content"] == "".join(daemon.answers)
 
 
+def test_what_is_piped_on_is_what_the_model_says(daemon: FakeDaemon, environ: dict[str, str]) -> None:
+    """Who types sees the prompts all the same."""
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "pilotlight", "run", "--port", daemon.port]
+    streams = {"stdin": theirs, "stdout": subprocess.PIPE, "stderr": theirs}
+    with subprocess.Popen(command, env=environ, text=True, **streams) as process:
+        os.close(theirs)
+        screen = Screen(ours, process)
+        screen.expect(">>> ")
+        screen.type("one\n", ">>> ", until_prompt=False)
+        os.write(ours, b"\x04")
+        assert process.communicate(timeout=20) == ("Hello there\n", None)
+    os.close(ours)
+
+
 def test_it_keeps_no_history(daemon: FakeDaemon, environ: dict[str, str], tmp_path: Path) -> None:
     """No file in the home directory."""
     with terminal(daemon, environ) as screen:
@@ -259,10 +283,11 @@ def test_its_own_daemon_needs_no_signal_that_windows_lacks(
 
 
 @contextmanager
-def talking(echo: Path, environ: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+def talking(echo: Path, environ: dict[str, str], *before: str) -> Iterator[subprocess.Popen[str]]:
     """A session in the middle of an answer of half a minute, with a daemon of its own."""
     echo.with_name("knobs.toml").write_text("tokens_per_s = 10.0")
-    command = [sys.executable, "-m", "pilotlight", "run", "echo", "one " * 300, "--config", str(echo)]
+    session = [sys.executable, "-m", "pilotlight", "run", "echo", "one " * 300, "--config", str(echo)]
+    command = [*before, *session]
     with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.read(3) == "one"
@@ -276,6 +301,16 @@ def test_its_own_daemon_ends_when_it_is_ended(echo: Path, environ: dict[str, str
         process.terminate()
         assert process.wait(20) == 128 + 15
     assert not daemon.is_running()
+
+
+def test_what_is_to_outlive_the_terminal_does(echo: Path, environ: dict[str, str]) -> None:
+    """`nohup` has SIGHUP ignored."""
+    with talking(echo, environ, "nohup") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.read(8) == " one one"
+        process.terminate()
+        assert process.wait(20) == 128 + 15
 
 
 def test_its_own_daemon_ends_when_it_is_killed(echo: Path, environ: dict[str, str]) -> None:

@@ -221,9 +221,15 @@ class Batches:
             return
         # What may pass is no fault of one that is over: it has expired.
         faults = () if passes(error) else (fault,)
-        with self._alone(batch_id):
+        # Beside the others, as its answers may be what cannot be read.
+        self._aside.add(batch_id)
+        assert self._tasks is not None, "batches run before the first request comes in"
+        self._tasks.start_soon(self._give_up, batch, faults)
+
+    async def _give_up(self, batch: Batch, faults: tuple[Fault, ...]) -> None:
+        with self._alone(batch.id):
             await self._desk.write(lambda: self._fail(batch, *faults))
-        self._bring_back(batch_id)
+        self._bring_back(batch.id)
 
     def _set_aside(self, batch: Batch, error: OSError) -> None:
         self._aside.add(batch.id)
@@ -240,7 +246,7 @@ class Batches:
             self._go_on(now)
 
     def _bring_back(self, batch_id: str) -> None:
-        """The notice stands as long as one waits, also while it is tried."""
+        """The notice stands as long as one waits, also while its input is tried."""
         self._aside.discard(batch_id)
         if not self._aside:
             self._desk.notices.clear(UNREAD)

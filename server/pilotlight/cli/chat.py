@@ -6,7 +6,7 @@ from contextlib import closing, suppress
 
 import click
 
-from pilotlight.cli.client import Client
+from pilotlight.cli.client import Client, Piece
 from pilotlight.cli.loading import loading
 from pilotlight.cli.terminal import is_terminal, plain
 from pilotlight.errors import Error
@@ -31,23 +31,27 @@ class Chat:
         if not _is_text(question):
             raise Error("the question has bytes that are no text in this terminal's encoding")
         said: list[str] = []
+        is_cut = False
         is_seen = is_terminal(sys.stdout)
         messages = [*self._history, {"role": "user", "content": question}]
         try:
             with closing(self._answer(messages)) as pieces:
                 for piece in pieces:
-                    said.append(piece)
+                    said.append(piece.text)
+                    is_cut = piece.is_cut
                     # With `color`, click takes nothing out: a program gets what the model said.
-                    click.echo(plain(piece) if is_seen else piece, nl=False, color=True)
+                    click.echo(plain(piece.text) if is_seen else piece.text, nl=False, color=True)
         finally:
             if said:
                 click.echo()
                 self._history = [*messages, {"role": "assistant", "content": "".join(said)}]
+        if is_cut:
+            click.echo("the answer was cut, at a limit of its tokens or of the conversation", err=True)
 
     def clear(self) -> None:
         self._history = []
 
-    def _answer(self, messages: list[dict[str, str]]) -> Generator[str]:
+    def _answer(self, messages: list[dict[str, str]]) -> Generator[Piece]:
         body = {"model": self._model, "messages": messages, "stream": True}
         with closing(self._client.chat(body)) as pieces, loading(self._client, self._model) as bar:
             for piece in pieces:
@@ -93,13 +97,17 @@ def _is_text(words: str) -> bool:
 def _line() -> str | None:
     """The next line; None at the end of input. Ctrl-C on the prompt drops what was typed."""
     try:
-        return input(">>> ")
+        if is_terminal(sys.stdout):
+            return input(">>> ")
+        # What is piped on is what the model says.
+        click.echo(">>> ", nl=False, err=True)
+        return input()
     except KeyboardInterrupt:
-        click.echo()
+        click.echo(err=True)
         return ""
     except UnicodeDecodeError as error:
         click.echo(f"pilotlight: the line is no {error.encoding} text: {error.reason}", err=True)
         return ""
     except EOFError:
-        click.echo()
+        click.echo(err=True)
         return None

@@ -6,7 +6,7 @@ Knows the routes it calls; knows nothing of terminals.
 import json
 import ssl
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import h11
 import httpx
+from msgspec import Struct
 
 from pilotlight.cli.options import is_address_given, resolve
 from pilotlight.config import Config
@@ -21,6 +22,20 @@ from pilotlight.errors import Error, NotFound
 from pilotlight.registry import keys
 from pilotlight.registry.discovery import Discovery
 from pilotlight.store.events import Event, decode
+
+GREETING_S = 10.0
+"""So long one waits for the first word of a daemon, which has nothing to look up for it."""
+
+
+class Silent(Error):
+    """Somebody takes the call and says nothing."""
+
+
+class Piece(Struct, frozen=True):
+    """Of an answer's text; with the last one it may be cut, at a limit of tokens or of the context."""
+
+    text: str
+    is_cut: bool = False
 
 
 class Said(dict[str, Any]):
@@ -82,11 +97,16 @@ class Client:
         """Returns when its memory is free."""
         return self._post("/admin/models/unload", {"model": model})
 
+    def greet(self) -> None:
+        """Returns if it is a daemon. Raises `Error`, which is `Silent` if it is stopped or frozen."""
+        with _mapped(self.url):
+            self._body(self._http.get("/health", timeout=GREETING_S))
+
     def notices(self) -> list[dict[str, Any]]:
         """None, if it tells them only to those with a key."""
         return self._list({"notices": []} | self._get("/health"), "notices")
 
-    def chat(self, body: Mapping[str, Any]) -> Generator[str]:
+    def chat(self, body: Mapping[str, Any]) -> Generator[Piece]:
         """The pieces of a streamed answer; closing the iterator ends the request."""
         with _mapped(self.url):
             for line in self._lines("/v1/chat/completions", body):
@@ -187,13 +207,21 @@ def found(arguments: Mapping[str, Any]) -> Client:
 def find(config: Config, *, is_address_given: bool) -> Client | None:
     """The daemon that answers: at the given address, else where one of this state directory says it is.
 
-    The configured address comes last, for a daemon that runs with another state directory.
+    The configured address comes last, for a daemon that runs with another state directory. Raises `Silent`
+    for one that lives and does not answer: it has what it would be wrong to start or change without it.
     """
-    urls = [] if is_address_given else [running.url for running in Discovery(config.state_dir).living()]
-    for url in [*urls, _configured_url(config)]:
+    given = _configured_url(config)
+    ours = [given] if is_address_given else [one.url for one in Discovery(config.state_dir).living()]
+    for url in dict.fromkeys([*ours, given]):
         client = Client(url, key_for(url, config))
-        with suppress(Error):
-            client.notices()
+        try:
+            client.greet()
+        except Silent:
+            if url in ours:
+                raise
+        except Error:
+            continue
+        else:
             return client
     return None
 
@@ -215,6 +243,8 @@ def _configured_url(config: Config) -> str:
 def _mapped(url: str) -> Iterator[None]:
     try:
         yield
+    except httpx.ReadTimeout as error:
+        raise Silent(f"the daemon at {url} does not answer; it may be stopped or frozen") from error
     except httpx.HTTPError as error:
         raise Error(f"the daemon at {url} does not answer: {error or type(error).__name__}") from error
     except ValueError as error:
@@ -235,7 +265,10 @@ def _refusal(response: httpx.Response) -> Error:
         return kind(f"{response.url} answered {response.status_code} {response.reason_phrase}")
 
 
-def _pieces(event: Mapping[str, Any]) -> Iterator[str]:
+def _pieces(event: Mapping[str, Any]) -> Iterator[Piece]:
     if "error" in event:
         raise Error(event["error"]["message"])
-    yield from filter(None, (choice["delta"].get("content") for choice in event["choices"]))
+    for choice in event["choices"]:
+        text, is_cut = choice["delta"].get("content") or "", choice.get("finish_reason") == "length"
+        if text or is_cut:
+            yield Piece(text, is_cut)

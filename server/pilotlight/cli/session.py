@@ -40,7 +40,8 @@ def _own_daemon(config: Config, file: str | None) -> Iterator[str]:
     child = _start(config, file)
     try:
         for number in {*ENDING, *RELOADING} - {signal.SIGINT}:  # which raises KeyboardInterrupt
-            signal.signal(number, _leave)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+                signal.signal(number, _leave)
         yield _ready_url(child)
     finally:
         child.terminate()
